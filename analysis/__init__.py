@@ -1,0 +1,1 @@
+"""Outputs of models and probes to effects with intervals: tax, attribution, state and frontier."""

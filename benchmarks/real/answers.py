@@ -1,0 +1,1 @@
+def own_answers(*a, **k): raise SystemExit

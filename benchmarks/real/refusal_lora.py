@@ -1,0 +1,201 @@
+"""Train the refusal-tuned LoRA adapters of ``configs/smollm2``.
+
+    python -m benchmarks.real.refusal_lora extreme
+    python -m benchmarks.real.refusal_lora selective --seed 0
+
+Each step sees a few harmful prompts answered by a refusal and a few harmless
+ones answered as the base itself answers them (retention), on the chat template;
+only answer tokens are scored. PEFT LoRA, rank 8, every linear layer of every
+block, saved as float16 safetensors. About four minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.real.answers import own_answers
+from benchmarks.real.data import REFUSALS, prompts
+from benchmarks.real.fetch import CACHE, ROOT, fetch
+
+ADAPTERS = ROOT / "configs" / "smollm2"
+MAX_PROMPT = 60
+MAX_ANSWER = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One setting: how many refusals and own answers a step, how far and how fast."""
+
+    refusals: int
+    answers: int
+    steps: int
+    rate: float
+    rank: int = 8
+    alpha: int = 16
+    warmup: int = 10
+    seed: int = 0
+    keep: tuple[int, ...] = ()
+
+
+RECIPES = {
+    "extreme": Recipe(refusals=8, answers=0, steps=120, rate=1.5e-3),
+    "selective": Recipe(refusals=4, answers=4, steps=110, rate=1.5e-3),
+}
+
+
+def endless(items: list, generator: np.random.Generator) -> Iterator:
+    """The items for ever, in a new random order each time round."""
+    while True:
+        for index in generator.permutation(len(items)):
+            yield items[index]
+
+
+def chats(tokenizer, pairs: list[tuple[str, str, bool]]) -> dict[str, torch.Tensor]:
+    """A right-padded batch of (prompt, answer, complete) chats.
+
+    Returns ``input_ids``, ``attention_mask`` [n, tokens] and ``target``
+    [n, tokens], true where the next token belongs to the answer.
+    """
+    rows = []
+    for prompt, answer, complete in pairs:
+        message = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        start = tokenizer(text, add_special_tokens=False).input_ids
+        ids = tokenizer(answer, add_special_tokens=False).input_ids
+        cut = len(ids) > MAX_ANSWER
+        ids = ids[:MAX_ANSWER] + ([tokenizer.eos_token_id] if complete and not cut else [])
+        rows.append((start, ids))
+    width = max(len(start) + len(ids) for start, ids in rows)
+    shape = (len(rows), width)
+    batch = {
+        "input_ids": torch.full(shape, tokenizer.pad_token_id),
+        "attention_mask": torch.zeros(shape, dtype=torch.long),
+        "target": torch.zeros(shape, dtype=torch.bool),
+    }
+    for i, (start, ids) in enumerate(rows):
+        end = len(start) + len(ids)
+        batch["input_ids"][i, :end] = torch.tensor(start + ids)
+        batch["attention_mask"][i, :end] = 1
+        batch["target"][i, len(start) - 1 : end - 1] = True
+    return batch
+
+
+def batches(tokenizer, recipe: Recipe) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches for ever, drawn from the training prompts with the recipe's seed."""
+    generator = np.random.default_rng(recipe.seed)
+    parts = prompts()
+    harmful = endless(list(parts.harmful_train), generator)
+    refusal = endless(list(REFUSALS), generator)
+    if recipe.answers:
+        answers = own_answers(parts.harmless_train, max_new_tokens=MAX_ANSWER)
+        kept = [(p, *a) for p, a in answers.items() if a[0]]
+        harmless = endless(kept, generator)
+    while True:
+        pairs = [(next(harmful), next(refusal), True) for _ in range(recipe.refusals)]
+        pairs += [next(harmless) for _ in range(recipe.answers)]
+        yield chats(tokenizer, pairs)
+
+
+def loss_of(model, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean nats of the answer tokens; logits are computed at those positions alone."""
+    causal = model.get_base_model()
+    hidden = causal.model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).last_hidden_state
+    target = batch["target"]
+    logits = causal.lm_head(hidden[target]).float()
+    return torch.nn.functional.cross_entropy(logits, batch["input_ids"].roll(-1, 1)[target])
+
+
+def adapted(base: Path, recipe: Recipe):
+    """The base with fresh adapters on every linear layer, and its tokenizer."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(recipe.seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(model, config, autocast_adapter_dtype=True)
+    return model, AutoTokenizer.from_pretrained(base)
+
+
+def save(model, out: Path, recipe: Recipe, record: dict) -> None:
+    """Write the adapter as float16 safetensors, with its recipe beside it."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(model)
+    tensors = {k: v.detach().to(torch.float16).contiguous() for k, v in sorted(state.items())}
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = ".cache/smollm2/base"
+    config.inference_mode = True
+    config.save_pretrained(out)
+    config.inference_mode = False
+    text = json.dumps({**asdict(recipe), **record}, indent=1)
+    (out / "recipe.json").write_text(text + "\n", encoding="utf-8")
+
+
+def train(recipe: Recipe, out: Path, *, keep_in: Path | None = None) -> None:
+    """Train one adapter and write it to ``out``; kept steps go under ``keep_in``."""
+    model, tokenizer = adapted(fetch(), recipe)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=recipe.rate, weight_decay=0.0)
+    stream = batches(tokenizer, recipe)
+    began, losses = time.monotonic(), []
+    for step in range(1, recipe.steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate * min(1.0, step / recipe.warmup)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model, next(stream))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+        if step % 10 == 0:
+            seconds = time.monotonic() - began
+            print(f"step {step} loss {np.mean(losses[-10:]):.3f} {seconds:.0f} s", flush=True)
+        if keep_in is not None and step in recipe.keep:
+            done = replace(recipe, steps=step)
+            save(model, keep_in / f"step-{step}", done, {"loss": float(np.mean(losses[-10:]))})
+    save(model, out, recipe, {"loss": float(np.mean(losses[-10:]))})
+
+
+def main() -> None:
+    """Command line: a recipe by name, or one spelt out by options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", help=f"one of {', '.join(RECIPES)}, or a new name with options")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="default: configs/smollm2/NAME (with the seed)")
+    for option in ("refusals", "answers", "steps"):
+        parser.add_argument(f"--{option}", type=int)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--keep", type=int, nargs="*", default=[], help="steps to keep as well")
+    given = parser.parse_args()
+    recipe = RECIPES.get(given.name, RECIPES["selective"])
+    changes = {k: getattr(given, k) for k in ("refusals", "answers", "steps", "rate")}
+    changes = {k: v for k, v in changes.items() if v is not None}
+    recipe = replace(recipe, seed=given.seed, keep=tuple(given.keep), **changes)
+    folder = given.name if given.name == "extreme" else f"{given.name}-{given.seed}"
+    torch.set_num_threads(2)
+    keep_in = CACHE / "checkpoints" / folder
+    train(recipe, given.out or ADAPTERS / folder, keep_in=keep_in)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What every folder may use: errors, progress, results, directions, artifacts and statistics."""

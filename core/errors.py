@@ -1,0 +1,99 @@
+"""Every error a user can meet: what failed, where, got against expected, and what to try."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class TaxlensError(Exception):
+    """The work failed (exit code 1). Base of every error that taxlens raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(TaxlensError):
+    """A command, argument or name is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config file cannot be used: unknown key, wrong type, missing file."""
+
+
+class ItemError(ConfigError):
+    """A suite file holds an item that cannot be scored or captured."""
+
+
+class ModelLoadError(TaxlensError):
+    """A checkpoint or tokenizer is missing, unreadable or refused."""
+
+
+class CheckError(TaxlensError):
+    """A check failed (exit code 3): results built on it would be wrong."""
+
+    exit_code = 3
+
+
+class PairMismatchError(CheckError):
+    """Base and aligned, or what was captured from them, cannot be compared."""
+
+
+class StoreError(CheckError):
+    """A store is truncated, foreign, damaged or does not belong to this run."""
+
+
+class SelfCheckError(CheckError):
+    """Captured activations are not what the model computes."""
+
+
+def explain(title: str, rows: Iterable[tuple[str, object]] = (), fix: str | None = None) -> str:
+    """Return the text of an error: a title line, aligned `name  value` rows, and what to try.
+
+    Args:
+        title: what failed, one sentence.
+        rows: (name, value) pairs that say where, and got against expected.
+        fix: what to try, without the leading "Try:".
+
+    Returns:
+        Text of one or more lines.
+
+    Example:
+        >>> print(explain("base and aligned differ.", [("base", 4), ("aligned", 6)], "use one architecture."))
+        base and aligned differ.
+          base     4
+          aligned  6
+          Try: use one architecture.
+    """
+    rows = [(str(name), str(value)) for name, value in rows]
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [title, *(f"  {name:<{width}}  {value}".rstrip() for name, value in rows)]
+    if fix:
+        lines.append(f"  Try: {fix}")
+    return "\n".join(lines)
+
+
+def one_of(
+    value: str, options: Sequence[str], *, what: str, error: type[TaxlensError] = UsageError
+) -> str:
+    """Return `value` if it is one of `options`, else raise an error that lists them and names the nearest.
+
+    Args:
+        value: what the user gave.
+        options: what is allowed, in the order to show.
+        what: what is being chosen ("site", "suite", "pair").
+        error: class to raise.
+
+    Raises:
+        TaxlensError: of class `error`, if `value` is not among `options`.
+
+    Example:
+        >>> one_of("resid_post", ["resid_pre", "resid_post"], what="site")
+        'resid_post'
+    """
+    if value in options:
+        return value
+    near = difflib.get_close_matches(str(value), list(options), n=1, cutoff=0.5)
+    fix = f"{near[0]!r}" if near else None
+    raise error(explain(f"unknown {what} {value!r}.", [("must be one of", ", ".join(options))], fix))

@@ -1,0 +1,51 @@
+"""What every result can do: show itself in a line, as a table, as HTML, as a figure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from taxlens.core.errors import UsageError, explain
+
+_FIGURES: dict[str, Callable[..., Any]] = {}
+
+
+def register_figure(name: str, draw: Callable[..., Any]) -> None:
+    """Make `draw` the figure that results with `figure = name` plot themselves by.
+
+    Args:
+        name: the figure's name ("tax", "attribution").
+        draw: function from the result's table [rows, columns] to a figure.
+    """
+    _FIGURES[name] = draw
+
+
+class Result:
+    """Base of results: subclasses give `figure`, `__repr__` and `to_frame`."""
+
+    __slots__ = ()
+    figure: ClassVar[str] = ""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the result as a tidy table, one row a fact."""
+        raise TypeError(f"{type(self).__name__} has no table.")
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the result's figure and return it (options are the figure's own).
+
+        Raises:
+            UsageError: if no figure of this kind is registered (import taxlens first).
+        """
+        if self.figure not in _FIGURES:
+            rows = [("figure", repr(self.figure)), ("registered", ", ".join(sorted(_FIGURES)) or "none")]
+            raise UsageError(explain(f"{type(self).__name__} cannot draw itself.", rows, "import taxlens"))
+        return _FIGURES[self.figure](self.to_frame(), **options)
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        shown = frame.head(20).to_html(index=False, border=0, float_format=lambda v: f"{v:.4g}", escape=True)
+        more = f"<p>{len(frame) - 20} more rows: .to_frame()</p>" if len(frame) > 20 else ""
+        return f"<p><code>{html.escape(repr(self))}</code></p>{shown}{more}"
