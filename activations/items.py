@@ -118,10 +118,10 @@ def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capabi
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "facts.jsonl"
-        >>> line = '{"id": "1", "group": "1", "prompt": "one and one is", "choices": [" two", " six"], "gold": 0}'
+        >>> line = '{"id": "1", "group": "a", "prompt": "1 + 1 =", "choices": [" 2", " 6"], "gold": 0}'
         >>> _ = path.write_text(line, encoding="utf-8")
         >>> read_suite(path).items[0].choices
-        (' two', ' six')
+        (' 2', ' 6')
     """
     path = Path(path)
     if not path.is_file():

@@ -48,8 +48,8 @@ def encode_suite(
 
     The arithmetic is lm-eval's `_encode_pair`: white space at the end of the context moves to the choice,
     context and choice are encoded together, and the choice is what follows the context's own length. An empty
-    context is the tokenizer's BOS (or EOS) token. In chat the context is the rendered template (which holds its
-    own BOS, so no special token is added) and the choice loses its leading space.
+    context is the tokenizer's BOS (or EOS) token. In chat the context is the rendered template (which holds
+    its own BOS, so no special token is added) and the choice loses its leading space.
 
     Args:
         suite: the items.
