@@ -1,0 +1,211 @@
+"""Every command, its options and its exit code. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taxlens.core.errors import TaxlensError
+
+# Typer carries click under another name in some versions: take the base of its own usage errors.
+_ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="taxlens",
+    help="Where an aligned model lost capability, in which state it is, and what it costs to get it back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A config file, or a run folder to go on with.")]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (YAML).")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Out = Annotated[Path | None, typer.Option("--out", envvar="TAXLENS_OUT", help="Run folder (default runs/NAME).")]
+Resume = Annotated[bool, typer.Option("--resume", envvar="TAXLENS_RESUME", help="Go on with an existing run folder.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. tax.bootstrap=500."),
+]
+Json = Annotated[bool, typer.Option("--json", envvar="TAXLENS_JSON", help="Print the result as JSON.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it would cost; write nothing.")
+]
+
+
+def run_app(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; errors are told in one screen on standard error."""
+    try:
+        done = app(arguments, standalone_mode=False)
+        return done if isinstance(done, int) else 0
+    except TaxlensError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except typer.Abort:
+        print("interrupted.", file=sys.stderr)
+        return 130
+    except _ClickError as error:
+        error.show(file=sys.stderr)  # type: ignore[attr-defined]
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return 130
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"taxlens {importlib.metadata.version('taxlens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    pair: Annotated[str, typer.Option("--pair", envvar="TAXLENS_PAIR", help="Embedded pair.")] = "planted",
+    out: Out = None,
+    resume: Resume = False,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """The whole job on an embedded pair; no network."""
+    from taxlens.cli.work import do_demo
+
+    do_demo(pair, out=out, resume=resume, settings=settings or [], as_json=as_json)
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    out: Out = None,
+    settings: Set = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """The whole job on any pair."""
+    from taxlens.cli.work import do_run
+
+    do_run(config, out=out, settings=settings or [], resume=resume, dry_run=dry_run, as_json=as_json)
+
+
+def _stage(name: str, text: str) -> None:
+    def command(
+        source: Source,
+        out: Out = None,
+        resume: Resume = False,
+        settings: Set = None,
+        dry_run: DryRun = False,
+        as_json: Json = False,
+    ) -> None:
+        from taxlens.cli.work import do_stage
+
+        do_stage(name, source, out=out, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json)
+
+    app.command(name, help=text)(command)
+
+
+_stage("tax", "How much was lost, on which items; the weights or the template.")
+_stage("capture", "Activations of both models, to an HDF5 store.")
+_stage("probe", "What can be read from the activations, by layer, in both models.")
+_stage("similarity", "How alike the two models' activations are, and which directions weakened.")
+_stage("attribute", "Which weights the tax comes from; the parts sum to the whole.")
+_stage("diagnose", "Lost or only hidden: the state of each capability.")
+_stage("frontier", "What it would cost to get the capability back.")
+
+
+@app.command()
+def figures(
+    source: RunFolder,
+    only: Annotated[str | None, typer.Option("--only", help="Draw this figure alone.")] = None,
+    venue: Annotated[str | None, typer.Option("--venue", help="Page widths of this venue.")] = None,
+    width: Annotated[str | None, typer.Option("--width", help="column or page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures of a run from its tables alone."""
+    from taxlens.cli.work import do_figures
+
+    do_figures(source, only=only, venue=venue, width=width, as_json=as_json)
+
+
+@app.command()
+def report(
+    source: RunFolder,
+    latex: Annotated[bool, typer.Option("--latex", help="Also write booktabs tables, captions and methods.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write report.html of a run: one file, no network."""
+    from taxlens.cli.work import do_report
+
+    do_report(source, latex=latex, as_json=as_json)
+
+
+@app.command()
+def restore(
+    source: RunFolder,
+    plan: Annotated[str, typer.Option("--plan", help="Name of a plan in the run's frontier table.")],
+    out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Folder of the checkpoint to write.")],
+    accept: Annotated[bool, typer.Option("--accept-benefit-loss", help="Write it although benefit is lost.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the checkpoint that a frontier plan describes."""
+    from taxlens.cli.work import do_restore
+
+    do_restore(source, plan=plan, out=out, accept=accept, as_json=as_json)
+
+
+@app.command("import-eval")
+def import_eval(
+    base: Annotated[Path, typer.Argument(help="Per-item log of the base model (lm-eval or Inspect).")],
+    aligned: Annotated[Path, typer.Argument(help="Per-item log of the aligned model.")],
+    out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Suite to write (JSON lines).")],
+    as_json: Json = False,
+) -> None:
+    """Read two evaluation logs to a suite with its measured tax."""
+    from taxlens.cli.work import do_import_eval
+
+    do_import_eval(base, aligned, out=out, as_json=as_json)
+
+
+@app.command()
+def verify(
+    source: Annotated[Path, typer.Argument(metavar="RUN|STORE", help="A run folder or a store.")],
+    as_json: Json = False,
+) -> None:
+    """Recompute every checksum and say what differs."""
+    from taxlens.cli.work import do_verify
+
+    do_verify(source, as_json=as_json)
+
+
+@app.command()
+def inspect(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store (*.h5 or a folder of shards).")],
+    as_json: Json = False,
+) -> None:
+    """Show what a store holds, in a page."""
+    from taxlens.cli.work import do_inspect
+
+    do_inspect(store, as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the config."""
+    import json
+
+    from taxlens.config import config_schema
+
+    print(json.dumps(config_schema(), indent=2))

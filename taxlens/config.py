@@ -1,0 +1,262 @@
+"""The config of a run: frozen, checked, with every default stated and every wrong key answered by line."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from taxlens.core.errors import ConfigError, explain
+from taxlens.yamlfile import line_of, parse_yaml, read_yaml
+
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_z", "mlp_post"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+Template = Literal["plain", "chat"]
+Metric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll"]
+Order = Literal[
+    "path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "learned_mask", "weight_patch",
+    "checkpoint", "relearn", "reverse",
+]  # fmt: skip
+Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
+STAGES = ("tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report")
+Stage = Literal["tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+
+class PairSection(_Section):
+    """The two checkpoints: directories, hub ids or `demo:NAME`; or a base and a PEFT adapter."""
+
+    base: str
+    aligned: str | tuple[str, ...] | None = None
+    adapter: str | None = None
+    gguf: str | None = None
+    revision: str | None = None
+    dtype: Dtype = "float32"
+    device: str = "auto"
+
+
+class SuiteSection(_Section):
+    """One suite: a JSON-lines file (relative to the config) or `demo:NAME`."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    file: str
+    kind: Literal["capability", "benefit"] = "capability"
+    template: Template | None = None  # where it is attributed; by default the first of `templates`
+
+
+class TaxSection(_Section):
+    """How the tax is measured."""
+
+    metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
+    bootstrap: int = Field(2000, ge=100)
+
+
+class CaptureSection(_Section):
+    """Which activations are kept."""
+
+    sites: tuple[Site, ...] = ("resid_post",)
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    positions: str = "last"
+    dtype: Dtype = "float32"
+    batch_tokens: int = Field(4096, ge=1)
+
+
+class ProbeSection(_Section):
+    """Which labels are probed, and by what."""
+
+    labels: Literal["all"] | tuple[str, ...] = "all"
+    probe: Literal["ridge", "logistic", "diff_of_means", "mlp", "lda", "mdl"] = "ridge"
+    permutations: int = Field(199, ge=0)
+
+
+class SimilaritySection(_Section):
+    """Which measures of representation similarity are computed."""
+
+    measures: tuple[str, ...] = ("cka", "procrustes", "linear_r2", "drift")
+    spectra: bool = True
+
+
+class AttributionSection(_Section):
+    """The weight path: metrics, levels, tolerance, and further methods by name."""
+
+    metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
+    levels: tuple[Literal["component", "head", "neuron", "singular"], ...] = ("component", "head", "singular")
+    tolerance: float = Field(0.01, gt=0, lt=1)
+    max_gradients: int = Field(32, ge=2)
+    items: Literal["all"] | int = "all"
+    methods: tuple[Method, ...] = ("path",)
+    swaps: Literal["all"] | int = "all"  # graft and restore: this many leading components, and half as many random
+
+
+class DiagnoseSection(_Section):
+    """Where the state of a capability is read."""
+
+    sites: tuple[Site, ...] = ("resid_post",)
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    relearn: bool = False
+
+
+class SplitSection(_Section):
+    """How items are split between choosing and measuring."""
+
+    holdout: float = Field(0.5, gt=0, lt=1)
+    disjoint: tuple[Literal["group", "gold"], ...] = ("group", "gold")
+
+
+class FrontierSection(_Section):
+    """Which plans are built and measured."""
+
+    benefit: str | None = None
+    against: str | None = None
+    unit: Literal["component", "head", "singular"] = "singular"
+    shares: tuple[float, ...] = (0.01, 0.025, 0.05)
+    draws: int = Field(20, ge=1)
+    orders: tuple[Order, ...] = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
+    items: Literal["all"] | int = "all"
+    generate: int = Field(0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
+    budget_minutes: float = Field(40.0, gt=0)
+
+
+class FigureSection(_Section):
+    """Where the figures will be printed."""
+
+    venue: Literal["neurips", "iclr", "icml", "acl", "tmlr", "aaai"] = "neurips"
+    width: Literal["column", "page"] = "page"
+
+
+class Config(_Section):
+    """A whole run, as resolved: what was given plus every default."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    seed: int = Field(0, ge=0)
+    pair: PairSection
+    suites: tuple[SuiteSection, ...] = Field(min_length=1)
+    templates: tuple[Template, ...] = Field(("plain", "chat"), min_length=1)
+    chat_template: str = "own"
+    stages: tuple[Stage, ...] | None = None
+    tax: TaxSection = TaxSection()
+    capture: CaptureSection = CaptureSection()
+    probes: ProbeSection = ProbeSection()
+    similarity: SimilaritySection = SimilaritySection()
+    attribution: AttributionSection = AttributionSection()
+    diagnose: DiagnoseSection | None = None
+    split: SplitSection = SplitSection()
+    frontier: FrontierSection | None = None
+    figures: FigureSection = FigureSection()
+
+    @field_validator("suites")
+    @classmethod
+    def _names_are_unique(cls, suites: tuple[SuiteSection, ...]) -> tuple[SuiteSection, ...]:
+        names = [suite.name for suite in suites]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"suite names must be unique; repeated: {', '.join(repeated)}")
+        return suites
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """The stages that `taxlens run` does, in order: `stages`, or all that have what they need."""
+        if self.stages is not None:
+            return tuple(stage for stage in STAGES if stage in self.stages)
+        skipped = {name for name in ("diagnose", "frontier") if getattr(self, name) is None}
+        return tuple(stage for stage in STAGES if stage not in skipped)
+
+
+def _fields(keys: Sequence[str | int]) -> list[str]:
+    model: Any = Config
+    for key in keys:
+        if isinstance(key, int):
+            continue
+        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
+        kinds = [] if field is None else [field.annotation, *typing.get_args(field.annotation)]
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _told(error: ValidationError, path: Path | None) -> ConfigError:
+    first = error.errors()[0]
+    keys = list(first["loc"])
+    dotted = ".".join(str(key) for key in keys)
+    line = line_of(path, [k for k in keys if isinstance(k, str | int)]) if path else None
+    where = f"{path}, line {line}" if line else str(path or "the given values")
+    if first["type"] == "extra_forbidden":
+        options = _fields(keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), options, n=1, cutoff=0.5)
+        rows = [("where", where), ("key", dotted), ("known keys", ", ".join(options))]
+        return ConfigError(explain(f"unknown config key {dotted!r}.", rows, f"{near[0]}" if near else None))
+    rows = [
+        ("where", where),
+        ("key", dotted),
+        ("got", repr(first.get("input"))[:120]),
+        ("expected", first["msg"]),
+    ]
+    if first["type"] == "missing":
+        rows = [("where", where), ("key", dotted), ("expected", "a value; it has no default")]
+    return ConfigError(explain("the config cannot be used.", rows))
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return `values` with each `key.sub=value` of `--set` applied (the value is read as YAML).
+
+    Example:
+        >>> apply_overrides({"tax": {"bootstrap": 2000}}, ["tax.bootstrap=500"])
+        {'tax': {'bootstrap': 500}}
+    """
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for override in overrides:
+        dotted, sep, text = override.partition("=")
+        if not sep or not dotted:
+            raise ConfigError(explain("--set wants key=value.", [("got", override)], "--set tax.bootstrap=500"))
+        *parents, last = dotted.strip().split(".")
+        node = merged
+        for parent in parents:
+            child = node.get(parent)
+            node[parent] = dict(child) if isinstance(child, dict) else {}
+            node = node[parent]
+        node[last] = parse_yaml(text, where=f"--set {override}")
+    return merged
+
+
+def build_config(values: dict[str, Any], *, path: Path | None = None) -> Config:
+    """Return a checked config from plain values.
+
+    Raises:
+        ConfigError: unknown key or wrong type, with file, line and the nearest key.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(explain("a config is a mapping.", [("where", path), ("got", type(values).__name__)]))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _told(error, path) from error
+
+
+def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Config:
+    """Return the checked config of a YAML file, with `--set` overrides applied.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.sub=value` texts; the value is read as YAML.
+
+    Raises:
+        ConfigError: if the file cannot be read or a key or value is wrong.
+    """
+    path = Path(path)
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        return build_config(values, path=path)
+    return build_config(apply_overrides(values, overrides), path=path)
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON schema of the config."""
+    return Config.model_json_schema()

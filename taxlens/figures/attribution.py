@@ -1,0 +1,114 @@
+"""The attribution bar: components' effects that end in the measured tax, with the remainder drawn."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from taxlens.core.errors import UsageError, explain
+from taxlens.figures.style import GREY, KINDS, Drawn, interval_words, new_figure, paper_style
+
+
+def attribution_rows(
+    frame: pd.DataFrame,
+    closure: pd.DataFrame,
+    *,
+    suite: str,
+    metric: str,
+    level: str = "component",
+    leading: int = 10,
+) -> pd.DataFrame:
+    """Return what the bar shows: the leading components, all others as one, the unexplained, the measured tax.
+
+    Args:
+        frame: attribution.csv [rows, columns].
+        closure: closure.csv [rows, columns].
+        suite: which suite.
+        metric: which metric.
+        level: which level.
+        leading: how many components get a bar of their own.
+    """
+    here = (
+        (frame["suite"] == suite)
+        & (frame["metric"] == metric)
+        & (frame["level"] == level)
+        & (frame["method"] == "path")
+    )
+    rows = frame[here]
+    closed = closure[(closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")]
+    if rows.empty or closed.empty:
+        wanted = [("suite", suite), ("metric", metric), ("level", level)]
+        raise UsageError(explain("the run holds no path attribution of that kind.", wanted))
+    order = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
+    top = rows.loc[order[:leading]].sort_values("effect", ascending=False, kind="stable")
+    rest = float(rows.loc[order[leading:], "effect"].sum())
+    bars = [(r.component, r.kind, r.effect, r.low, r.high) for r in top.itertuples()]
+    if len(order) > leading:
+        bars.append((f"{len(order) - leading} others", "others", rest, float("nan"), float("nan")))
+    residual, tax = float(closed["residual"].iloc[0]), float(closed["tax"].iloc[0])
+    bars.append(("unexplained", "residual", residual, float("nan"), float("nan")))
+    bars.append(("measured tax", "tax", tax, float("nan"), float("nan")))
+    return pd.DataFrame(bars, columns=["component", "kind", "effect", "low", "high"])
+
+
+def draw_attribution(
+    frame: pd.DataFrame,
+    *,
+    closure: pd.DataFrame,
+    suite: str,
+    metric: str = "probability",
+    level: str = "component",
+    width: float = 5.5,
+    names: str = "",
+) -> Drawn:
+    """Draw the waterfall of components' effects from zero to the measured tax.
+
+    Args:
+        frame: attribution.csv [rows, columns].
+        closure: closure.csv [rows, columns].
+        suite: which suite.
+        metric: which metric.
+        level: which level of components.
+        width: inches.
+        names: "base against aligned" for the caption.
+    """
+    bars = attribution_rows(frame, closure, suite=suite, metric=metric, level=level)
+    scale, unit = (1.0, "nats") if metric in ("nll", "margin") else (100.0, "points")
+    with paper_style():
+        figure = new_figure(width, 0.7 + 0.2 * len(bars))
+        axes = figure.subplots()
+        start = 0.0
+        for y, bar in enumerate(bars.itertuples()):
+            left = 0.0 if bar.kind == "tax" else start
+            style = _bar_style(bar.kind)
+            axes.barh(y, bar.effect * scale, left=left * scale, height=0.62, **style)
+            if pd.notna(bar.low):
+                axes.plot(
+                    [(left + bar.low) * scale, (left + bar.high) * scale],
+                    [y, y],
+                    color="black",
+                    linewidth=0.7,
+                )
+            end = (left + bar.effect) * scale
+            if y + 1 < len(bars):
+                axes.plot([end, end], [y - 0.31, y + 1.31], color=GREY, linewidth=0.5)
+            start = left + bar.effect
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set_yticks(range(len(bars)), list(bars["component"]))
+        axes.set_ylim(len(bars) - 0.5, -0.6)
+        axes.set_xlabel(f"effect on {metric} ({unit}); positive is loss; bars run from zero to the measured tax")
+    tax = bars.loc[bars["kind"] == "tax", "effect"].iloc[0]
+    closed = interval_words("the attributed", "their own")
+    caption = (
+        f"Where the tax of {suite} in {metric} was lost{f' ({names})' if names else ''}: path attribution by {level}; "
+        f"effects sum to the measured tax of {tax * scale:.3g} {unit} with the unexplained remainder drawn. "
+        f"Whiskers: {closed}."
+    )
+    return Drawn(figure, bars, caption)
+
+
+def _bar_style(kind: str) -> dict[str, object]:
+    if kind == "tax":
+        return {"color": "black"}
+    if kind == "residual":
+        return {"color": "white", "edgecolor": "black", "hatch": "////", "linewidth": 0.6}
+    return {"color": KINDS.get(kind, GREY), "edgecolor": "white", "linewidth": 0.4}

@@ -1,0 +1,1 @@
+"""A run: a folder with its manifest, and the stages that fill it."""

@@ -1,0 +1,184 @@
+"""The run folder: created once, locked while in use, every output hashed, readable as a notebook object."""
+
+from __future__ import annotations
+
+import fcntl
+import html
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from taxlens.config import Config, build_config
+from taxlens.core.artifacts import sha256_file, write_json, write_table
+from taxlens.core.errors import CheckError, UsageError, explain, one_of
+from taxlens.runs.manifest import SCHEMA, new_manifest, now
+
+logger = logging.getLogger(__name__)
+NOT_HASHED = {"run.json", "log.jsonl", ".lock"}
+
+
+class Run:
+    """A run folder: its config, its manifest, its tables and figures.
+
+    Example:
+        >>> run = Run.open("runs/demo")            # doctest: +SKIP
+        >>> run.table("attribution").head()        # doctest: +SKIP
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.config: Config = build_config(manifest["config"]["resolved"])
+        self.root = Path(manifest["config"]["root"])
+
+    @classmethod
+    def create(cls, config: Config, folder: Path | str, *, given: dict[str, Any], root: Path | str) -> Run:
+        """Make a new run folder.
+
+        Raises:
+            UsageError: if the folder exists and is not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            rows = [("folder", folder)]
+            fix = "another --out, or --resume to go on with it"
+            raise UsageError(explain("the run folder exists already.", rows, fix))
+        folder.mkdir(parents=True, exist_ok=True)
+        resolved = json.loads(config.model_dump_json())
+        run = cls(folder, new_manifest(given=given, resolved=resolved, root=str(Path(root).resolve())))
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Run:
+        """Open an existing run folder.
+
+        Raises:
+            UsageError: if there is no readable `run.json` of a known schema in it.
+        """
+        path = Path(folder) / "run.json"
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            schema = manifest["schema"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            rows = [("folder", folder), ("reason", error)]
+            raise UsageError(explain("not a run folder.", rows, "the folder that `taxlens run` printed")) from error
+        if schema != SCHEMA:
+            rows = [("folder", folder), ("schema", schema), ("known", SCHEMA)]
+            raise UsageError(explain("the run was written by another version.", rows))
+        return cls(Path(folder), manifest)
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_json(self.manifest, self.folder / "run.json")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            UsageError: if another process holds it.
+        """
+        with open(self.folder / ".lock", "w", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                rows = [("folder", self.folder)]
+                raise UsageError(explain("another process works in this run folder.", rows, "wait for it")) from error
+            yield
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record that a stage started, how it ended and how long it took."""
+        started = time.perf_counter()
+        self.manifest["stages"][name] = {"status": "started", "started": now()}
+        self.save()
+        logger.info("stage %s started", name)
+        try:
+            yield
+        except BaseException as error:
+            status = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
+            self.manifest["stages"][name]["status"] = status
+            raise
+        self.manifest["stages"][name] |= {
+            "status": "success",
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+        self.save()
+        logger.info("stage %s done", name)
+
+    def done(self, stage: str) -> bool:
+        """Whether a stage has ended well in this folder."""
+        return self.manifest["stages"].get(stage, {}).get("status") == "success"
+
+    def finish(self, status: str, *, error: str | None = None) -> None:
+        """Close the manifest with `success`, `error` or `cancelled` and the hash of every output."""
+        self.manifest |= {"status": status, "finished": now(), "error": error, "outputs": self.hashes()}
+        self.save()
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of every file in the folder, by its path in it (the manifest, log and lock apart)."""
+        files = sorted(p for p in self.folder.rglob("*") if p.is_file() and not p.name.endswith(".tmp"))
+        names = {p.relative_to(self.folder).as_posix(): p for p in files}
+        return {name: sha256_file(path) for name, path in names.items() if path.name not in NOT_HASHED}
+
+    def write(self, name: str, frame: pd.DataFrame) -> Path:
+        """Write a tidy table [rows, columns] as `tables/NAME.csv` and return its path."""
+        return write_table(frame, self.folder / "tables" / f"{name}.csv")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables in the folder."""
+        return tuple(sorted(p.stem for p in (self.folder / "tables").glob("*.csv")))
+
+    def has(self, table: str) -> bool:
+        """Whether the table is there."""
+        return (self.folder / "tables" / f"{table}.csv").is_file()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table by name.
+
+        Raises:
+            UsageError: if the run has no such table (it lists those it has).
+        """
+        one_of(name, self.tables, what=f"table of {self.folder}")
+        words = dict.fromkeys(
+            ("suite", "template", "component", "item", "group", "text", "control", "map", "held_out"), str
+        )
+        return pd.read_csv(self.folder / "tables" / f"{name}.csv", dtype=words, keep_default_na=False, na_values=[""])
+
+    def verify(self) -> list[str]:
+        """Return what differs from the manifest: changed, missing and unknown files (empty: all is as written)."""
+        recorded, found = self.manifest["outputs"], self.hashes()
+        changed = [f"changed: {name}" for name in recorded if name in found and found[name] != recorded[name]]
+        missing = [f"missing: {name}" for name in recorded if name not in found]
+        return changed + missing + [f"not in the manifest: {name}" for name in found if name not in recorded]
+
+    def check(self) -> None:
+        """Raise if any output is not as the manifest says.
+
+        Raises:
+            CheckError: naming every file that differs.
+        """
+        wrong = self.verify()
+        if wrong:
+            raise CheckError(explain(f"{self.folder} is not as it was written.", [("file", row) for row in wrong]))
+
+    def __repr__(self) -> str:
+        return f"Run({self.config.name!r}, {self.manifest['status']}, {len(self.tables)} tables, {str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        stages = ", ".join(f"{name} {info['status']}" for name, info in self.manifest["stages"].items())
+        rows = "".join(f"<li>{html.escape(name)}.csv</li>" for name in self.tables)
+        return f"<p><code>{html.escape(repr(self))}</code></p><p>{html.escape(stages)}</p><ul>{rows}</ul>"
+
+
+def open_runs(folders: Sequence[Path | str]) -> list[Run]:
+    """Open several run folders, in the order given."""
+    return [Run.open(folder) for folder in folders]

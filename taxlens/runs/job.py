@@ -1,0 +1,99 @@
+"""What the stages of a run share: the folder, the pair, the suites and the store, each loaded once and when needed."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taxlens.config import Config, SuiteSection
+from taxlens.core.errors import UsageError, explain
+from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.folder import Run
+from taxlens.sources import resolve_adapter, resolve_model, resolve_suite
+
+if TYPE_CHECKING:
+    from taxlens.activations.items import Suite
+    from taxlens.activations.pair import ModelPair
+    from taxlens.activations.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class Job:
+    """A run under way."""
+
+    def __init__(self, run: Run, *, progress: Progress = SILENT, resume: bool = False) -> None:
+        self.run = run
+        self.progress = progress
+        self.resume = resume
+
+    @property
+    def config(self) -> Config:
+        """The run's config."""
+        return self.run.config
+
+    @cached_property
+    def pair(self) -> ModelPair:
+        """The two checkpoints, loaded, checked and written into the manifest."""
+        from taxlens.activations.pair import load_pair
+
+        section, root = self.config.pair, self.run.root
+        aligned = section.aligned[-1] if isinstance(section.aligned, tuple) else section.aligned
+        pair = load_pair(
+            resolve_model(section.base, root),
+            None if aligned is None else resolve_model(aligned, root),
+            adapter=None if section.adapter is None else resolve_adapter(section.adapter, root),
+            gguf=section.gguf,
+            dtype=section.dtype,
+            device=section.device,
+            chat_template=self.config.chat_template,
+            revision=section.revision,
+        )
+        self.run.manifest["pair"] = pair.report.to_dict()
+        self.run.save()
+        return pair
+
+    @cached_property
+    def suites(self) -> dict[str, Suite]:
+        """The suites by name, read, checked and written into the manifest."""
+        root = self.run.root
+        read = {s.name: resolve_suite(s.name, s.file, kind=s.kind, root=root) for s in self.config.suites}
+        self.run.manifest["suites"] = {
+            name: {"items": len(suite), "groups": len(set(suite.groups)), "kind": suite.kind, "sha256": suite.sha256}
+            for name, suite in read.items()
+        }
+        self.run.save()
+        return read
+
+    def by_template(self) -> dict[str, list[Suite]]:
+        """The suites that can be scored, by the template in which each is localised."""
+        grouped: dict[str, list[Suite]] = {}
+        for section in self.config.suites:
+            suite = self.suites[section.name]
+            if any(item.choices for item in suite.items):
+                grouped.setdefault(self.template_of(section), []).append(suite)
+        return grouped
+
+    def template_of(self, section: SuiteSection) -> str:
+        """The template in which a suite is localised: its own, or the first of the config's."""
+        return section.template or self.config.templates[0]
+
+    @property
+    def store_path(self) -> Path:
+        """Where the run's activations are."""
+        return self.run.folder / "activations.h5"
+
+    def open_store(self) -> Store:
+        """Open the run's store.
+
+        Raises:
+            UsageError: if nothing was captured yet.
+        """
+        from taxlens.activations.store import Store
+
+        if not self.store_path.exists():
+            rows = [("looked for", self.store_path)]
+            raise UsageError(explain("nothing was captured yet.", rows, f"taxlens capture {self.run.folder}"))
+        return Store.open(self.store_path)

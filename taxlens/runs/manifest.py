@@ -1,0 +1,84 @@
+"""What `run.json` says: status, times, versions, config, pair, suites, and the hash of every output."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+PACKAGES = (
+    "taxlens",
+    "torch",
+    "transformers",
+    "transformer-lens",
+    "numpy",
+    "scipy",
+    "h5py",
+    "pandas",
+    "matplotlib",
+    "peft",
+)
+
+
+def now() -> str:
+    """Return the present time in UTC, to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of the packages that numbers depend on, and the source commit if known."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+def _commit() -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def new_manifest(*, given: Mapping[str, Any], resolved: Mapping[str, Any], root: str) -> dict[str, Any]:
+    """Return the manifest of a run that has just started.
+
+    Args:
+        given: the config as the user wrote it (with overrides).
+        resolved: the config with every default.
+        root: the folder that the config's relative paths start from.
+    """
+    return {
+        "schema": SCHEMA,
+        "status": "started",
+        "started": now(),
+        "finished": None,
+        "versions": versions(),
+        "config": {"given": dict(given), "resolved": dict(resolved), "root": root},
+        "seed": resolved["seed"],
+        "pair": None,
+        "suites": {},
+        "self_check": None,
+        "stages": {},
+        "outputs": {},
+        "error": None,
+    }

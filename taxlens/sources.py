@@ -1,0 +1,60 @@
+"""What a config's names stand for: embedded worlds, paths beside the config, hub ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taxlens import demo
+from taxlens.activations.items import Suite, read_suite
+from taxlens.core.errors import ConfigError, explain
+
+
+def resolve_model(text: str, root: Path | str) -> str:
+    """Return the directory or hub id that a model's name stands for.
+
+    `demo:NAME` is an embedded checkpoint; a name that is a folder under `root` (or absolute) is that folder; `owner/name`
+    without such a folder is a hub id, which the loader then asks the hub for.
+
+    Args:
+        text: what the config says.
+        root: the folder that relative paths start from.
+
+    Raises:
+        ConfigError: if it is written as a path and no folder is there.
+    """
+    if text.startswith("demo:"):
+        return str(demo.resolve(text))
+    path = Path(root, text).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if text.startswith((".", "/", "~")) or text.count("/") != 1:
+        rows = [("given", text), ("looked for", path)]
+        raise ConfigError(
+            explain("the model folder does not exist.", rows, "a folder, a hub id owner/name, or demo:NAME")
+        )
+    return text
+
+
+def resolve_adapter(text: str, root: Path | str) -> str:
+    """Return the folder of a PEFT adapter, or its hub id.
+
+    Raises:
+        ConfigError: if it is written as a path and no folder is there.
+    """
+    return resolve_model(text, root)
+
+
+def resolve_suite(name: str, file: str, *, kind: str, root: Path | str) -> Suite:
+    """Return the suite in a file beside the config, or an embedded one (`demo:facts`).
+
+    Raises:
+        ConfigError: if the file is missing.
+        ItemError: if an item in it cannot be used.
+    """
+    path = demo.resolve_suite(file) if file.startswith("demo:") else Path(root, file).expanduser()
+    if not path.is_file():
+        rows = [("suite", name), ("given", file), ("looked for", path)]
+        raise ConfigError(
+            explain("the suite's file does not exist.", rows, "a path relative to the config, or demo:NAME")
+        )
+    return read_suite(path, name=name, kind=kind)
