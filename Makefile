@@ -1,0 +1,49 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Everything goes into .venv beside this file.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+JOBS ?= 2
+
+.PHONY: demo demo-real test test-slow lint smoke truth clean
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[gguf]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev,gguf]"
+	touch $@
+
+demo: $(VENV)/.runtime  ## the whole job on the embedded pair; prints where the report is
+	rm -rf runs/demo
+	$(BIN)/taxlens demo --out runs/demo
+
+demo-real: $(VENV)/.runtime  ## the whole job on SmolLM2-135M-Instruct and a refusal-tuned version
+	$(BIN)/python -m benchmarks.real.fetch
+	rm -rf runs/smollm2
+	$(BIN)/taxlens run configs/smollm2.yaml --out runs/smollm2
+
+test: $(VENV)/.dev  ## all tests but the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+test-slow: $(VENV)/.dev  ## real weights and long simulations
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.dev  ## style, types, import order, size budget
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/python -m benchmarks.house.sizes
+
+smoke: $(VENV)/.dev  ## the wheel built from the sdist, in an empty environment
+	$(BIN)/python -m benchmarks.house.smoke
+
+truth: $(VENV)/.dev  ## the proving ground
+	$(BIN)/python -m benchmarks.truth
+
+clean:
+	rm -rf $(VENV) .cache runs dist build

@@ -1,0 +1,89 @@
+"""What a person reads in the terminal after a run: the tax, how it closed, and where the files are."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from taxlens.runs.folder import Run
+
+_NATS = ("nll", "margin")
+
+
+def amount(value: float, metric: str) -> str:
+    """Return a value of a metric as read aloud: points for shares, nats for log-probabilities."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:+.3f}" if metric in _NATS else f"{100 * value:+.1f}"
+
+
+def show_run(run: Run, *, console: Console | None = None) -> None:
+    """Print the run's headline tables and paths."""
+    console = console or Console(highlight=False)
+    if run.has("tax"):
+        console.print(_tax_table(run.table("tax")))
+    if run.has("closure"):
+        console.print(_closure_table(run.table("closure")))
+    if run.has("states"):
+        console.print(_plain("state of each capability", _overall(run.table("states"))))
+    if run.has("frontier"):
+        console.print(
+            _plain("plans (tax returned and benefit, measured on held-out items)", _plans(run.table("frontier")))
+        )
+    report = run.folder / "report.html"
+    console.print(f"run     {run.folder}", soft_wrap=True)
+    if report.is_file():
+        console.print(f"report  {report.resolve()}", soft_wrap=True)
+
+
+def _tax_table(frame: pd.DataFrame) -> Table:
+    table = Table(title="tax (points; nll and margin in nats; positive is loss)", title_justify="left", box=None)
+    for name in ("suite", "kind", "template", "metric"):
+        table.add_column(name)
+    for name in ("base", "aligned", "tax", "95 %", "p", "lost", "won", "items", "groups"):
+        table.add_column(name, justify="right")
+    for row in frame.itertuples():
+        span = f"[{amount(row.low, row.metric)}, {amount(row.high, row.metric)}]".replace("[", r"\[")
+        counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.lost, row.won, row.n_items, row.n_groups)]
+        p = f"{row.p:.3g}" if pd.notna(row.p) else "-"
+        base, aligned = (amount(v, row.metric).lstrip("+") for v in (row.base, row.aligned))
+        table.add_row(
+            row.suite, row.kind, row.template, row.metric, base, aligned, amount(row.tax, row.metric), span, p, *counts
+        )
+    return table
+
+
+def _closure_table(frame: pd.DataFrame) -> Table:
+    table = Table(title="attribution (effects sum to the tax; residual shown)", title_justify="left", box=None)
+    for name in ("suite", "template", "metric", "method"):
+        table.add_column(name)
+    for name in ("tax", "attributed", "residual", "gradients", "forwards"):
+        table.add_column(name, justify="right")
+    for row in frame.itertuples():
+        residual = f"{row.residual:.2e}"
+        counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.gradients, row.forwards)]
+        values = (amount(row.tax, row.metric), amount(row.attributed, row.metric))
+        table.add_row(row.suite, row.template, row.metric, row.method, *values, residual, *counts)
+    return table
+
+
+def _overall(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = frame[frame["layer"].isna()]
+    return rows[["suite", "template", "state", "reason"]]
+
+
+def _plans(frame: pd.DataFrame) -> pd.DataFrame:
+    keep = ["plan", "share_undone", "energy_undone", "suite", "metric", "tax_predicted", "tax", "returned", "benefit"]
+    return frame[[name for name in keep if name in frame]].head(40)
+
+
+def _plain(title: str, frame: pd.DataFrame) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
+    for name in frame.columns:
+        table.add_column(str(name))
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+    return table

@@ -1,0 +1,135 @@
+"""What each command does, once its options are known: run it, then say what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from taxlens.cli.progress import terminal_progress
+from taxlens.cli.show import show_run
+from taxlens.runs.folder import Run
+from taxlens.runs.running import run, summary
+
+
+def _tell(done: Run, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary(done), ensure_ascii=False))
+    else:
+        show_run(done)
+
+
+def do_demo(pair: str, *, out: Path | None, resume: bool, settings: Sequence[str], as_json: bool) -> None:
+    """Run the whole job on an embedded pair."""
+    from taxlens.demo import config_of
+
+    folder = out or Path("runs") / f"demo-{pair}"
+    done = run(config_of(pair), out=folder, overrides=settings, resume=resume, progress=terminal_progress())
+    _tell(done, as_json=as_json)
+
+
+def do_run(
+    config: Path, *, out: Path | None, settings: Sequence[str], resume: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Run the whole job on any pair."""
+    if dry_run:
+        _tell_plan(config, settings, stages=None, as_json=as_json)
+        return
+    done = run(config, out=out, overrides=settings, resume=resume, progress=terminal_progress())
+    _tell(done, as_json=as_json)
+
+
+def do_stage(
+    name: str,
+    source: Path,
+    *,
+    out: Path | None,
+    resume: bool,
+    settings: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run one stage."""
+    if dry_run:
+        _tell_plan(source, settings, stages=[name], as_json=as_json)
+        return
+    done = run(source, out=out, overrides=settings, resume=resume, stages=[name], progress=terminal_progress())
+    _tell(done, as_json=as_json)
+
+
+def do_figures(source: Path, *, only: str | None, venue: str | None, width: str | None, as_json: bool) -> None:
+    """Draw a run's figures from its tables."""
+    from taxlens.figures.registry import draw_run
+
+    opened = Run.open(source)
+    section = opened.config.figures
+    with opened.locked():
+        paths = draw_run(opened, venue=venue or section.venue, width=width or section.width, only=only)
+        opened.finish(opened.manifest["status"], error=opened.manifest["error"])
+    names = [str(path) for path in paths]
+    print(json.dumps({"figures": names}) if as_json else "\n".join(names))
+
+
+def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
+    """Write a run's report."""
+    from taxlens.report.page import write_report
+
+    opened = Run.open(source)
+    with opened.locked():
+        paths = [write_report(opened)]
+        if latex:
+            from taxlens.report.latex import write_latex
+
+            paths += write_latex(opened)
+        opened.finish(opened.manifest["status"], error=opened.manifest["error"])
+    names = [str(path) for path in paths]
+    print(json.dumps({"report": names}) if as_json else "\n".join(names))
+
+
+def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_json: bool) -> None:
+    """Write the checkpoint of a plan."""
+    from taxlens.runs.restoring import restore_run
+
+    written = restore_run(
+        Run.open(source), plan=plan, out=out, accept_benefit_loss=accept, progress=terminal_progress()
+    )
+    print(json.dumps({"checkpoint": str(written)}) if as_json else str(written))
+
+
+def do_import_eval(base: Path, aligned: Path, *, out: Path, as_json: bool) -> None:
+    """Read two evaluation logs to a suite and its logged tax."""
+    from taxlens.analysis.import_eval import import_eval
+
+    found = import_eval(base, aligned, out=out)
+    print(found.to_frame().to_json(orient="records") if as_json else f"{found!r}\n{out}")
+
+
+def do_verify(source: Path, *, as_json: bool) -> None:
+    """Recompute every checksum of a run folder or a store."""
+    if (source / "run.json").is_file():
+        opened = Run.open(source)
+        opened.check()
+        said: dict[str, Any] = {"verified": str(source), "files": len(opened.manifest["outputs"])}
+        text = f"{source}: {said['files']} files are as written."
+    else:
+        from taxlens.activations.store import verify
+
+        verify(source)
+        said, text = {"verified": str(source)}, f"{source}: the store is as written."
+    print(json.dumps(said) if as_json else text)
+
+
+def do_inspect(store: Path, *, as_json: bool) -> None:
+    """Show what a store holds."""
+    from taxlens.activations.store import inspect
+
+    found = inspect(store)
+    print(json.dumps(found.to_dict()) if as_json else str(found))
+
+
+def _tell_plan(source: Path, settings: Sequence[str], *, stages: Sequence[str] | None, as_json: bool) -> None:
+    from taxlens.runs.planning import plan
+
+    planned = plan(source, overrides=settings, stages=stages, progress=terminal_progress())
+    print(json.dumps(planned) if as_json else "\n".join(f"{name:<12} {value}" for name, value in planned.items()))

@@ -1,0 +1,187 @@
+"""The stages of a run, each from what earlier stages left to tables of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from taxlens.config import FrontierSection
+from taxlens.core.errors import ConfigError, explain
+from taxlens.runs.job import Job
+
+
+def stage_tax(job: Job) -> None:
+    """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv."""
+    from taxlens.analysis.tax import measure_tax
+
+    config = job.config
+    scored = [suite for suites in job.by_template().values() for suite in suites]
+    tax = measure_tax(
+        job.pair,
+        sorted(scored, key=lambda suite: list(job.suites).index(suite.name)),
+        templates=config.templates,
+        metrics=config.tax.metrics,
+        bootstrap=config.tax.bootstrap,
+        seed=config.seed,
+        progress=job.progress,
+    )
+    job.run.write("tax", tax.to_frame())
+    job.run.write("tax_2x2", tax.two_by_two())
+    job.run.write("items", tax.items())
+
+
+def stage_capture(job: Job) -> None:
+    """Capture both models' activations to the store, after the self-check."""
+    from taxlens.activations.capture import capture
+
+    section = job.config.capture
+    store = capture(
+        job.pair,
+        list(job.suites.values()),
+        to=job.store_path,
+        sites=section.sites,
+        layers=section.layers,
+        positions=section.positions,
+        templates=job.config.templates,
+        dtype=section.dtype,
+        batch_tokens=section.batch_tokens,
+        seed=job.config.seed,
+        resume=job.resume,
+        progress=job.progress,
+    )
+    job.run.manifest["self_check"] = store.self_check
+    job.run.save()
+    store.close()
+
+
+def stage_probe(job: Job) -> None:
+    """Probe every label at every layer of both models: probes.csv, probe_drop.csv."""
+    from taxlens.readout import probe_store
+
+    section = job.config.probes
+    with job.open_store() as store:
+        probes, drops = probe_store(
+            store,
+            labels=section.labels,
+            probe=section.probe,
+            permutations=section.permutations,
+            seed=job.config.seed,
+            progress=job.progress,
+        )
+    job.run.write("probes", probes)
+    job.run.write("probe_drop", drops)
+
+
+def stage_similarity(job: Job) -> None:
+    """Compare the two models' activations layer by layer: similarity.csv, spectra.csv."""
+    from taxlens.readout import similarity_store
+
+    section = job.config.similarity
+    with job.open_store() as store:
+        similarity, spectra = similarity_store(
+            store, measures=section.measures, spectra=section.spectra, seed=job.config.seed, progress=job.progress
+        )
+    job.run.write("similarity", similarity)
+    job.run.write("spectra", spectra)
+
+
+def stage_attribute(job: Job) -> None:
+    """Attribute every tax to weights: attribution*.csv, closure.csv, path.csv."""
+    from taxlens.analysis.path import attribute
+
+    config, section = job.config, job.config.attribution
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for template, suites in job.by_template().items():
+        found = attribute(
+            job.pair,
+            suites,
+            template=template,
+            metrics=section.metrics,
+            levels=section.levels,
+            tolerance=section.tolerance,
+            max_gradients=section.max_gradients,
+            items=section.items,
+            bootstrap=config.tax.bootstrap,
+            seed=config.seed,
+            progress=job.progress,
+        )
+        frames = {
+            "attribution": found.to_frame(),
+            "attribution_items": found.items_frame(),
+            "attribution_tokens": found.tokens_frame(),
+            "closure": found.closure_frame(),
+            "path": found.path_frame(),
+        }
+        for name, frame in frames.items():
+            parts.setdefault(name, []).append(frame)
+        for name, frame in _swaps(job, suites, template, found).items():
+            parts[name].append(frame)
+    for name, frames in parts.items():
+        job.run.write(name, pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True))
+
+
+def _swaps(job: Job, suites: list, template: str, found: object) -> dict[str, pd.DataFrame]:
+    from taxlens.analysis.swaps import swap_tables
+
+    others = [method for method in job.config.attribution.methods if method != "path"]
+    if not others:
+        return {}
+    return swap_tables(
+        job.pair,
+        suites,
+        found,
+        template=template,
+        methods=others,
+        leading=job.config.attribution.swaps,
+        seed=job.config.seed,
+        bootstrap=job.config.tax.bootstrap,
+        progress=job.progress,
+    )
+
+
+def stage_diagnose(job: Job) -> None:
+    """Say in which state each capability is: states.csv, evidence.csv."""
+    from taxlens.analysis.state import diagnose
+
+    found = diagnose(job)
+    job.run.write("states", found.to_frame())
+    job.run.write("evidence", found.evidence_frame())
+
+
+def stage_frontier(job: Job) -> None:
+    """Build plans from the attribution of one half of the items and measure them on the other: frontier.csv."""
+    section = job.config.frontier or FrontierSection()
+    names = [s.name for s in job.config.suites if s.kind == "benefit"]
+    benefit = section.benefit or (names[0] if names else None)
+    if benefit is None:
+        rows = [("suites", ", ".join(s.name for s in job.config.suites)), ("missing", "a suite of kind: benefit")]
+        raise ConfigError(explain("a frontier needs what alignment was for.", rows, "add a benefit suite"))
+    raise ConfigError(explain("not wired", [("benefit", benefit)]))
+
+
+def stage_figures(job: Job) -> None:
+    """Draw every figure that the run's tables allow."""
+    from taxlens.figures.registry import draw_run
+
+    draw_run(job.run, venue=job.config.figures.venue, width=job.config.figures.width)
+
+
+def stage_report(job: Job) -> None:
+    """Write report.html."""
+    from taxlens.report.page import write_report
+
+    write_report(job.run)
+
+
+STAGE: dict[str, Callable[[Job], None]] = {
+    "tax": stage_tax,
+    "capture": stage_capture,
+    "probe": stage_probe,
+    "similarity": stage_similarity,
+    "attribute": stage_attribute,
+    "diagnose": stage_diagnose,
+    "frontier": stage_frontier,
+    "figures": stage_figures,
+    "report": stage_report,
+}
