@@ -1,1 +1,74 @@
-"""taxlens: where an aligned model lost capability, in which state it is, and what it costs to get it back."""
+"""taxlens: where an aligned model lost capability, in which state it is, and what it costs to get it back.
+
+Nothing heavy is imported before a name is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Activations": "taxlens.acts",
+    "Direction": "taxlens.core.direction",
+    "Item": "taxlens.activations.items",
+    "Pair": "taxlens.pair",
+    "Run": "taxlens.runs.folder",
+    "Suite": "taxlens.activations.items",
+    "TaxlensError": "taxlens.core.errors",
+    "compare": "taxlens.comparison",
+    "load_pair": "taxlens.pair",
+    "open_activations": "taxlens.acts",
+    "open_run": "taxlens.comparison",
+    "run": "taxlens.runs.running",
+    "suite": "taxlens.pair",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from taxlens.activations.items import Item as Item
+    from taxlens.activations.items import Suite as Suite
+    from taxlens.acts import Activations as Activations
+    from taxlens.acts import open_activations as open_activations
+    from taxlens.comparison import compare as compare
+    from taxlens.comparison import open_run as open_run
+    from taxlens.core.direction import Direction as Direction
+    from taxlens.core.errors import TaxlensError as TaxlensError
+    from taxlens.pair import Pair as Pair
+    from taxlens.pair import load_pair as load_pair
+    from taxlens.pair import suite as suite
+    from taxlens.runs.folder import Run as Run
+    from taxlens.runs.running import run as run
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("taxlens")
+    if name not in _HOME:
+        raise AttributeError(f"module 'taxlens' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    _register_figures()
+    globals()[name] = value
+    return value
+
+
+def _register_figures() -> None:
+    from taxlens.core.result import register_figure
+
+    def drawn_by(kind: str) -> Any:
+        def draw(frame: Any, **options: Any) -> Any:
+            from taxlens.figures.registry import draw_result
+
+            return draw_result(kind, frame, **options)
+
+        return draw
+
+    for kind in ("tax", "attribution", "probe", "similarity", "spectra", "states", "frontier"):
+        register_figure(kind, drawn_by(kind))
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ from taxlens.core.errors import ConfigError, explain
 def resolve_model(text: str, root: Path | str) -> str:
     """Return the directory or hub id that a model's name stands for.
 
-    `demo:NAME` is an embedded checkpoint; a name that is a folder under `root` (or absolute) is that folder; `owner/name`
+    `demo:NAME` is an embedded checkpoint; a folder under `root` (or absolute) is that folder; `owner/name`
     without such a folder is a hub id, which the loader then asks the hub for.
 
     Args:

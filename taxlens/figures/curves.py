@@ -53,7 +53,8 @@ def draw_probe_curves(
     plotted = pd.concat([p for p in parts if not p.empty], ignore_index=True)
     shown = interval_words(int(plotted["n_items"].max()), int(plotted["n_groups"].max()))
     caption = (
-        f"Held-out {metric} of the probe for '{label}' on {suite} ({template}) by layer{f' ({names})' if names else ''}. "
+        f"Held-out {metric} of the probe for '{label}' on {suite} ({template}) by layer"
+        f"{f' ({names})' if names else ''}. "
         f"Bands: {shown}. Grey line: chance."
     )
     return Drawn(figure, plotted, caption)

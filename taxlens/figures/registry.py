@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pandas as pd
 
@@ -14,23 +13,10 @@ from taxlens.figures.attribution import draw_attribution
 from taxlens.figures.curves import draw_probe_curves, draw_similarity_curves
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import Drawn, width_of
+from taxlens.view import RunView
 
 Tables = Mapping[str, pd.DataFrame]
 Jobs = Iterator[tuple[str, Callable[[], Drawn]]]
-
-
-class RunTables(Protocol):
-    """What drawing needs of a run: its folder and its tables."""
-
-    folder: Path
-
-    def has(self, table: str) -> bool:
-        """Whether the table is there."""
-        ...
-
-    def table(self, name: str) -> pd.DataFrame:
-        """Return a table [rows, columns]."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +75,7 @@ KINDS: dict[str, FigureKind] = {
 }
 
 
-def draw_run(run: RunTables, *, venue: str = "neurips", width: str = "page", only: str | None = None) -> list[Path]:
+def draw_run(run: RunView, *, venue: str = "neurips", width: str = "page", only: str | None = None) -> list[Path]:
     """Draw and save every figure that the run's tables allow, and return the written paths.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from taxlens.runs.folder import Run
+from taxlens.view import RunView
 
 _NATS = ("nll", "margin")
 
@@ -14,7 +14,7 @@ def amount(value: float, metric: str) -> str:
     return f"{value:.3g} nats" if metric in _NATS else f"{100 * value:.1f} points"
 
 
-def headline(run: Run) -> list[str]:
+def headline(run: RunView) -> list[str]:
     """Return the sentences that answer, most important first: loss, its place, its closure.
 
     Args:
@@ -49,17 +49,18 @@ def _bare(value: float, metric: str) -> str:
     return f"{value:.3g}" if metric in _NATS else f"{100 * value:.1f}"
 
 
-def _template_part(run: Run, suite: str, metric: str) -> str:
+def _template_part(run: RunView, suite: str, metric: str) -> str:
     if not run.has("tax_2x2"):
         return ""
     frame = run.table("tax_2x2")
     rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)].set_index("effect")["value"]
     if not {"template", "total"} <= set(rows.index):
         return ""
-    return f"; of {amount(rows['total'], metric)} from base, plain to aligned, chat, {amount(rows['template'], metric)} are the template"
+    total, part = amount(rows["total"], metric), amount(rows["template"], metric)
+    return f"; of {total} from base, plain to aligned, chat, {part} are the template"
 
 
-def _place(run: Run, suite: str, metric: str) -> str:
+def _place(run: RunView, suite: str, metric: str) -> str:
     if not (run.has("attribution") and run.has("closure")):
         return "."
     frame, closure = run.table("attribution"), run.table("closure")

@@ -10,12 +10,12 @@ import jinja2
 
 from taxlens.core.artifacts import atomic_path
 from taxlens.report.answer import headline
-from taxlens.runs.folder import Run
+from taxlens.view import RunView
 
 MOST_ROWS = 40
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: RunView) -> Path:
     """Write `report.html` into the run's folder and return its path.
 
     Args:
@@ -29,7 +29,7 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _content(run: Run) -> dict[str, Any]:
+def _content(run: RunView) -> dict[str, Any]:
     manifest = run.manifest
     return {
         "name": run.config.name,
@@ -63,7 +63,7 @@ def _importance(path: Path) -> tuple[int, str]:
     return rank, path.stem
 
 
-def _table(run: Run, name: str) -> dict[str, Any]:
+def _table(run: RunView, name: str) -> dict[str, Any]:
     frame = run.table(name)
     shown = frame.head(MOST_ROWS)
     rows = [[_cell(value) for value in row] for row in shown.itertuples(index=False)]

@@ -1,0 +1,184 @@
+"""The pair as a notebook holds it: two checkpoints, and every question about them a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taxlens.activations.items import Suite
+from taxlens.activations.pair import ModelPair
+from taxlens.activations.pair import load_pair as load_models
+from taxlens.acts import Activations
+from taxlens.core.progress import SILENT, Progress
+from taxlens.sources import resolve_adapter, resolve_model, resolve_suite
+
+if TYPE_CHECKING:
+    from taxlens.analysis.path import Attribution
+    from taxlens.analysis.tax import Tax
+
+
+def suite(file: str | Path, *, kind: str = "capability", name: str | None = None) -> Suite:
+    """Return a suite: a JSON-lines file, or an embedded one (`demo:facts`).
+
+    Args:
+        file: path of the file, or `demo:NAME`.
+        kind: "capability", or "benefit" for what alignment was for.
+        name: the suite's name (default: the file's).
+
+    Example:
+        >>> import taxlens
+        >>> len(taxlens.suite("demo:facts")) >= 150
+        True
+    """
+    text = str(file)
+    return resolve_suite(name or Path(text.removeprefix("demo:")).stem, text, kind=kind, root=".")
+
+
+def load_pair(
+    base: str | Path,
+    aligned: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    gguf: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    chat_template: str = "own",
+    revision: str | None = None,
+    progress: Progress = SILENT,
+) -> Pair:
+    """Return the pair of a base and an aligned checkpoint, checked for compatibility.
+
+    Args:
+        base: a directory, a hub id or `demo:NAME`.
+        aligned: the same; or leave it out and give `adapter`.
+        adapter: a PEFT adapter on top of base.
+        gguf: file name inside the directory, for GGUF checkpoints.
+        dtype: "float32", "float16" or "bfloat16", for both.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        chat_template: "own", "aligned" or a file.
+        revision: of a hub id.
+        progress: shows what is under way, here and in the pair's methods.
+
+    Raises:
+        ModelLoadError: if a checkpoint is missing, unreadable or refused.
+        PairMismatchError: if the two cannot be compared.
+
+    Example:
+        >>> import taxlens
+        >>> pair = taxlens.load_pair("demo:base", "demo:planted")
+        >>> pair.tax(taxlens.suite("demo:facts"), templates=("plain",)).to_frame().tax.max() > 0
+        np.True_
+    """
+    models = load_models(
+        resolve_model(str(base), "."),
+        None if aligned is None else resolve_model(str(aligned), "."),
+        adapter=None if adapter is None else resolve_adapter(str(adapter), "."),
+        gguf=gguf,
+        dtype=dtype,
+        device=device,
+        chat_template=chat_template,
+        revision=revision,
+    )
+    return Pair(models, progress=progress)
+
+
+class Pair:
+    """A base and an aligned checkpoint. Methods are named as the commands are.
+
+    Example:
+        >>> import taxlens
+        >>> pair = taxlens.load_pair("demo:base", "demo:planted")
+        >>> acts = pair.capture(taxlens.suite("demo:facts"), to="acts.h5")     # doctest: +SKIP
+        >>> acts.probe("correct")                                               # doctest: +SKIP
+    """
+
+    def __init__(self, models: ModelPair, *, progress: Progress = SILENT) -> None:
+        self.models = models
+        self._progress = progress
+
+    def tax(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        templates: Sequence[str] = ("plain",),
+        metrics: Sequence[str] = ("accuracy", "probability", "nll"),
+        bootstrap: int = 2000,
+        seed: int = 0,
+    ) -> Tax:
+        """Return how much each suite lost, with paired intervals and the items lost and won."""
+        from taxlens.analysis.tax import measure_tax
+
+        return measure_tax(
+            self.models,
+            _many(suites),
+            templates=tuple(templates),
+            metrics=tuple(metrics),
+            bootstrap=bootstrap,
+            seed=seed,
+            progress=self._progress,
+        )
+
+    def capture(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        to: str | Path,
+        sites: str | Sequence[str] = "resid_post",
+        templates: Sequence[str] = ("plain",),
+        **options: Any,
+    ) -> Activations:
+        """Capture both models' activations to an HDF5 store and return them (options as the config's `capture`)."""
+        from taxlens.activations.capture import capture
+
+        named = (sites,) if isinstance(sites, str) else tuple(sites)
+        store = capture(
+            self.models,
+            _many(suites),
+            to=Path(to),
+            sites=named,
+            templates=tuple(templates),
+            progress=self._progress,
+            **options,
+        )
+        return Activations(store, progress=self._progress)
+
+    def attribute(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        template: str = "plain",
+        metrics: Sequence[str] = ("accuracy", "probability", "nll"),
+        levels: Sequence[str] = ("component",),
+        tolerance: float = 0.01,
+        **options: Any,
+    ) -> Attribution:
+        """Return the effect of every component, head or singular on the tax; effects sum to the tax."""
+        from taxlens.analysis.path import attribute
+
+        return attribute(
+            self.models,
+            _many(suites),
+            template=template,
+            metrics=tuple(metrics),
+            levels=tuple(levels),
+            tolerance=tolerance,
+            progress=self._progress,
+            **options,
+        )
+
+    def __repr__(self) -> str:
+        return f"Pair({self.models.base.source!r} -> {self.models.aligned.source!r})"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        rows = "".join(
+            f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(str(value))}</td></tr>"
+            for key, value in self.models.report.to_dict().items()
+        )
+        return f"<p><code>{html.escape(repr(self))}</code></p><table>{rows}</table>"
+
+
+def _many(suites: Suite | Sequence[Suite]) -> list[Suite]:
+    return [suites] if isinstance(suites, Suite) else list(suites)
