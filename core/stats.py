@@ -68,9 +68,7 @@ class Interval:
         return not self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return (
-            f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n={self.n_items} in {self.n_groups} groups"
-        )
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n={self.n_items} in {self.n_groups} groups"
 
 
 def group_index(groups: Sequence[object] | np.ndarray) -> tuple[np.ndarray, int]:
@@ -265,9 +263,7 @@ def ratio_interval(
     totals = _group_totals(both, index, n_groups)
     top, bottom = totals.sum(axis=0)
     if bottom == 0:
-        raise UsageError(
-            "the denominator of a ratio sums to 0 over the items: there is nothing to take a share of."
-        )
+        raise UsageError("the denominator of a ratio sums to 0 over the items: there is nothing to take a share of.")
     drawn = group_counts(n_groups, draws=draws, seed=seed) @ totals
     words = _words("percentile", draws)
     if np.mean(drawn[:, 1] * np.sign(bottom) <= 0) > _tail(n_groups, level):
@@ -316,9 +312,7 @@ def difference_interval(
         group_numbers.append(n_groups)
     low, high = _ends(replicates[0] - replicates[1], None, min(group_numbers), level)
     value = float(means[0] - means[1])
-    return Interval(
-        value, float(low[0]), float(high[0]), level, items, sum(group_numbers), _words("percentile", draws)
-    )
+    return Interval(value, float(low[0]), float(high[0]), level, items, sum(group_numbers), _words("percentile", draws))
 
 
 def _columns(values: np.ndarray, n: int) -> np.ndarray:
@@ -372,7 +366,8 @@ def _ends(
 
 def _bca_probabilities(ordered: np.ndarray, jackknife: np.ndarray, tail: float) -> np.ndarray:
     """Where BCa reads its quantiles, [2, k]; the plain tails for a column without spread."""
-    below = ((ordered < 0).sum(axis=0) + 0.5 * (ordered == 0).sum(axis=0)) / len(ordered)
+    slack = 1e-10 * np.abs(ordered).max(axis=0)  # ties with the estimate survive rounding: hits are discrete
+    below = ((ordered < -slack).sum(axis=0) + 0.5 * (np.abs(ordered) <= slack).sum(axis=0)) / len(ordered)
     bias = ndtri(np.clip(below, 0.5 / len(ordered), 1 - 0.5 / len(ordered)))
     deviation = jackknife.mean(axis=0) - jackknife
     spread = (deviation**2).sum(axis=0)

@@ -35,9 +35,7 @@ def test_sign_flip_of_no_difference_is_one():
 
 def test_cluster_error_of_single_items_is_the_ordinary_one():
     sample = np.random.default_rng(1).normal(size=30)
-    assert stats.cluster_standard_error(sample, np.arange(30)) == pytest.approx(
-        sample.std(ddof=1) / np.sqrt(30)
-    )
+    assert stats.cluster_standard_error(sample, np.arange(30)) == pytest.approx(sample.std(ddof=1) / np.sqrt(30))
 
 
 def test_cluster_error_counts_copies_of_an_item_once():
