@@ -6,9 +6,10 @@ import pytest
 
 from taxlens.cli.app import run_app
 
-COMMANDS = tuple(
-    ["demo", "run", "tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report", "restore", "import-eval", "verify", "inspect", "schema"]
-)
+COMMANDS = (
+    "demo run tax capture probe similarity attribute diagnose frontier figures report restore import-eval verify "
+    "inspect schema"
+).split()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
