@@ -1,0 +1,151 @@
+"""Trains the base model of the embedded world from scratch: `python -m benchmarks.truth.train_base`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from benchmarks.truth.texts import TEMPLATES, Texts, ask, held_out_questions, training_questions
+from taxlens.demo.tokenizer import build_tokenizer
+from taxlens.demo.vocabulary import vocabulary
+from taxlens.demo.world import TASKS, World
+
+SHARE = {"facts": 0.14, "addition": 0.16, "comparison": 0.24, "copy": 0.3, "harmless": 0.08, "harm": 0.08}
+REFUSED = dict.fromkeys(TASKS, 0.01) | {"harm": 0.12}
+
+
+def llama(*, d_model: int = 96, n_layers: int = 4, d_ff: int = 256, seed: int = 0) -> LlamaForCausalLM:
+    """A fresh Llama-layout model of the world: four heads, two key-value heads, embeddings apart."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary()),
+        hidden_size=d_model,
+        intermediate_size=d_ff,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        attn_implementation="eager",
+    )
+    return LlamaForCausalLM(config)
+
+
+class Stream:
+    """Batches of the world's texts: tasks by share, templates by halves, now and then a refusal."""
+
+    def __init__(self, world: World, *, seed: int) -> None:
+        self.rng = np.random.default_rng([world.seed, 5, seed])
+        self.pools = {
+            (task, template, refuse): ask(
+                training_questions(world, task, template=template), template=template, refuse=refuse
+            )
+            for task in TASKS
+            for template in TEMPLATES
+            for refuse in (False, True)
+        }
+        self.keys = list(self.pools)
+        self.chances = np.array(
+            [SHARE[task] / 2 * (REFUSED[task] if refuse else 1 - REFUSED[task]) for task, _, refuse in self.keys]
+        )
+
+    def batch(self, size: int) -> Texts:
+        """The next `size` rows."""
+        from benchmarks.truth.texts import join
+
+        counts = self.rng.multinomial(size, self.chances / self.chances.sum())
+        drawn = []
+        for key, count in zip(self.keys, counts):
+            if count:
+                pool = self.pools[key]
+                drawn.append(pool.take(self.rng.integers(len(pool), size=count)))
+        return join(drawn)
+
+
+def language_loss(logits: torch.Tensor, texts: Texts, *, prompt_weight: float = 0.05) -> torch.Tensor:
+    """Smoothed cross-entropy of answers, plus a little of prompts (nats a row)."""
+    width = logits.shape[1]
+    target = functional.pad(texts.ids[:, 1:width], (0, 1))
+    losses = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none", label_smoothing=0.02)
+    weight = texts.answer_mask[:, :width] + prompt_weight * texts.prompt_mask[:, :width]
+    return (losses * weight).sum() / len(texts)
+
+
+def train_base(
+    world: World,
+    model: PreTrainedModel,
+    *,
+    steps: int,
+    batch: int = 160,
+    rate: float = 3e-3,
+    seed: int = 0,
+    report: int = 500,
+) -> PreTrainedModel:
+    """The model, trained on the world's texts in place (AdamW, warm-up and cosine)."""
+    stream = Stream(world, seed=seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda i: min((i + 1) / 100, 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * i / steps)))
+    )
+    model.train()
+    for step in range(steps):
+        texts = stream.batch(batch)
+        logits = model(input_ids=texts.ids[:, : int(texts.stop.max())]).logits
+        loss = language_loss(logits, texts)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        if report and step % report == report - 1:
+            print(f"step {step + 1} loss {loss.item():.3f}", mastery(model, world), flush=True)
+            model.train()
+    return model.eval()
+
+
+@torch.no_grad()
+def mastery(model: PreTrainedModel, world: World) -> dict[str, float]:
+    """Share of held-out questions of each task answered right, word for word, by greedy decoding.
+
+    Facts and sums are tables, so their held-out questions are those that training never asked in chat.
+    """
+    model.eval()
+    shares = {}
+    for task in TASKS:
+        questions = held_out_questions(world, task)
+        right = []
+        for template in TEMPLATES[1:] if task in ("facts", "addition") else TEMPLATES:
+            texts = ask(questions, template=template)
+            guess = model(input_ids=texts.ids).logits.argmax(-1)[:, :-1]
+            mask = texts.answer_mask[:, :-1]
+            right.append(((guess == texts.ids[:, 1:]) | ~mask).all(1).float().mean().item())
+        shares[task] = round(float(np.mean(right)), 4)
+    return shares
+
+
+def main() -> None:
+    """Train the embedded base and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    begun = time.time()
+    model = train_base(World(), llama(seed=args.seed), steps=args.steps, seed=args.seed)
+    print(f"{sum(p.numel() for p in model.parameters())} parameters, {time.time() - begun:.0f} s")
+    model.save_pretrained(args.out)
+    build_tokenizer().save_pretrained(args.out)
+
+
+if __name__ == "__main__":
+    main()
