@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from taxlens.core.result import Result
 from taxlens.core.stats import Interval, mean_interval
 from taxlens.probes.extremes import below_top
 from taxlens.probes.gather import TRIM, Gathered, gather, merge_all
+from taxlens.probes.heldout import HeldOut
 from taxlens.probes.jackknife import jackknife_interval, left_out_values
 from taxlens.probes.measures import DRIFT, MEASURES, Measure, ceiling_of, chance_of
 from taxlens.probes.moments import PairMoments
@@ -191,7 +192,7 @@ def _from_heldout(measure: Measure, source: Gathered, level: float, seed: int) -
     return interval, null, trimmed
 
 
-def _heldout_value(f, folds: Sequence[PairMoments]) -> float:  # noqa: ANN001
+def _heldout_value(f: Callable[..., HeldOut], folds: Sequence[PairMoments]) -> float:
     return f(folds, merge_all(folds)).value if len(folds) > 1 else NAN
 
 
