@@ -105,10 +105,7 @@ def compare(loaded, tokenizer, saved: Path) -> None:
     again = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32).eval()
     reread = AutoTokenizer.from_pretrained(saved)
     chat = [{"role": "user", "content": PROBE[0]}]
-    rendered = [
-        t.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        for t in (tokenizer, reread)
-    ]
+    rendered = [t.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for t in (tokenizer, reread)]
     texts = [*PROBE, rendered[0], "naïve café 北京 <|im_end|>\n"]
     for text in texts:
         for special in (True, False):
