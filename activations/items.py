@@ -232,13 +232,9 @@ def _labels(raw: dict[str, Any], where: str) -> dict[str, Label]:
         raise _fail("labels must be an object.", where, repr(labels), '"labels": {"truth": 1}')
     for name, value in labels.items():
         if not name or name == "correct":
-            raise _fail(
-                "this label's name is taken.", where, repr(name), "rename it ('correct' is automatic)."
-            )
+            raise _fail("this label's name is taken.", where, repr(name), "rename it ('correct' is automatic).")
         if not isinstance(value, str | int | float | bool | None):
-            raise _fail(
-                f"label {name!r} must be text or a number.", where, repr(value), "use one plain value."
-            )
+            raise _fail(f"label {name!r} must be text or a number.", where, repr(value), "use one plain value.")
         if isinstance(value, float) and not math.isfinite(value):
             raise _fail(f"label {name!r} is not finite.", where, value, "leave the label out, or give null.")
     return dict(labels)
@@ -254,9 +250,7 @@ def _check_whole(item: Item, where: str) -> None:
         if item.gold is not None:
             raise _fail("gold is given without choices.", where, item.gold, "add choices.")
         if item.prompt is not None and not item.prompt.strip():
-            raise _fail(
-                "an item without choices has an empty prompt.", where, repr(item.prompt), "add a prompt."
-            )
+            raise _fail("an item without choices has an empty prompt.", where, repr(item.prompt), "add a prompt.")
         return
     if not isinstance(item.gold, int) or isinstance(item.gold, bool):
         raise _fail("gold must be the index of a choice.", where, repr(item.gold), '"gold": 0')

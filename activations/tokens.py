@@ -143,9 +143,7 @@ def prefix_token(tokenizer: Tokenizer) -> int:
     raise ModelLoadError(explain("an empty prompt needs a BOS or EOS token.", rows, fix))
 
 
-def render_chat(
-    tokenizer: Tokenizer, content: str, *, chat_template: str | None = None, reply: bool = True
-) -> str:
+def render_chat(tokenizer: Tokenizer, content: str, *, chat_template: str | None = None, reply: bool = True) -> str:
     """Return `content` as the user's message in the chat template, ready for the answer.
 
     Args:
@@ -191,9 +189,7 @@ def pack(rows: Sequence[Row], *, batch_tokens: int) -> list[list[int]]:
     return batches
 
 
-def pad(
-    rows: Sequence[Row], pad_id: int, *, side: str = "right"
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def pad(rows: Sequence[Row], pad_id: int, *, side: str = "right") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (input_ids, attention_mask, position_ids), each int64 [rows, longest].
 
     `position_ids` count real tokens only, whatever the side of the padding: padding never shifts a position.
