@@ -1,0 +1,216 @@
+"""Probe a pair: one call reads a label in both models, layer by layer, with controls, intervals and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.progress import SILENT, Progress
+from taxlens.probes.controls import check_rows, confound_features, control_task, shuffled
+from taxlens.probes.crossfit import RidgeFits
+from taxlens.probes.families import KINDS
+from taxlens.probes.folds import group_codes, group_folds
+from taxlens.probes.labels import read_labels, warn
+from taxlens.probes.one_layer import LayerOutcome, Plan, probe_layer
+from taxlens.probes.pair_probe import PairProbe, ProbeRow, adjust_family
+from taxlens.probes.readings import Meter
+from taxlens.probes.ridge import PENALTIES
+from taxlens.probes.swap import group_flips
+from taxlens.probes.transfer import MAPS
+
+Layers = (
+    Mapping[int, tuple[np.ndarray, np.ndarray]]
+    | Iterable[tuple[int, np.ndarray, np.ndarray]]
+    | Callable[[], Iterable[tuple[int, np.ndarray, np.ndarray]]]
+)
+
+
+def probe_pair(
+    layers: Layers,
+    y: Sequence[Any] | np.ndarray,
+    groups: Sequence[Any] | np.ndarray | str | None,
+    *,
+    probe: str = "ridge",
+    task: str = "auto",
+    n_folds: int = 5,
+    penalties: Sequence[float] = PENALTIES,
+    shuffles: int = 3,
+    confounds: Mapping[str, Sequence[Any] | np.ndarray] | None = None,
+    keys: Sequence[Any] | np.ndarray | None = None,
+    maps: Sequence[str] = (),
+    permutations: int = 199,
+    test: str = "auto",
+    bootstrap: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    item_ids: Sequence[Any] | None = None,
+    progress: Progress = SILENT,
+) -> PairProbe:
+    """Return what a label's probes read in base and aligned rows of every layer.
+
+    Probes are fitted and read out of fold, in folds that keep groups whole; penalties are chosen inside
+    each training part, per model by the same rule. The table has {base, aligned} fitted x {base, aligned}
+    read, controls, and intervals by a bootstrap over groups of the out-of-fold readings (joint over layers,
+    cells and labels with the same groups; the fits are held fixed, so the intervals leave out training
+    variance). The drop (base's own minus aligned's own) is tested by swap-and-refit permutations with max-T
+    over layers, or by the corrected t where the pair has drifted apart.
+
+    Args:
+        layers: {layer: (X_base [n, d], X_aligned [n, d])}, or an iterable of (layer, X_base, X_aligned), or a
+            function that returns one; one layer is held at a time. Rows of heads [n, h, d_head] are flattened.
+        y: [n] labels: classes (text, booleans, few integers) or numbers; None, NaN and "" are missing.
+        groups: [n] group of each row, required; "items" says that rows stand alone (warned).
+        probe: kind of probe.
+        task: "auto", "binary", "multiclass" or "regression".
+        n_folds: group folds.
+        penalties: relative penalties (times the mean eigenvalue).
+        shuffles: shuffled copies of the label, whose mean reading is the control "shuffled".
+        confounds: name to [n] values (position, length, token, template) for the control "confound".
+        keys: [n] key of the control task (last token, template, subject).
+        maps: "procrustes", "ridge": read aligned rows by the base's probe after a map to the base's space.
+        permutations: swaps; 0 makes no test.
+        test: "auto", "swap" or "corrected_t".
+        bootstrap: draws of the intervals.
+        seed: of folds, shuffles, swaps and draws.
+        level: of the intervals.
+        item_ids: [n] names for error messages.
+        progress: told of each layer.
+
+    Returns:
+        PairProbe; its `notes` are also issued as ProbeWarning.
+
+    Raises:
+        UsageError: for labels, groups or rows that cannot be probed, saying which.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y, groups = np.tile([0, 1], 60), np.repeat(np.arange(30), 4)
+        >>> X = rng.normal(size=(120, 8)) + 2 * y[:, None]
+        >>> result = probe_pair({3: (X, rng.normal(size=(120, 8)))}, y, groups, permutations=19)
+        >>> result.layers, result.drops[0].drop.value > 0.3
+        ((3,), True)
+
+    References: METHODS of the package, section on probes; Hewitt and Liang 2019; Nadeau and Bengio 2003;
+        Westfall and Young 1993.
+    """
+    one_of(probe, KINDS, what="probe")
+    for name in maps:
+        one_of(name, MAPS, what="map")
+    codes, notes = group_codes(groups, len(y))
+    labels = read_labels(y, groups=codes, task=task)
+    folds = group_folds(codes[labels.keep], labels.strata(), n_folds=n_folds, seed=seed)
+    notes += [*labels.notes, *folds.notes]
+    copies = tuple(shuffled(labels, folds.groups, seed=seed + i) for i in range(shuffles))
+    control = None
+    if keys is not None:
+        control = control_task(labels, np.asarray(keys)[labels.keep], folds.of_row, seed=seed)
+        if control is None:
+            notes.append("selectivity undefined: no key of the control task occurs in two folds.")
+    names = np.asarray(groups if not isinstance(groups, str) else codes)[labels.keep]
+
+    def meter(of: Any) -> Meter:
+        return Meter(of, folds, draws=bootstrap, seed=seed)
+
+    plan = Plan(
+        probe, labels, folds, copies, control, meter(labels), tuple(meter(c) for c in copies),
+        None if control is None else meter(control), tuple(maps),
+        group_flips(names, permutations=permutations, seed=seed), penalties, test, seed, level,
+    )  # fmt: skip
+    ids = item_ids if item_ids is not None else range(len(y))
+    outcomes = {}
+    with progress.task(f"probe {probe}", total=_count(layers), unit="layers") as ticker:
+        for layer, X, Y in _each(layers):
+            X, Y = _rows(X, Y, layer, len(y), labels.keep, ids)
+            if len(X) * (n_folds - 1) / n_folds < X.shape[1]:
+                notes.append(
+                    f"fewer training rows than dimensions ({len(X)} rows, d = {X.shape[1]}): the penalty decides."
+                )
+            outcomes[layer] = probe_layer(plan, layer, X, Y)
+            ticker.advance(1, note=f"layer {layer}")
+    if not outcomes:
+        raise UsageError(explain("no layers to probe.", [("layers", "none")]))
+    extra = [] if confounds is None else _confound_rows(plan, confounds, outcomes, notes)
+    return _collect(plan, outcomes, extra, notes)
+
+
+def _collect(plan: Plan, outcomes: dict[int, LayerOutcome], extra: list[ProbeRow], notes: list[str]) -> PairProbe:
+    kinds: dict[str, list[str]] = {}
+    for outcome in outcomes.values():
+        for kind, text in outcome.notes:
+            kinds.setdefault(kind, []).append(text)
+    for texts in kinds.values():
+        notes.append(texts[0] + (f" ({len(texts) - 1} more like it)" if len(texts) > 1 else ""))
+    notes = list(dict.fromkeys(notes))
+    warn(notes)
+    readings: dict[tuple[str, str, str], dict[int, Any]] = {}
+    for layer, outcome in outcomes.items():
+        for cell, reading in outcome.readings.items():
+            readings.setdefault(cell, {})[layer] = reading
+    result = PairProbe(
+        plan.probe, plan.meter.main_metric,
+        (*(row for outcome in outcomes.values() for row in outcome.rows), *extra),
+        tuple(outcome.drop for outcome in outcomes.values()),
+        {key: probe for outcome in outcomes.values() for key, probe in outcome.probes.items()},
+        readings, len(plan.labels), plan.folds.n_groups, plan.level, tuple(notes),
+    )  # fmt: skip
+    return adjust_family([result])[0]
+
+
+def _confound_rows(
+    plan: Plan,
+    confounds: Mapping[str, Sequence[Any] | np.ndarray],
+    outcomes: dict[int, LayerOutcome],
+    notes: list[str],
+) -> list[ProbeRow]:
+    """Return the readings of the label from confounds alone, and note a base that does not exceed them."""
+    features = confound_features(confounds, plan.labels.keep)
+    fits = RidgeFits(features, [plan.labels.targets()], plan.folds, penalties=plan.penalties, seed=plan.seed)
+    scores = np.empty((len(plan.labels), fits.blocks[0].stop))
+    for fold, (_, test) in enumerate(plan.folds):
+        scores[test] = fits.read(fold, features[test])
+    reading = plan.meter.main(scores)
+    best = max((o.readings["base", "base", "none"] for o in outcomes.values()), key=lambda r: r.value)
+    low = best.minus(reading).interval(plan.level)[0]
+    if not low > 0:
+        notes.append(
+            f"the label is read from confounds alone ({', '.join(confounds)}) at {plan.meter.main_metric} "
+            f"{reading.value:.2f}; the best layer's {best.value:.2f} does not exceed it: the probe may read the format."
+        )
+    bounds = reading.interval(plan.level)
+    n, groups = len(plan.labels), plan.folds.n_groups
+    return [
+        ProbeRow("ridge", m, m, "none", "confound", None, plan.meter.main_metric, reading.value, *bounds, n, groups)
+        for m in ("base", "aligned")
+    ]
+
+
+def _rows(X: Any, Y: Any, layer: int, n: int, keep: np.ndarray, ids: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return labelled rows of both models as float64 [n, d], refusing wrong shapes and NaN."""
+    out = []
+    for model, Z in (("base", X), ("aligned", Y)):
+        Z = np.asarray(Z)
+        if Z.ndim < 2 or len(Z) != n:
+            rows = [("layer", layer), ("model", model), ("got", Z.shape), ("expected", f"[{n}, d]")]
+            raise UsageError(explain("rows and labels do not match.", rows))
+        check_rows(Z, layer=layer, model=model, ids=ids)
+        out.append(np.ascontiguousarray(Z.reshape(n, -1)[keep], dtype=np.float64))
+    if out[0].shape != out[1].shape:
+        rows = [("layer", layer), ("base", out[0].shape), ("aligned", out[1].shape)]
+        raise UsageError(explain("base and aligned rows have different widths.", rows))
+    return out[0], out[1]
+
+
+def _each(layers: Layers) -> Iterator[tuple[int, Any, Any]]:
+    if isinstance(layers, Mapping):
+        for layer in layers:
+            X, Y = layers[layer]
+            yield layer, X, Y
+    else:
+        yield from layers() if callable(layers) else layers
+
+
+def _count(layers: Layers) -> int | None:
+    return len(layers) if hasattr(layers, "__len__") else None  # type: ignore[arg-type]

@@ -1,0 +1,263 @@
+"""One layer of a pair: fit in both models, read in both, with controls, maps, directions and the drop's test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taxlens.probes.calibration import fit_calibration
+from taxlens.probes.controls import row_notes
+from taxlens.probes.families import fit_folds
+from taxlens.probes.folds import Folds
+from taxlens.probes.labels import Labels
+from taxlens.probes.pair_probe import LayerDrop, ProbeRow
+from taxlens.probes.probe import Probe
+from taxlens.probes.readings import Meter, Reading
+from taxlens.probes.significance import choose_test, corrected_t, equivalence_p, permutation_p
+from taxlens.probes.swap import BASIS, fold_differences, row_cosine, swap_layer
+from taxlens.probes.transfer import fold_map
+
+MODELS = ("base", "aligned")
+_REPEATS = 10
+_BASIS_GAP = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What stays the same over layers.
+
+    Args:
+        probe: kind of probe.
+        labels: of the kept rows.
+        folds: of the kept rows.
+        shuffles: shuffled copies of the labels.
+        task: control task, or None.
+        meter: of the labels; task_meter: of the control task.
+        maps: maps after which the aligned rows are read too.
+        flips: [permutations, groups].
+        penalties: relative penalties.
+        test: "auto", "swap" or "corrected_t".
+        seed: of everything random.
+        level: of intervals.
+    """
+
+    probe: str
+    labels: Labels
+    folds: Folds
+    shuffles: tuple[Labels, ...]
+    task: Labels | None
+    meter: Meter
+    shuffle_meters: tuple[Meter, ...]
+    task_meter: Meter | None
+    maps: tuple[str, ...]
+    flips: np.ndarray
+    penalties: Sequence[float]
+    test: str
+    seed: int
+    level: float
+
+    def every_label(self) -> list[Labels]:
+        """Return the label vectors to fit: the label, its shuffled copies, the control task."""
+        return [self.labels, *self.shuffles, *([self.task] if self.task is not None else [])]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerOutcome:
+    """What one layer gave."""
+
+    rows: list[ProbeRow]
+    drop: LayerDrop
+    probes: dict[tuple[str, int], Probe]
+    readings: dict[tuple[str, str, str], Reading]
+    notes: list[tuple[str, str]]
+
+
+def probe_layer(plan: Plan, layer: int, X: np.ndarray, Y: np.ndarray) -> LayerOutcome:
+    """Return everything one layer gives.
+
+    Args:
+        plan: what stays the same over layers.
+        layer: block index.
+        X: [n, d] base rows with a label; Y: [n, d] aligned rows.
+    """
+    data = dict(zip(MODELS, (X, Y), strict=True))
+    notes = [note for model in MODELS for note in row_notes(data[model], plan.folds.groups, layer=layer, model=model)]
+    fits = {
+        model: fit_folds(
+            plan.probe, data[model], plan.every_label(), plan.folds, penalties=plan.penalties, seed=plan.seed
+        )
+        for model in MODELS
+    }
+    rows: list[ProbeRow] = []
+    readings: dict[tuple[str, str, str], Reading] = {}
+    for fitted in MODELS:
+        for read in MODELS:
+            scores, probabilities = _out_of_fold(plan, fits[fitted], data[read], own=fitted == read)
+            measured = plan.meter.measure(scores[:, fits[fitted].blocks[0]], probabilities)
+            readings[fitted, read, "none"] = measured[plan.meter.main_metric]
+            rows += [_row(plan, layer, fitted, read, metric, value) for metric, value in measured.items()]
+            if fitted == read:
+                rows += _controls(plan, layer, fitted, fits[fitted].blocks, scores)
+    for name in plan.maps:
+        reading, more = _mapped(plan, layer, fits["base"], data, name)
+        readings["base", "aligned", name] = reading
+        rows += more
+    notes += _below_chance(plan, layer, readings)
+    return LayerOutcome(rows, _drop(plan, layer, data, fits, readings), _probes(plan, layer, fits), readings, notes)
+
+
+def _out_of_fold(plan: Plan, fits: Any, X: np.ndarray, *, own: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return out-of-fold scores [n, every q] and calibrated probabilities [n, classes] of the label."""
+    block = fits.blocks[0]
+    scores = np.empty((len(X), fits.blocks[-1].stop if own else block.stop))
+    classes = plan.labels.task != "regression"
+    probabilities = np.empty((len(X), len(plan.labels.classes))) if classes else None
+    for fold, (_, test) in enumerate(plan.folds):
+        scores[test] = fits.read(fold, X[test])[:, : scores.shape[1]]
+        if probabilities is not None:
+            training, held_out = fits.held_out(fold, X)
+            calibration = fit_calibration(held_out, plan.labels.codes[training])
+            probabilities[test] = calibration.probabilities(scores[test, block])
+    return scores, probabilities
+
+
+def _row(
+    plan: Plan,
+    layer: int,
+    fitted: str,
+    read: str,
+    metric: str,
+    value: Reading,
+    *,
+    map: str = "none",
+    control: str = "none",
+) -> ProbeRow:
+    low, high = value.interval(plan.level)
+    n, groups = len(plan.labels), plan.folds.n_groups
+    return ProbeRow(plan.probe, fitted, read, map, control, layer, metric, value.value, low, high, n, groups)
+
+
+def _controls(plan: Plan, layer: int, model: str, blocks: list[slice], scores: np.ndarray) -> list[ProbeRow]:
+    """Return the rows of the shuffled labels (their mean) and of the control task."""
+    rows = []
+    count = len(plan.shuffles)
+    if count:
+        each = [m.main(scores[:, b]) for m, b in zip(plan.shuffle_meters, blocks[1 : 1 + count], strict=True)]
+        mean = Reading(float(np.mean([r.value for r in each])), np.mean([r.draws for r in each], axis=0))
+        rows.append(_row(plan, layer, model, model, plan.meter.main_metric, mean, control="shuffled"))
+    if plan.task is not None and plan.task_meter is not None:
+        reading = plan.task_meter.main(scores[:, blocks[-1]])
+        rows.append(_row(plan, layer, model, model, "auc", reading, control="control_task"))
+    return rows
+
+
+def _mapped(
+    plan: Plan, layer: int, fits: Any, data: dict[str, np.ndarray], name: str
+) -> tuple[Reading, list[ProbeRow]]:
+    """Return the base's probe read on aligned rows that a map fitted on the training rows brings home."""
+    block = fits.blocks[0]
+    scores = np.empty((len(plan.labels), block.stop))
+    for fold, (train, test) in enumerate(plan.folds):
+        home = fold_map(name, data["aligned"][train], data["base"][train])
+        scores[test] = fits.read(fold, home(data["aligned"][test]))[:, block]
+    measured = plan.meter.measure(scores, None)
+    rows = [_row(plan, layer, "base", "aligned", metric, value, map=name) for metric, value in measured.items()]
+    return measured[plan.meter.main_metric], rows
+
+
+def _below_chance(plan: Plan, layer: int, readings: dict[tuple[str, str, str], Reading]) -> list[tuple[str, str]]:
+    """Note a model's own probe that reads its label clearly below chance: rows have leaked."""
+    if plan.meter.main_metric != "auc":
+        return []
+    notes = []
+    for model in MODELS:
+        own = readings[model, model, "none"]
+        spread = float(np.nanstd(own.draws))
+        if spread > 0 and own.value < 0.5 - 3.3 * spread:
+            text = f"AUC {own.value:.2f} at layer {layer} of {model} is below chance: "
+            notes.append(("below_chance", text + "test rows were used in training (an eraser, a mean, a balance)."))
+    return notes
+
+
+def _drop(
+    plan: Plan,
+    layer: int,
+    data: dict[str, np.ndarray],
+    fits: dict[str, Any],
+    readings: dict[tuple[str, str, str], Reading],
+) -> LayerDrop:
+    own = [readings[model, model, "none"] for model in MODELS]
+    drop = own[0].minus(own[1])
+    drift = row_cosine(*data.values())
+    cosine, ceiling = _cosines(plan, fits)
+    test, p, statistic, null = "none", float("nan"), drop.value, np.zeros(0)
+    if len(plan.flips):
+        test = choose_test(drift, plan.test)
+        p, statistic, null = _tested(plan, test, data, fits, own)
+    no_loss = equivalence_p(drop.value, drop.draws)
+    return LayerDrop(layer, drop, p, p, test, statistic, null, cosine, ceiling, no_loss, drift)
+
+
+def _tested(
+    plan: Plan, test: str, data: dict[str, np.ndarray], fits: dict[str, Any], own: list[Reading]
+) -> tuple[float, float, np.ndarray]:
+    """Return (p, statistic, null) of the drop by the chosen test."""
+    X, Y = data.values()
+    units = [float(((Z - Z.mean(0)) ** 2).sum()) / Z.shape[1] for Z in (X, Y)]
+    relative = [fits[model].typical_penalty() for model in MODELS]
+    penalty = [max(u * r, 1e-300) for u, r in zip(units, relative, strict=True)]
+    if test == "corrected_t":
+        differences = fold_differences(
+            X, Y, plan.labels, plan.folds, penalty=(penalty[0], penalty[1]), repeats=_REPEATS, seed=plan.seed
+        )
+        t, p = corrected_t(differences, n_folds=plan.folds.n_folds)
+        return p, t, np.zeros(0)
+    size = BASIS
+    both = float(np.sqrt(penalty[0] * penalty[1]))
+    while True:
+        one = swap_layer(X, Y, plan.labels, plan.folds, flips=plan.flips[:0], penalty=both, size=size)
+        gap = max(own[0].value - one.base, own[1].value - one.aligned)
+        if gap <= _BASIS_GAP or one.basis < size or size >= 4 * BASIS:
+            break
+        size *= 2
+    swapped = swap_layer(X, Y, plan.labels, plan.folds, flips=plan.flips, penalty=both, size=size)
+    return permutation_p(swapped.observed, swapped.null), swapped.observed, swapped.null
+
+
+def _cosines(plan: Plan, fits: dict[str, Any]) -> tuple[float, float]:
+    """Return the base-aligned cosine of directions from disjoint halves, and its split-half ceiling."""
+    if not getattr(fits["base"], "linear", False):
+        return float("nan"), float("nan")
+    half = plan.folds.n_folds // 2
+    halves = (tuple(range(half)), tuple(range(half, 2 * half)))
+    unit = {}
+    for model in MODELS:
+        for side, kept in enumerate(halves):
+            rows = fits[model].whole(kept)[0]
+            unit[model, side] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+
+    def cosine(a: tuple[str, int], b: tuple[str, int]) -> float:
+        return float((unit[a] * unit[b]).sum(1).mean())
+
+    across = (cosine(("base", 0), ("aligned", 1)) + cosine(("base", 1), ("aligned", 0))) / 2
+    within = [max(cosine((model, 0), (model, 1)), 0.0) for model in MODELS]
+    return across, float(np.sqrt(within[0] * within[1]))
+
+
+def _probes(plan: Plan, layer: int, fits: dict[str, Any]) -> dict[tuple[str, int], Probe]:
+    out = {}
+    for model in MODELS:
+        if getattr(fits[model], "linear", False):
+            coefficients, intercept = fits[model].whole()
+            source = {
+                "layer": layer, "model": model, "n_items": len(plan.labels),
+                "n_groups": plan.folds.n_groups, "seed": plan.seed,
+            }  # fmt: skip
+            out[model, layer] = Probe(
+                plan.probe, plan.labels.task, coefficients, intercept,
+                plan.labels.classes, fits[model].typical_penalty(), source,
+            )  # fmt: skip
+    return out
