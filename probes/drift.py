@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -106,11 +107,22 @@ def difference_covariance(moments: PairMoments) -> np.ndarray:
 def difference_spectrum(moments: PairMoments) -> tuple[np.ndarray, np.ndarray]:
     """Return the energies [d], largest first, and directions [d, d] (rows) of the movement y - x.
 
-    From the moments: differences below about 1e-8 of the activations' own size are rounding.
+    From the moments: differences below about 1e-7 of the activations' own size are rounding, and read 0.
     """
     energy, vectors = np.linalg.eigh(difference_moment(moments))
-    floor = 1e-13 * (np.trace(moments.cov_xx()) + moments.mean_x() @ moments.mean_x())
-    return np.where(energy > floor, energy, 0.0)[::-1], vectors[:, ::-1].T
+    return _above_rounding(energy, moments)[::-1], vectors[:, ::-1].T
+
+
+@lru_cache(maxsize=1)
+def difference_energy(moments: PairMoments) -> np.ndarray:
+    """Return the energies [d] of the movement y - x along its own directions, largest first."""
+    return _above_rounding(np.linalg.eigvalsh(difference_moment(moments)), moments)[::-1]
+
+
+def _above_rounding(energy: np.ndarray, moments: PairMoments) -> np.ndarray:
+    size = np.trace(moments.cov_xx()) + np.trace(moments.cov_yy())
+    mean = moments.mean_x() @ moments.mean_x() + moments.mean_y() @ moments.mean_y()
+    return np.where(energy > 1e-14 * size + 1e-28 * mean, energy, 0.0)
 
 
 def effective_rank(energy: np.ndarray) -> float:
@@ -137,8 +149,8 @@ def top_share(energy: np.ndarray, k: int) -> float:
 def shift_share(moments: PairMoments) -> float:
     """Return the share of the movement's energy that is one constant shift of all rows, in [0, 1]."""
     d = moments.mean_y() - moments.mean_x()
-    energy = difference_spectrum(moments)[0].sum()
-    return float(min(d @ d / energy, 1.0)) if energy > 0 else 0.0
+    energy = np.trace(difference_moment(moments))
+    return float(min(d @ d / energy, 1.0)) if d.any() and energy > 0 else 0.0
 
 
 def drift_by_position(sums: DriftSums) -> tuple[PositionDrift, ...]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 from scipy.special import stdtrit
 
 from taxlens.core.stats import Interval
-from taxlens.probes.moments import PairMoments
 
 
 def jackknife_interval(
@@ -50,16 +47,3 @@ def jackknife_interval(
     reach = float(-stdtrit(K - 1, (1 - level) / 2) * error)
     ends = np.clip([value - reach, value + reach], min(low, value), max(high, value))
     return Interval(value, float(ends[0]), float(ends[1]), level, n_items, n_groups, words)
-
-
-def left_out_values(
-    measure: Callable[[PairMoments], float], folds: Sequence[PairMoments], total: PairMoments
-) -> np.ndarray:
-    """Return the measure of all rows but each fold's, [folds].
-
-    Args:
-        measure: from moments to a number.
-        folds: moments of disjoint folds.
-        total: moments of all of them.
-    """
-    return np.array([measure(total.without(fold)) for fold in folds])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,7 @@ def _side(rows: np.ndarray, order: np.ndarray, edges: np.ndarray, name: str) -> 
         raise UsageError(explain("a layer is constant or not finite: nothing to compare.", text))
     sums = np.add.reduceat(X, edges[:-1])
     away = X @ sums.T
-    for k, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (start, stop) in enumerate(pairwise(edges)):
         away[start:stop, k] = 0
     side = _Side(X, norms, sums, away, np.add.reduceat(norms, edges[:-1]), np.ones(0))
     itself = _hsic(side, side, edges)
@@ -190,7 +191,7 @@ def _cka(left: _Side, right: _Side, edges: np.ndarray) -> np.ndarray:
 
 def _hsic(left: _Side, right: _Side, edges: np.ndarray) -> np.ndarray:
     """Unbiased HSIC [1 + K]: over all rows, then with each fold left out (rows centred over all)."""
-    spans = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    spans = [slice(a, b) for a, b in pairwise(edges)]
     products = [left.X[span].T @ right.X[span] for span in spans]
     total = np.sum(products, axis=0)
     both = left.norms * right.norms

@@ -42,7 +42,7 @@ class Measure:
 
 
 def _energy(summary: Callable[[np.ndarray], float]) -> Callable:
-    return lambda moments: summary(drift.difference_spectrum(moments)[0])
+    return lambda moments: summary(drift.difference_energy(moments))
 
 
 def _linear_r2_back(folds: Sequence[PairMoments], total: PairMoments) -> HeldOut:

@@ -15,7 +15,7 @@ from taxlens.core.stats import Interval, mean_interval
 from taxlens.probes.extremes import below_top
 from taxlens.probes.gather import TRIM, Gathered, gather, merge_all
 from taxlens.probes.heldout import HeldOut
-from taxlens.probes.jackknife import jackknife_interval, left_out_values
+from taxlens.probes.jackknife import jackknife_interval
 from taxlens.probes.measures import DRIFT, MEASURES, Measure, ceiling_of, chance_of
 from taxlens.probes.moments import PairMoments
 
@@ -131,18 +131,21 @@ def similarity(
     if not isinstance(source, Gathered):
         keep = KEEP if any(MEASURES[name].kind == "rows" for name in chosen) else 0
         source = gather(source, groups, keep=keep, seed=seed)
+    for name in chosen:
+        _refuse_widths(MEASURES[name], source)
+    by_moments = [MEASURES[name] for name in chosen if MEASURES[name].kind == "moments"]
+    evaluated = _from_moments(by_moments, source, level) if by_moments else {}
+    for name in chosen:
+        if name not in evaluated:
+            measure = MEASURES[name]
+            evaluated[name] = _EVALUATE[measure.kind](measure, source, level, seed)
     other = layer if layer_aligned is None else layer_aligned
     rows = []
     for name in chosen:
-        measure = MEASURES[name]
-        _refuse_widths(measure, source)
-        interval, null, trimmed = _EVALUATE[measure.kind](measure, source, level, seed)
-        if measure.null != "permuted":
-            null = chance_of(measure, source)
-        ceiling = ceiling_of(measure, source)
-        ends = (interval.value, interval.low, interval.high)
-        counts = (interval.n_items, interval.n_groups)
-        rows.append(SimilarityRow(layer, other, name, *ends, null, trimmed, ceiling, *counts))
+        measure, (found, null, trimmed) = MEASURES[name], evaluated[name]
+        null = null if measure.null == "permuted" else chance_of(measure, source)
+        numbers = (found.value, found.low, found.high, null, trimmed, ceiling_of(measure, source))
+        rows.append(SimilarityRow(layer, other, name, *numbers, found.n_items, found.n_groups))
     return Similarity(tuple(rows), site)
 
 
@@ -172,12 +175,25 @@ def _refuse_widths(measure: Measure, source: Gathered) -> None:
 _Evaluated = tuple[Interval, float, float]
 
 
-def _from_moments(measure: Measure, source: Gathered, level: float, seed: int) -> _Evaluated:
-    f = measure.function
-    left_out = left_out_values(f, source.folds, source.total) if len(source.folds) > 1 else np.empty(0)
-    interval = _interval(measure, source, f(source.total), left_out, level)
-    null = f(merge_all(source.permuted)) if measure.null == "permuted" else NAN
-    return interval, null, f(merge_all(source.trimmed)) if source.n_trimmed else interval.value
+def _from_moments(measures: list[Measure], source: Gathered, level: float) -> dict[str, _Evaluated]:
+    """All measures of the same moments together, so that what they share is computed once."""
+    whole = _each(measures, source.total)
+    folds = source.folds if len(source.folds) > 1 else ()
+    left_out = [_each(measures, source.total.without(fold)) for fold in folds]
+    permuted = [m for m in measures if m.null == "permuted"]
+    null = _each(permuted, merge_all(source.permuted)) if permuted else {}
+    trimmed = _each(measures, merge_all(source.trimmed)) if source.n_trimmed else whole
+    evaluated = {}
+    for measure in measures:
+        name = measure.name
+        without = np.array([values[name] for values in left_out])
+        interval = _interval(measure, source, whole[name], without, level)
+        evaluated[name] = (interval, null.get(name, NAN), trimmed[name])
+    return evaluated
+
+
+def _each(measures: list[Measure], moments: PairMoments) -> dict[str, float]:
+    return {measure.name: measure.function(moments) for measure in measures}
 
 
 def _from_heldout(measure: Measure, source: Gathered, level: float, seed: int) -> _Evaluated:
@@ -227,7 +243,6 @@ def _interval(measure: Measure, source: Gathered, value: float, left_out: np.nda
 
 
 _EVALUATE = {
-    "moments": _from_moments,
     "heldout": _from_heldout,
     "drift": _from_drift,
     "rows": _from_rows,

@@ -35,14 +35,14 @@ def null_draws(
     A = gathered.total.cov_xx()
     cross, noise = _residual_sums(gathered, basis)
     signs = _signs(len(cross), draws, seed)
-    leading = basis.vectors.T
-    weights = basis.values + basis.penalty_x
+    weights = (basis.values + basis.penalty_x)[:, None]
+    still, flips = basis.vectors.T @ A / weights, basis.vectors.T @ cross / weights
     drawn: dict[str, list[np.ndarray]] = {"gain": [], "loss": []} if with_loss else {"gain": []}
     for sign in signs:
-        moved = np.tensordot(sign, cross, axes=1)
-        W = (leading @ (A + moved)) / weights[:, None]
+        W = still + np.tensordot(sign, flips, axes=1)
         drawn["gain"].append(np.sqrt(np.maximum(np.linalg.eigvalsh(W @ W.T), 0)))
         if with_loss:
+            moved = np.tensordot(sign, cross, axes=1)
             B = A + moved + moved.T + noise
             values = np.linalg.eigvalsh(loss_matrix(basis, A + moved, B))
             drawn["loss"].append(np.clip(values[::-1], 0, 1))
