@@ -30,7 +30,7 @@ class ChoiceMeasure:
     Args:
         pair: whose tokenizer and template are used for every model alike.
         suites: suites whose items have choices.
-        template: "plain" or "chat", the same for every model.
+        template: "plain" or "chat", the same for every model; or suite name to template.
         metrics: names of `metrics.item_metrics`.
         batch_tokens: padded tokens in a batch.
 
@@ -42,7 +42,7 @@ class ChoiceMeasure:
 
     pair: ModelPair
     suites: tuple[Suite, ...]
-    template: str = "plain"
+    template: str | Mapping[str, str] = "plain"
     metrics: tuple[str, ...] = ("accuracy", "probability", "margin", "nll")
     batch_tokens: int = 4096
 
@@ -50,16 +50,21 @@ class ChoiceMeasure:
         """The items' metrics under `model`, by suite and metric, each float64 [items]."""
         values: dict[str, dict[str, np.ndarray]] = {}
         for suite in self.suites:
+            template = self.template_of(suite.name)
             scores = score_suite(
                 model,
                 suite,
                 tokenizer=self.pair.aligned.tokenizer,
-                template=self.template,
-                chat_template=self.pair.aligned.chat_template if self.template == "chat" else None,
+                template=template,
+                chat_template=self.pair.aligned.chat_template if template == "chat" else None,
                 batch_tokens=self.batch_tokens,
             )
             values[suite.name] = scores.metrics(self.metrics)
         return values
+
+    def template_of(self, suite: str) -> str:
+        """The template that a suite is scored in."""
+        return self.template if isinstance(self.template, str) else self.template[suite]
 
     @property
     def groups(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,107 @@
+"""Run the other model of a pair on whatever the first is given, and hand its activations to hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a module's call."""
+
+Change = Callable[[torch.Tensor], torch.Tensor]
+"""A hidden state [batch, position, d] to what replaces it."""
+
+
+@dataclass(slots=True, eq=False)
+class Seen:
+    """What the other model did on the present batch.
+
+    Args:
+        calls: module name to the arguments it was called with.
+        outputs: module name to the hidden states that it gave, [batch, position, d].
+        positions: position of every token of the batch, int64 [batch, position].
+    """
+
+    calls: dict[str, Call] = field(default_factory=dict)
+    outputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    positions: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@contextmanager
+def twin(model: Any, other: Any, watch: Mapping[str, nn.Module]) -> Iterator[Seen]:
+    """While open, every forward pass of `model` first runs `other`'s backbone on the same tokens.
+
+    Args:
+        model: the model that will be called.
+        other: the model that is run beside it, without gradient.
+        watch: name to module of `other` whose call and output are kept for the present batch.
+
+    Yields:
+        Seen, refilled before each pass of `model`.
+    """
+    seen = Seen()
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            seen.calls[name] = (args, kwargs)
+            seen.outputs[name] = hidden(output)
+
+        return hook
+
+    def run(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        wanted = {k: kwargs[k] for k in ("input_ids", "attention_mask", "position_ids") if k in kwargs}
+        ids = wanted["input_ids"]
+        positions = wanted.get("position_ids")
+        seen.positions = torch.arange(ids.shape[1]).expand(ids.shape) if positions is None else positions
+        with torch.no_grad():
+            other.base_model(**wanted, use_cache=False)
+
+    handles = [module.register_forward_hook(keep(name), with_kwargs=True) for name, module in watch.items()]
+    handles.append(model.register_forward_pre_hook(run, with_kwargs=True))
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replaced_input(module: nn.Module, change: Change) -> Iterator[None]:
+    """While open, the hidden states that a module is called with are replaced by `change(hidden)`."""
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+
+    handle = module.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def replaced_output(module: nn.Module, change: Change) -> Iterator[None]:
+    """While open, the hidden states that a module gives are replaced by `change(hidden)`."""
+
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def hidden(output: Any) -> torch.Tensor:
+    """The hidden states in a module's output, which may be a tuple that starts with them."""
+    return output[0] if isinstance(output, tuple) else output
