@@ -92,7 +92,8 @@ class AttributionSection(_Section):
     max_gradients: int = Field(32, ge=2)
     items: Literal["all"] | int = "all"
     methods: tuple[Method, ...] = ("path",)
-    swaps: Literal["all"] | int = "all"  # graft and restore: this many leading components, and half as many random
+    leading: int = Field(8, ge=1)  # components that the other methods are run on, by rank of the path
+    controls: int = Field(4, ge=0)  # and random ones beside them
 
 
 class DiagnoseSection(_Section):

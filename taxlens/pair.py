@@ -173,11 +173,9 @@ class Pair:
     def _repr_html_(self) -> str:
         import html
 
-        rows = "".join(
-            f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(str(value))}</td></tr>"
-            for key, value in self.models.report.to_dict().items()
-        )
-        return f"<p><code>{html.escape(repr(self))}</code></p><table>{rows}</table>"
+        table = self.models.report.to_frame().to_html(index=False, border=0, escape=True)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.models.report.notes)
+        return f"<p><code>{html.escape(repr(self))}</code></p>{table}<ul>{notes}</ul>"
 
 
 def _many(suites: Suite | Sequence[Suite]) -> list[Suite]:

@@ -22,10 +22,12 @@ def _tell(done: Run, *, as_json: bool) -> None:
 
 def do_demo(pair: str, *, out: Path | None, resume: bool, settings: Sequence[str], as_json: bool) -> None:
     """Run the whole job on an embedded pair."""
-    from taxlens.demo import config_of
+    from taxlens.demo import demo_config
 
     folder = out or Path("runs") / f"demo-{pair}"
-    done = run(config_of(pair), out=folder, overrides=settings, resume=resume, progress=terminal_progress())
+    config, chosen = demo_config(pair)
+    overrides = [*chosen, *settings]
+    done = run(config, out=folder, overrides=overrides, resume=resume, progress=terminal_progress())
     _tell(done, as_json=as_json)
 
 

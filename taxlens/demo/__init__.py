@@ -5,6 +5,6 @@ Light to import; the tokenizer and the item generators load when they are used.
 
 from __future__ import annotations
 
-from taxlens.demo.catalogue import model_names, resolve, resolve_suite, suite_names, truth
+from taxlens.demo.catalogue import demo_config, model_names, resolve, resolve_suite, suite_names, truth
 
-__all__ = ["model_names", "resolve", "resolve_suite", "suite_names", "truth"]
+__all__ = ["demo_config", "model_names", "resolve", "resolve_suite", "suite_names", "truth"]

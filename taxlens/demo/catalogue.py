@@ -96,3 +96,24 @@ def truth(name: str) -> dict[str, Any]:
     known = [PREFIX + p.stem for p in sorted((DATA / "truth").glob("*.json"))]
     one_of(name, known, what="embedded model with a known truth", error=ConfigError)
     return json.loads((DATA / "truth" / f"{name.removeprefix(PREFIX)}.json").read_text(encoding="utf-8"))
+
+
+def demo_config(pair: str) -> tuple[Path, list[str]]:
+    """The config of the whole job on an embedded pair, and the overrides that choose the pair.
+
+    Args:
+        pair: the aligned model's name without prefix, for instance "planted".
+
+    Returns:
+        Path of the config, and `key=value` overrides of it.
+
+    Raises:
+        ConfigError: there is no such pair; lists those that there are.
+
+    Example:
+        >>> demo_config("planted")[1]
+        ['pair.aligned=demo:planted', 'name=demo-planted']
+    """
+    pairs = [name.removeprefix(PREFIX) for name in model_names() if name != "demo:base"]
+    one_of(pair, pairs, what="embedded pair", error=ConfigError)
+    return DATA / "demo.yaml", [f"pair.aligned={PREFIX}{pair}", f"name=demo-{pair}"]

@@ -52,7 +52,7 @@ def _similarity(tables: Tables, width: float) -> Jobs:
 
 
 def _attribution(tables: Tables, width: float) -> Jobs:
-    frame, closure = tables["attribution"], tables["closure"]
+    frame, closure = tables["attribution"], tables.get("closure")
     path = frame[frame["method"] == "path"]
     for key in path[["suite", "metric", "level"]].drop_duplicates().itertuples(index=False):
         name = f"attribution_{key.suite}_{key.metric}" + ("" if key.level == "component" else f"_{key.level}")
@@ -101,3 +101,22 @@ def draw_run(run: RunView, *, venue: str = "neurips", width: str = "page", only:
         for name, draw in kind.jobs(tables, inches):
             written += save_figure(draw(), run.folder / "figures", name)
     return written
+
+
+def draw_result(kind: str, frame: pd.DataFrame, *, width: float = 5.5, name: str | None = None) -> Drawn:
+    """Draw a result's own table: its first figure, or the one called `name`.
+
+    Args:
+        kind: which kind of figure.
+        frame: the result's table [rows, columns].
+        width: inches.
+        name: which of the drawings that the table gives (default: the first).
+
+    Raises:
+        UsageError: if the kind or the name is not known, or the table is empty.
+    """
+    chosen = KINDS[one_of(kind, list(KINDS), what="figure")]
+    jobs = dict(chosen.jobs({chosen.tables[0]: frame}, width))
+    if not jobs:
+        raise UsageError(explain("nothing to draw: the table is empty.", [("figure", kind)]))
+    return jobs[one_of(name or next(iter(jobs)), list(jobs), what="drawing")]()

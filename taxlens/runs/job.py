@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taxlens.config import Config, SuiteSection
 from taxlens.core.errors import UsageError, explain
@@ -51,7 +51,7 @@ class Job:
             chat_template=self.config.chat_template,
             revision=section.revision,
         )
-        self.run.manifest["pair"] = pair.report.to_dict()
+        self.run.manifest["pair"] = pair_facts(pair)
         self.run.save()
         return pair
 
@@ -97,3 +97,11 @@ class Job:
             rows = [("looked for", self.store_path)]
             raise UsageError(explain("nothing was captured yet.", rows, f"taxlens capture {self.run.folder}"))
         return Store.open(self.store_path)
+
+
+def pair_facts(pair: ModelPair) -> dict[str, Any]:
+    """Return what a manifest says of a pair: sources, every compared field (one value where both agree), notes."""
+    facts: dict[str, Any] = {"base": pair.base.source, "aligned": pair.aligned.source}
+    for name, base, aligned in pair.report.rows:
+        facts[name] = base if base == aligned else {"base": base, "aligned": aligned}
+    return facts | {"notes": list(pair.report.notes)}
