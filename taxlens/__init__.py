@@ -56,13 +56,11 @@ def __getattr__(name: str) -> Any:
 
 
 def _register_figures() -> None:
-    from taxlens.core.result import register_figure
+    register_figure = importlib.import_module("taxlens.core.result").register_figure
 
     def drawn_by(kind: str) -> Any:
         def draw(frame: Any, **options: Any) -> Any:
-            from taxlens.figures.registry import draw_result
-
-            return draw_result(kind, frame, **options)
+            return importlib.import_module("taxlens.figures.registry").draw_result(kind, frame, **options)
 
         return draw
 

@@ -20,8 +20,8 @@ from taxlens.probes.spectra import spectra as spectra_of
 
 PROMPTS = ("prompt", "text")
 PROBE_COLUMNS = [
-    "suite", "template", "label", "site", "layer", "probe", "fitted_on", "read_on", "map", "control", "metric", "value", "low",
-    "high", "n_items", "n_groups",
+    "suite", "template", "label", "site", "layer", "probe", "fitted_on", "read_on", "map", "control", "metric", "value",
+    "low", "high", "n_items", "n_groups",
 ]  # fmt: skip
 DROP_COLUMNS = ["suite", "template", "label", "site", "layer", "drop", "low", "high", "p", "p_adjusted", "ceiling"]
 SIMILARITY_COLUMNS = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taxlens import demo
 from taxlens.activations.items import Suite, read_suite
 from taxlens.core.errors import ConfigError, explain
+from taxlens.demo import catalogue
 
 
 def resolve_model(text: str, root: Path | str) -> str:
@@ -23,7 +23,7 @@ def resolve_model(text: str, root: Path | str) -> str:
         ConfigError: if it is written as a path and no folder is there.
     """
     if text.startswith("demo:"):
-        return str(demo.resolve(text))
+        return str(catalogue.resolve(text))
     path = Path(root, text).expanduser()
     if path.is_dir():
         return str(path.resolve())
@@ -51,7 +51,7 @@ def resolve_suite(name: str, file: str, *, kind: str, root: Path | str) -> Suite
         ConfigError: if the file is missing.
         ItemError: if an item in it cannot be used.
     """
-    path = demo.resolve_suite(file) if file.startswith("demo:") else Path(root, file).expanduser()
+    path = catalogue.resolve_suite(file) if file.startswith("demo:") else Path(root, file).expanduser()
     if not path.is_file():
         rows = [("suite", name), ("given", file), ("looked for", path)]
         raise ConfigError(
