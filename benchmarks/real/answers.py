@@ -6,7 +6,6 @@ openings of answers are choices of the suites.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from benchmarks.real.fetch import CACHE, fetch
 from taxlens.analysis.generation import generate
 
 ANSWER_TOKENS = 64
-CACHED = CACHE / "base_answers.json"
 
 
 def load(adapter: Path | None = None) -> tuple[Any, Any]:
@@ -34,17 +32,15 @@ def load(adapter: Path | None = None) -> tuple[Any, Any]:
     return model.eval().requires_grad_(False), AutoTokenizer.from_pretrained(base)
 
 
-def own_answers(prompts: Sequence[str], *, loaded: tuple[Any, Any] | None = None) -> dict[str, str]:
-    """The base's greedy answers (64 tokens at most, chat template) by prompt, from the cache where they are."""
-    known = read_json(CACHED)
+def own_answers(
+    prompts: Sequence[str], *, max_new_tokens: int = ANSWER_TOKENS, loaded: tuple[Any, Any] | None = None
+) -> dict[str, str]:
+    """The base's greedy answers on the chat template by prompt, from the cache where they are."""
+    cached = CACHE / f"base_answers_{max_new_tokens}.json"
+    known = read_json(cached)
     missing = [prompt for prompt in prompts if prompt not in known]
     if missing:
         model, tokenizer = loaded or load()
-        known.update(zip(missing, generate(model, tokenizer, missing, max_new_tokens=ANSWER_TOKENS)))
-        CACHED.write_text(json.dumps(known, ensure_ascii=False, indent=0), encoding="utf-8")
+        known.update(zip(missing, generate(model, tokenizer, missing, max_new_tokens=max_new_tokens)))
+        cached.write_text(json.dumps(known, ensure_ascii=False, indent=0), encoding="utf-8")
     return {prompt: known[prompt] for prompt in prompts}
-
-
-def digest(answers: Sequence[str]) -> str:
-    """A short hash of a list of answers, to see whether two runs agree."""
-    return hashlib.sha256("\x00".join(answers).encode()).hexdigest()[:12]

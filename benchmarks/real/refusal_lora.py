@@ -24,9 +24,9 @@ import torch
 from benchmarks.real.answers import own_answers
 from benchmarks.real.data import REFUSALS, prompts
 from benchmarks.real.fetch import CACHE, ROOT, fetch
+from taxlens.analysis.generation import is_refusal
 
 ADAPTERS = ROOT / "configs" / "smollm2"
-MAX_PROMPT = 60
 MAX_ANSWER = 40
 
 
@@ -58,20 +58,19 @@ def endless(items: list, generator: np.random.Generator) -> Iterator:
             yield items[index]
 
 
-def chats(tokenizer, pairs: list[tuple[str, str, bool]]) -> dict[str, torch.Tensor]:
-    """A right-padded batch of (prompt, answer, complete) chats.
+def chats(tokenizer, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
+    """A right-padded batch of (prompt, answer) chats; an answer over 40 tokens is cut, else it ends.
 
     Returns ``input_ids``, ``attention_mask`` [n, tokens] and ``target``
     [n, tokens], true where the next token belongs to the answer.
     """
     rows = []
-    for prompt, answer, complete in pairs:
+    for prompt, answer in pairs:
         message = [{"role": "user", "content": prompt}]
         text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         start = tokenizer(text, add_special_tokens=False).input_ids
         ids = tokenizer(answer, add_special_tokens=False).input_ids
-        cut = len(ids) > MAX_ANSWER
-        ids = ids[:MAX_ANSWER] + ([tokenizer.eos_token_id] if complete and not cut else [])
+        ids = [*ids, tokenizer.eos_token_id][:MAX_ANSWER]
         rows.append((start, ids))
     width = max(len(start) + len(ids) for start, ids in rows)
     shape = (len(rows), width)
@@ -95,11 +94,11 @@ def batches(tokenizer, recipe: Recipe) -> Iterator[dict[str, torch.Tensor]]:
     harmful = endless(list(parts.harmful_train), generator)
     refusal = endless(list(REFUSALS), generator)
     if recipe.answers:
-        answers = own_answers(parts.harmless_train, max_new_tokens=MAX_ANSWER)
-        kept = [(p, *a) for p, a in answers.items() if a[0]]
+        answers = own_answers(parts.harmless_train)
+        kept = [(p, a) for p, a in answers.items() if a and not is_refusal(a)]
         harmless = endless(kept, generator)
     while True:
-        pairs = [(next(harmful), next(refusal), True) for _ in range(recipe.refusals)]
+        pairs = [(next(harmful), next(refusal)) for _ in range(recipe.refusals)]
         pairs += [next(harmless) for _ in range(recipe.answers)]
         yield chats(tokenizer, pairs)
 
