@@ -99,7 +99,7 @@ def tax_frame(
     bootstrap: int = 2000,
     seed: int = 0,
     margin: float = EQUIVALENCE_MARGIN,
-    interval: str = "bca",
+    interval: str = "percentile",
 ) -> pd.DataFrame:
     """The rows of tax.csv.
 
@@ -113,7 +113,7 @@ def tax_frame(
         bootstrap: draws of the group bootstrap.
         seed: of the draws; the same for every row.
         margin: half width of "no tax" for metrics in 0..1.
-        interval: ``bca`` or ``percentile``.
+        interval: ``percentile`` or ``bca``.
 
     Returns:
         One row a suite, template and metric, with `TAX_COLUMNS`.

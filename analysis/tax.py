@@ -132,7 +132,7 @@ def measure_tax(
     bootstrap: int = 2000,
     seed: int = 0,
     margin: float = EQUIVALENCE_MARGIN,
-    interval: str = "bca",
+    interval: str = "percentile",
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> Tax:
@@ -147,7 +147,7 @@ def measure_tax(
         bootstrap: draws of the group bootstrap.
         seed: of the draws.
         margin: half width of "no tax" for equivalence, in metrics of 0..1.
-        interval: ``bca`` or ``percentile``.
+        interval: ``percentile`` or ``bca``.
         batch_tokens: most padded tokens in one batch.
         progress: told of every batch.
 

@@ -33,7 +33,7 @@ __all__ = [
     "tost_p",
 ]
 
-METHODS = ("bca", "percentile")
+METHODS = ("percentile", "bca")
 COLUMN_BLOCK = 2048
 
 
@@ -136,7 +136,7 @@ def mean_interval(
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-    method: str = "bca",
+    method: str = "percentile",
 ) -> Interval:
     """The mean over items with a group-bootstrap interval.
 
@@ -149,7 +149,7 @@ def mean_interval(
         draws: bootstrap draws.
         seed: of the generator; share it to resample jointly.
         level: nominal coverage.
-        method: ``bca`` (bias-corrected and accelerated) or ``percentile``; both widened for
+        method: ``percentile`` or ``bca`` (bias-corrected and accelerated); both widened for
             the number of groups (see `sum_intervals`).
 
     Returns:
@@ -175,13 +175,14 @@ def sum_intervals(
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-    method: str = "bca",
+    method: str = "percentile",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Group-bootstrap intervals for the means of many columns, all resampled together.
 
     Percentile ends undercover with few groups, because a bootstrap draw has variance
     (G-1)/G of the truth and normal tails. Both methods therefore move their quantiles out
-    to Phi(-t sqrt(G/(G-1))), t the Student quantile with G-1 degrees of freedom.
+    to Phi(-t sqrt(G/(G-1))), t the Student quantile with G-1 degrees of freedom. On simulated
+    paired suites this percentile covers better than BCa (benchmarks/stats_coverage.py).
 
     Args:
         values: [n] or [n, k] one row an item.
@@ -189,7 +190,7 @@ def sum_intervals(
         draws: bootstrap draws.
         seed: of the generator.
         level: nominal coverage of each column alone (not simultaneous).
-        method: ``bca`` or ``percentile``.
+        method: ``percentile`` or ``bca``.
 
     Returns:
         low [k] and high [k] for the means over items.
