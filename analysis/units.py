@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 LEVELS = ("component", "head", "neuron", "singular")
 """Levels at which a difference can be cut into units."""
-
-_CACHE: weakref.WeakKeyDictionary[Any, Difference] = weakref.WeakKeyDictionary()
-"""Differences of live pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +60,7 @@ class Difference:
         self.anatomy = pair.aligned.anatomy
         self._roles = {role.name: role for role in self.anatomy.modules}
         self._triples: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._low_rank: dict[str, bool] = {}
         self._units: dict[str, dict[str, Unit]] = {}
 
     def parameters(self, module: str) -> list[str]:
@@ -86,14 +83,30 @@ class Difference:
         return any(bool(self.change(module, p).any()) for p in self.parameters(module))
 
     def triples(self, module: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Singular triples of a module's weight change above the numerical rank: U [out, r], S [r], Vh [r, in]."""
-        if module not in self._triples:
-            full = self.change(module, "weight")
-            u, s, vh = torch.linalg.svd(full.double(), full_matrices=False)
-            floor = float(s[0]) * max(full.shape) * torch.finfo(full.dtype).eps if len(s) else 0.0
-            rank = int((s > floor).sum())
-            self._triples[module] = (u[:, :rank].to(full), s[:rank].to(full), vh[:rank].to(full))
+        """Singular triples of a module's weight change above the numerical rank: U [out, r], S [r], Vh [r, in].
+
+        Where the change is of low rank up to what rounding the weights explains (a merged adapter), only that
+        rank is computed.
+        """
+        if not self.low_rank(module) and module not in self._triples:
+            full, noise = self.change(module, "weight"), self._noise(module)
+            self._triples[module] = significant(*torch.linalg.svd(full.double(), full_matrices=False), full, noise)
         return self._triples[module]
+
+    def low_rank(self, module: str) -> bool:
+        """Whether a module's weight change is, up to rounding of the weights, of at most a quarter of full rank."""
+        if module not in self._low_rank:
+            full, noise = self.change(module, "weight"), self._noise(module)
+            found = range_triples(full, noise)
+            self._low_rank[module] = found is not None
+            if found is not None:
+                self._triples[module] = significant(*found, full, noise)
+        return self._low_rank[module]
+
+    def _noise(self, module: str) -> float:
+        """Frobenius norm that rounding both ends' weights to their dtype can put into the change."""
+        weight = self.pair.aligned.model.get_submodule(module).weight.detach()
+        return float(torch.finfo(weight.dtype).eps * torch.linalg.vector_norm(weight, dtype=torch.float64))
 
     def units(self, level: str) -> dict[str, Unit]:
         """The units of a level by name, in the order of the network."""
@@ -137,9 +150,45 @@ class Difference:
 
 def difference_of(pair: ModelPair) -> Difference:
     """The pair's difference, made once per pair and kept as long as the pair lives."""
-    if pair not in _CACHE:
-        _CACHE[pair] = Difference(pair)
-    return _CACHE[pair]
+    kept = vars(pair.aligned).get("_difference")  # beside the model, as its cached properties: it lives as long
+    if kept is None or kept.pair.base.model is not pair.base.model:
+        kept = vars(pair.aligned)["_difference"] = Difference(pair)
+    return kept
+
+
+Triples = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""U [out, r], S [r], Vh [r, in]."""
+
+
+def significant(u: torch.Tensor, s: torch.Tensor, vh: torch.Tensor, full: torch.Tensor, noise: float) -> Triples:
+    """The triples that stand above rounding, in the precision of `full`.
+
+    Rounding is white: of its Frobenius norm `noise`, one triple holds at most about 2 / sqrt(smaller side).
+    """
+    top = float(s[0]) if len(s) else 0.0
+    floor = max(2 * noise / min(full.shape) ** 0.5, 8 * torch.finfo(full.dtype).eps * top)
+    rank = int((s > floor).sum())
+    return u[:, :rank].to(full), s[:rank].to(full), vh[:rank].to(full)
+
+
+def range_triples(full: torch.Tensor, noise: float) -> Triples | None:
+    """Triples of a matrix of low rank by a random range finder; None where more than `noise` is left over.
+
+    References:
+        Halko, Martinsson, Tropp, Finding structure with randomness, SIAM Review 53 (2011), algorithm 4.1.
+    """
+    width = min(64, min(full.shape) // 4)
+    if width < 1:
+        return None
+    wide = full.double()
+    probe = torch.randn(wide.shape[1], width, generator=torch.Generator().manual_seed(0), dtype=wide.dtype)
+    basis = torch.linalg.qr(wide @ probe).Q
+    inside = basis.T @ wide
+    left = torch.linalg.vector_norm(wide - basis @ inside)
+    if float(left) > max(noise, 1e-14 * float(torch.linalg.vector_norm(wide))):
+        return None
+    u, s, vh = torch.linalg.svd(inside, full_matrices=False)
+    return basis @ u, s, vh
 
 
 def component_name(role: ModuleRole) -> str:
