@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, KINDS, Drawn, interval_words, new_figure, paper_style
+from taxlens.figures.style import GREY, KINDS, Drawn, interval_words, new_figure, paper_style, unit_of
 
 
 def attribution_rows(
@@ -72,7 +72,7 @@ def draw_attribution(
         names: "base against aligned" for the caption.
     """
     bars = attribution_rows(frame, closure, suite=suite, metric=metric, level=level)
-    scale, unit = (1.0, "nats") if metric in ("nll", "margin") else (100.0, "points")
+    unit, scale = unit_of(metric)
     with paper_style():
         figure = new_figure(width, 0.7 + 0.2 * len(bars))
         axes = figure.subplots()

@@ -11,8 +11,16 @@ import pandas as pd
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.figures.attribution import draw_attribution
 from taxlens.figures.curves import draw_probe_curves, draw_similarity_curves
+from taxlens.figures.frontier import draw_figure1, draw_predicted, draw_restoration
+from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
+from taxlens.figures.maps import draw_head_map, draw_layer_map
+from taxlens.figures.profile import draw_profile
 from taxlens.figures.save import save_figure
+from taxlens.figures.spectra import draw_spectra
+from taxlens.figures.states import draw_states
 from taxlens.figures.style import Drawn, width_of
+from taxlens.figures.tax import draw_tax
+from taxlens.figures.tokens import draw_tokens
 from taxlens.view import RunView
 
 Tables = Mapping[str, pd.DataFrame]
@@ -29,8 +37,6 @@ class FigureKind:
 
 
 def _tax(tables: Tables, width: float) -> Jobs:
-    from taxlens.figures.tax import draw_tax
-
     frame = tables["tax"]
     for metric in dict.fromkeys(frame["metric"]):
         yield f"tax_{metric}", lambda m=metric: draw_tax(frame, width=width, metric=m)
@@ -64,13 +70,97 @@ def _attribution(tables: Tables, width: float) -> Jobs:
         )
 
 
+def _two_by_two(tables: Tables, width: float) -> Jobs:
+    frame = tables["tax_2x2"]
+    for metric in dict.fromkeys(frame["metric"]):
+        yield f"two_by_two_{metric}", lambda m=metric: draw_two_by_two(frame, metric=m, width=width)
+
+
+def _lost_won(tables: Tables, width: float) -> Jobs:
+    if "accuracy" in set(tables["tax"]["metric"]):
+        yield "lost_won", lambda: draw_lost_won(tables["tax"], width=width)
+
+
+def _maps(tables: Tables, width: float) -> Jobs:
+    path = tables["attribution"][tables["attribution"]["method"] == "path"]
+    for key in path[["suite", "metric"]].drop_duplicates().itertuples(index=False):
+        yield (
+            f"layer_map_{key.suite}_{key.metric}",
+            lambda k=key: draw_layer_map(path, suite=k.suite, metric=k.metric, width=width),
+        )
+    for key in path[path["level"] == "head"][["suite", "metric"]].drop_duplicates().itertuples(index=False):
+        yield (
+            f"head_map_{key.suite}_{key.metric}",
+            lambda k=key: draw_head_map(path, suite=k.suite, metric=k.metric, width=width),
+        )
+
+
+def _spectra(tables: Tables, width: float) -> Jobs:
+    frame = tables["spectra"]
+    for template in dict.fromkeys(frame["template"]):
+        yield f"spectra_{template}", lambda t=template: draw_spectra(frame, template=t, width=width)
+
+
+def _profile(tables: Tables, width: float) -> Jobs:
+    frame = tables["path"]
+    for metric in dict.fromkeys(frame["metric"]):
+        if metric != "perplexity":
+            yield f"path_{metric}", lambda m=metric: draw_profile(frame, metric=m, width=width)
+
+
+def _tokens(tables: Tables, width: float) -> Jobs:
+    frame = tables["attribution_tokens"]
+    for key in frame[["suite", "metric"]].drop_duplicates().itertuples(index=False):
+        part = frame[(frame["suite"] == key.suite) & (frame["metric"] == key.metric)]
+        largest = part.groupby("item")["effect"].apply(lambda e: e.abs().sum()).nlargest(6)
+        yield (
+            f"tokens_{key.suite}_{key.metric}",
+            lambda k=key, items=tuple(largest.index): draw_tokens(
+                frame, suite=k.suite, items=items, metric=k.metric, width=width
+            ),
+        )
+
+
+def _states(tables: Tables, width: float) -> Jobs:
+    if tables["states"]["layer"].notna().any():
+        yield "states", lambda: draw_states(tables["states"], width=width)
+
+
+def _frontier(tables: Tables, width: float) -> Jobs:
+    frame = tables["frontier"]
+    for metric in dict.fromkeys(frame.loc[frame["suite"].fillna("") == "", "metric"]):
+        yield f"restoration_{metric}", lambda m=metric: draw_restoration(frame, metric=m, width=width)
+        yield f"predicted_{metric}", lambda m=metric: draw_predicted(frame, metric=m, width=width)
+
+
+def _figure1(tables: Tables, width: float) -> Jobs:
+    frame = tables["frontier"]
+    metrics = [m for m in ("probability", "nll") if m in set(frame.loc[frame["suite"].fillna("") == "", "metric"])]
+    if metrics:
+        yield (
+            "figure1",
+            lambda: draw_figure1(
+                frame, attribution=tables["attribution"], closure=tables["closure"], metric=metrics[0], width=width
+            ),
+        )
+
+
 KINDS: dict[str, FigureKind] = {
     kind.name: kind
     for kind in (
         FigureKind("tax", ("tax",), _tax),
+        FigureKind("two_by_two", ("tax_2x2",), _two_by_two),
+        FigureKind("lost_won", ("tax",), _lost_won),
         FigureKind("probe", ("probes",), _probe),
         FigureKind("similarity", ("similarity",), _similarity),
+        FigureKind("spectra", ("spectra",), _spectra),
         FigureKind("attribution", ("attribution", "closure"), _attribution),
+        FigureKind("maps", ("attribution",), _maps),
+        FigureKind("tokens", ("attribution_tokens",), _tokens),
+        FigureKind("path", ("path",), _profile),
+        FigureKind("states", ("states",), _states),
+        FigureKind("frontier", ("frontier",), _frontier),
+        FigureKind("figure1", ("frontier", "attribution", "closure"), _figure1),
     )
 }
 

@@ -98,6 +98,11 @@ def width_of(venue: str = "neurips", width: str = "page") -> float:
     return VENUES[venue][["column", "page"].index(one_of(width, ["column", "page"], what="width"))]
 
 
+def unit_of(metric: str) -> tuple[str, float]:
+    """Return the unit that a metric is shown in, and the factor from the table's unit to it."""
+    return ("nats", 1.0) if metric in ("nll", "margin") else ("points", 100.0)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of the given size in inches (outside pyplot: nothing global)."""
     return Figure(figsize=(width, height), layout="constrained")

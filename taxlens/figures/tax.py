@@ -5,9 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style
-
-_UNITS = {"nll": ("nats", 1.0), "margin": ("nats", 1.0)}
+from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, unit_of
 
 
 def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probability", names: str = "") -> Drawn:
@@ -26,7 +24,7 @@ def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probabil
     if rows.empty:
         have = [("metric", metric), ("in the table", ", ".join(sorted(set(frame["metric"]))))]
         raise UsageError(explain("nothing to draw.", have))
-    unit, scale = _UNITS.get(metric, ("points", 100.0))
+    unit, scale = unit_of(metric)
     with paper_style():
         figure = new_figure(width, 0.75 + 0.24 * len(rows))
         axes = figure.subplots()

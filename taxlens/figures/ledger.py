@@ -1,0 +1,78 @@
+"""What a net tax hides: weights against template, and items lost against items won."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from taxlens.core.errors import UsageError, explain
+from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, Drawn, new_figure, paper_style, unit_of
+
+_PARTS = (("weights", BLUE, ""), ("template", ORANGE, "////"), ("interaction", GREEN, "...."))
+
+
+def draw_two_by_two(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
+    """Draw each suite's total as the sum of weights, template and interaction, with every interval.
+
+    Args:
+        frame: tax_2x2.csv [rows, columns].
+        metric: which metric's rows to draw.
+        width: inches.
+
+    Raises:
+        UsageError: if the table has no row of that metric.
+    """
+    rows = frame[frame["metric"] == metric].reset_index(drop=True)
+    if rows.empty:
+        raise UsageError(explain("nothing to draw.", [("metric", metric)]))
+    unit, scale = unit_of(metric)
+    suites = list(dict.fromkeys(rows["suite"]))
+    with paper_style():
+        figure = new_figure(width, 0.9 + 0.55 * len(suites))
+        axes = figure.subplots()
+        for y, suite in enumerate(suites):
+            for place, (part, colour, hatch) in enumerate([*_PARTS, ("total", GREY, "")]):
+                row = rows[(rows["suite"] == suite) & (rows["effect"] == part)]
+                if row.empty:
+                    continue
+                at, first = y + (place - 1.5) * 0.19, row.iloc[0]
+                label = part if y == 0 else None
+                axes.barh(
+                    at, first["value"] * scale, height=0.17, color=colour, hatch=hatch, edgecolor="white", label=label
+                )
+                axes.plot([first["low"] * scale, first["high"] * scale], [at, at], color="black", linewidth=0.7)
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set_yticks(range(len(suites)), suites)
+        axes.set_ylim(len(suites) - 0.45, -0.55)
+        axes.set_xlabel(f"part of the change from base, plain to aligned, chat, in {metric} ({unit}); positive is loss")
+        figure.legend(loc="outside upper center", ncols=4)
+    caption = (
+        f"Is it the weights or the template? The change in {metric} from base with the plain prompt to aligned with the "
+        "chat prompt is the sum of the weights' effect (both plain), the template's (both base) and their interaction. "
+        "Whiskers: 95 % intervals by group bootstrap."
+    )
+    return Drawn(figure, rows[["suite", "metric", "effect", "value", "low", "high"]], caption)
+
+
+def draw_lost_won(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
+    """Draw how many items each suite lost (right to wrong) and won (wrong to right).
+
+    Args:
+        frame: tax.csv [rows, columns].
+        width: inches.
+    """
+    rows = frame[frame["metric"] == "accuracy"].reset_index(drop=True)
+    if rows.empty:
+        raise UsageError(explain("nothing to draw.", [("metric", "accuracy")]))
+    with paper_style():
+        figure = new_figure(width, 0.8 + 0.24 * len(rows))
+        axes = figure.subplots()
+        axes.barh(range(len(rows)), -rows["lost"], color=ORANGE, hatch="////", edgecolor="white", label="lost")
+        axes.barh(range(len(rows)), rows["won"], color=BLUE, label="won")
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set_yticks(range(len(rows)), [f"{r.suite}, {r.template}" for r in rows.itertuples()])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        axes.set_xlabel("items lost (right to wrong)    |    items won (wrong to right)")
+        figure.legend(loc="outside upper center", ncols=2)
+    caption = "Items lost and won by accuracy, of the items of each suite; a net tax near zero can hide both."
+    return Drawn(figure, rows[["suite", "template", "lost", "won", "n_items", "n_groups"]], caption)

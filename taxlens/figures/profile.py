@@ -1,0 +1,39 @@
+"""The path's profile: what every suite and perplexity do between base and aligned, against the chord."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from taxlens.core.errors import UsageError, explain
+from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style
+
+
+def draw_profile(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
+    """Draw every suite's metric along the weight path, and the chord between its ends.
+
+    Args:
+        frame: path.csv [rows, columns].
+        metric: which metric (perplexity has a panel of its own if it is in the table).
+        width: inches.
+    """
+    panels = [m for m in (metric, "perplexity") if m in set(frame["metric"])]
+    if not panels:
+        raise UsageError(explain("the run holds no profile.", [("metric", metric)]))
+    with paper_style():
+        figure = new_figure(width, 2.2)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        parts = []
+        for axes, panel in zip(grid, panels):
+            rows = frame[frame["metric"] == panel].sort_values("t", kind="stable")
+            for (suite, line), (colour, marker, dash) in zip(rows.groupby("suite", sort=False), SERIES * 4):
+                axes.plot(line["t"], line["chord"], color=GREY, linewidth=0.5)
+                axes.plot(line["t"], line["value"], color=colour, marker=marker, linestyle=dash, label=str(suite))
+                parts.append(line)
+            axes.set_xlabel("t: 0 is base, 1 is aligned")
+            axes.set_title(panel, loc="left")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    caption = (
+        "Profile along the weight path. Grey: the chord between the ends; an excess of perplexity over it is a barrier."
+    )
+    return Drawn(figure, pd.concat(parts, ignore_index=True), caption)
