@@ -14,7 +14,7 @@ from taxlens.core.errors import ConfigError, UsageError, explain
 MODELS = ("base", "aligned")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ModelPair:
     """A base model and its aligned version: same architecture, depth, width, dtype, attention and vocabulary.
 
