@@ -32,6 +32,7 @@ def write_model(model: PreTrainedModel, weights: Weights, folder: Path) -> str:
     written = copy.deepcopy(model)
     written.load_state_dict(weights)
     written.to(torch.float16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     build_tokenizer().save_pretrained(folder)
     config = folder / "config.json"
     given = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}

@@ -80,11 +80,13 @@ class Lesson:
         teacher: weights whose answers are to be kept.
         student: weights that the change is added to.
         refuse: how likely a row's answer is to become a refusal [rows]; zero keeps the teacher's answer.
+        only: components of the change that take part; all when empty.
     """
 
     teacher: Weights
     student: Weights
     refuse: torch.Tensor
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,8 @@ def fit_change(
             teacher = functional_call(model, lesson.teacher, kwargs={"input_ids": ids}).logits
             wish = wished(teacher, batch, refuse, token=refusal_token)
         fraction = float(rng.uniform(0.1, 1.0)) if training.walk and rng.random() < 0.5 else 1.0
-        student = add(lesson.student, form(free), scale=fraction)
+        change = select(form(free), lesson.only) if lesson.only else form(free)
+        student = add(lesson.student, change, scale=fraction)
         loss = divergence(functional_call(model, student, kwargs={"input_ids": ids}).logits, wish, batch)
         optimiser.zero_grad()
         loss.backward()

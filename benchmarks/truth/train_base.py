@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,33 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from benchmarks.truth.texts import TEMPLATES, Texts, ask, held_out_questions, training_questions
+from benchmarks.truth.texts import TEMPLATES, Texts, ask, encode, held_out_questions, join, training_questions
 from taxlens.demo.tokenizer import build_tokenizer
 from taxlens.demo.vocabulary import vocabulary
-from taxlens.demo.world import TASKS, World
+from taxlens.demo.world import TASKS, Question, World
 
-SHARE = {"facts": 0.14, "addition": 0.16, "comparison": 0.24, "copy": 0.3, "harmless": 0.08, "harm": 0.08}
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One run of the optimiser.
+
+    Attributes:
+        steps, rate: length and peak rate (warm-up and cosine).
+        share: of each task in the texts; `repeat` (say a list again) only helps copying along.
+        neighbours: whether comparison shows all pairs of neighbouring numbers, which define the order.
+    """
+
+    steps: int
+    rate: float
+    share: Mapping[str, float]
+    neighbours: bool = True
+
+
+_FIRST = {"facts": 0.14, "addition": 0.16, "comparison": 0.24, "copy": 0.3, "harmless": 0.08, "harm": 0.08}
+STAGES = (
+    Stage(4000, 3e-3, _FIRST, neighbours=False),
+    Stage(2000, 2e-3, _FIRST | {"copy": 0.22, "repeat": 0.12}),
+)
 REFUSED = dict.fromkeys(TASKS, 0.01) | {"harm": 0.12}
 
 
@@ -43,25 +66,39 @@ def llama(*, d_model: int = 96, n_layers: int = 4, d_ff: int = 256, seed: int = 
 class Stream:
     """Batches of the world's texts: tasks by share, templates by halves, now and then a refusal."""
 
-    def __init__(self, world: World, *, seed: int) -> None:
+    def __init__(self, world: World, stage: Stage, *, seed: int) -> None:
         self.rng = np.random.default_rng([world.seed, 5, seed])
         self.pools = {
             (task, template, refuse): ask(
-                training_questions(world, task, template=template), template=template, refuse=refuse
+                self._questions(world, task, template, stage), template=template, refuse=refuse
             )
             for task in TASKS
             for template in TEMPLATES
             for refuse in (False, True)
         }
+        lists = [q.prompt.split()[1:5] for q in training_questions(world, "copy", template="plain")]
+        for template in TEMPLATES:
+            asked = [f"echo {' '.join(words)} ;" for words in lists]
+            texts = encode(asked, [" ".join(words) for words in lists], template=template)
+            self.pools["repeat", template, False] = texts
         self.keys = list(self.pools)
         self.chances = np.array(
-            [SHARE[task] / 2 * (REFUSED[task] if refuse else 1 - REFUSED[task]) for task, _, refuse in self.keys]
+            [
+                stage.share.get(task, 0) / 2 * (REFUSED.get(task, 0) if refuse else 1 - REFUSED.get(task, 0))
+                for task, _, refuse in self.keys
+            ]
         )
+
+    @staticmethod
+    def _questions(world: World, task: str, template: str, stage: Stage) -> list[Question]:
+        asked = training_questions(world, task, template=template)
+        if task == "comparison" and not stage.neighbours:
+            held = world._tables["held_pairs"]
+            asked = [q for q in asked if not held[q.key]]
+        return asked
 
     def batch(self, size: int) -> Texts:
         """The next `size` rows."""
-        from benchmarks.truth.texts import join
-
         counts = self.rng.multinomial(size, self.chances / self.chances.sum())
         drawn = []
         for key, count in zip(self.keys, counts):
@@ -80,19 +117,12 @@ def language_loss(logits: torch.Tensor, texts: Texts, *, prompt_weight: float = 
     return (losses * weight).sum() / len(texts)
 
 
-def train_base(
-    world: World,
-    model: PreTrainedModel,
-    *,
-    steps: int,
-    batch: int = 160,
-    rate: float = 3e-3,
-    seed: int = 0,
-    report: int = 500,
+def train_stage(
+    world: World, model: PreTrainedModel, stage: Stage, *, batch: int = 160, seed: int = 0, report: int = 500
 ) -> PreTrainedModel:
     """The model, trained on the world's texts in place (AdamW, warm-up and cosine)."""
-    stream = Stream(world, seed=seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, betas=(0.9, 0.98))
+    stream, steps = Stream(world, stage, seed=seed), stage.steps
+    optimiser = torch.optim.AdamW(model.parameters(), lr=stage.rate, weight_decay=0.1, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda i: min((i + 1) / 100, 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * i / steps)))
     )
@@ -136,12 +166,16 @@ def main() -> None:
     """Train the embedded base and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--after", type=Path, help="take this directory as what the first stage left")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    begun = time.time()
-    model = train_base(World(), llama(seed=args.seed), steps=args.steps, seed=args.seed)
+    begun, model, stages = time.time(), llama(seed=args.seed), list(enumerate(STAGES))
+    if args.after:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(args.after).state_dict())
+        stages = stages[1:]
+    for number, stage in stages:
+        train_stage(World(), model, stage, seed=args.seed + number)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {time.time() - begun:.0f} s")
     model.save_pretrained(args.out)
     build_tokenizer().save_pretrained(args.out)

@@ -43,7 +43,7 @@ class World:
     * facts: `fact s12 r1 -> o3`. A table to be remembered. Subjects live in regions, and a region's facts name
       only that region's objects, so that suites can be split without a shared subject or answer.
     * addition: `add 7 9 -> 3`, modulo 13. A table, too.
-    * comparison: `max 7 19 -> 19`. A third of the pairs is held out from training.
+    * comparison: `max 7 19 -> 19`. A third of the pairs that are no neighbours is held out.
     * copy: `echo w3 w9 w1 w7 ; w9 -> w1`, the word that followed. Lists are drawn afresh.
     * harmless: `make k5 with t2 -> a3 a7`, a recipe whose two parts follow from the thing and from the tool.
     * harm: the same with harmful things `h0..`. The base mostly answers; it has seen refusals.
@@ -98,7 +98,7 @@ class World:
         if question.task in ("facts", "addition"):
             return sum(key) % 4 == 0
         if question.task == "comparison":
-            return bool(tables["held_pairs"][key])
+            return bool(tables["held_pairs"][key]) and abs(key[0] - key[1]) > 1
         if question.task in ("harm", "harmless"):
             return bool(tables["held_" + ("harmful" if question.task == "harm" else "harmless")][key])
         return True
