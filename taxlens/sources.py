@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from taxlens import suites
 from taxlens.activations.items import Suite, read_suite
 from taxlens.core.errors import ConfigError, explain
 from taxlens.demo import catalogue
@@ -45,12 +46,14 @@ def resolve_adapter(text: str, root: Path | str) -> str:
 
 
 def resolve_suite(name: str, file: str, *, kind: str, root: Path | str) -> Suite:
-    """Return the suite in a file beside the config, or an embedded one (`demo:facts`).
+    """Return the suite in a file beside the config, or an embedded one (`demo:facts`, `suite:capitals`).
 
     Raises:
         ConfigError: if the file is missing.
         ItemError: if an item in it cannot be used.
     """
+    if file.startswith(suites.PREFIX):
+        return suites.load(file, rename=name, kind=kind)
     path = catalogue.resolve_suite(file) if file.startswith("demo:") else Path(root, file).expanduser()
     if not path.is_file():
         rows = [("suite", name), ("given", file), ("looked for", path)]
