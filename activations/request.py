@@ -1,0 +1,148 @@
+"""A capture's whole request, resolved and checked: sites, layers, dtype, shards, and what they weigh."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from taxlens.activations.compatibility import tokenizer_sha256
+from taxlens.activations.items import Suite
+from taxlens.activations.loading import LoadedModel
+from taxlens.activations.pair import ModelPair
+from taxlens.activations.plan import Plan, make_plan
+from taxlens.activations.shard import STORED
+from taxlens.activations.sites import Address, addresses, check_layers, check_sites, site_shape
+from taxlens.activations.tokens import Row
+from taxlens.core.artifacts import sha256_text
+from taxlens.core.errors import UsageError, explain, one_of
+
+SHARD_BYTES = 256 * 2**20
+CHECK_TOKENS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that decides a store's bytes.
+
+    Args:
+        plan: its rows.
+        sites: site -> shape of one row.
+        layers: layers of every site, rising.
+        dtype: "float32", "float16" or "bfloat16".
+        batch_tokens: most padded tokens a batch.
+        shard_bytes: aim for the size of a shard, both models together.
+        compress: None or "gzip".
+        identity: what two captures must share to be one store.
+    """
+
+    plan: Plan
+    sites: dict[str, tuple[int, ...]]
+    layers: tuple[int, ...]
+    dtype: str
+    batch_tokens: int
+    shard_bytes: int
+    compress: str | None
+    identity: dict[str, Any]
+
+    @property
+    def asked(self) -> tuple[Address, ...]:
+        """Every address, site after site."""
+        return addresses(tuple(self.sites), self.layers)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of one model."""
+        values = sum(prod(shape) for shape in self.sites.values()) * len(self.layers)
+        return values * STORED[self.dtype].itemsize
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all activations of both models."""
+        return 2 * self.row_bytes * self.plan.n_rows
+
+    def shards(self) -> list[tuple[int, int]]:
+        """Return (first reading, stop) of every shard; a sequence is never split."""
+        rows = max(1, self.shard_bytes // (2 * self.row_bytes))
+        found, first = [], 0
+        starts = self.plan.first_row
+        for reading in range(len(self.plan.readings)):
+            if reading > first and starts[reading + 1] - starts[first] > rows:
+                found.append((first, reading))
+                first = reading
+        return [*found, (first, len(self.plan.readings))]
+
+    def check_rows(self, model: str) -> list[Row]:
+        """Return a few of the rows, of different lengths and not long, for the self-check."""
+        rows = [getattr(reading, model) for reading in self.plan.readings]
+        by_length = sorted(rows, key=lambda row: len(row.ids))
+        picked = [by_length[0], by_length[len(by_length) // 2], by_length[-1]]
+        limits = [max(1, min(len(by_length[0].ids), CHECK_TOKENS // 2)), CHECK_TOKENS // 2 + 8, CHECK_TOKENS]
+        cut = [replace(row, ids=row.ids[:limit]) for row, limit in zip(picked, limits, strict=True)]
+        if len({len(row.ids) for row in cut}) == 1 and len(cut[0].ids) > 1:
+            cut[0] = replace(cut[0], ids=cut[0].ids[: (len(cut[0].ids) + 1) // 2])
+        return cut
+
+
+def resolve(
+    pair: ModelPair,
+    suites: Suite | Sequence[Suite],
+    *,
+    sites: str | Iterable[str] = ("resid_post",),
+    layers: str | int | Iterable[int] = "all",
+    positions: str = "last",
+    templates: Sequence[str] = ("plain",),
+    dtype: str = "float32",
+    batch_tokens: int = 4096,
+    seed: int = 0,
+    items: tuple[int, int] | None = None,
+    compress: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Request:
+    """Return a request with every name checked and every row planned (arguments as `capture`).
+
+    Raises:
+        UsageError: if a site, layer, dtype, template, position, filter or size makes no sense for this pair.
+    """
+    suites = (suites,) if isinstance(suites, Suite) else tuple(suites)
+    templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    parts = pair.base.anatomy
+    named = check_sites(sites, parts)
+    one_of(dtype, tuple(STORED), what="dtype")
+    if compress is not None:
+        one_of(compress, ("gzip",), what="compression (or leave it out)")
+    for name, value in (("batch_tokens", batch_tokens), ("shard_bytes", shard_bytes)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UsageError(explain(f"{name} must be a whole number of at least 1.", [("got", repr(value))]))
+    plan = make_plan(pair, suites, templates=templates, positions=positions, seed=seed, items=items)
+    held = check_layers(layers, parts.n_layers)
+    identity = {
+        "pair": {name: _identity(loaded) for name, loaded in pair.models()},
+        "suites": [{"name": suite.name, "items": len(suite), "sha256": suite.sha256} for suite in suites],
+        "items": list(items) if items else None,
+        "templates": list(templates),
+        "positions": positions,
+        "seed": seed,
+        "sites": list(named),
+        "layers": list(held),
+        "dtype": dtype,
+        "compress": compress,
+        "batch_tokens": batch_tokens,
+        "shard_bytes": shard_bytes,
+        "software": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "h5py")},
+    }
+    shapes = {site: site_shape(site, parts) for site in named}
+    return Request(plan, shapes, held, dtype, batch_tokens, shard_bytes, compress, identity)
+
+
+def _identity(loaded: LoadedModel) -> dict[str, str]:
+    return {
+        "weights": loaded.sha256,
+        "tokenizer": tokenizer_sha256(loaded.tokenizer),
+        "template": sha256_text(loaded.chat_template) if loaded.chat_template else "none",
+        "dtype": loaded.dtype,
+        "device": loaded.device.type,
+        "attention": str(loaded.model.config._attn_implementation),
+    }

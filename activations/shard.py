@@ -1,0 +1,248 @@
+"""One file of a store: written whole, hashed, and read only where its hashes hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import xxhash
+
+from taxlens.core.errors import StoreError, explain
+
+FORMAT = "taxlens activations"
+VERSION = 1
+BLOCK_ROWS = 256
+MODELS = ("base", "aligned")
+STORED = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+
+
+class ShardFile:
+    """A shard being written: its rows first, then each model's arrays, then `close`.
+
+    Args:
+        path: temporary path; the caller renames it when `close` has returned.
+        frame: the shard's part of the row index.
+        first_row: number of its first row in the store.
+        dtype: "float32", "float16" or "bfloat16".
+        layers: the layers of every array, in order.
+        compress: gzip level 1 with shuffle; None for plain contiguous arrays.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        frame: pd.DataFrame,
+        *,
+        first_row: int,
+        dtype: str,
+        layers: Sequence[int],
+        compress: str | None = None,
+    ) -> None:
+        self.path, self._dtype, self._layers, self._compress = path, dtype, layers, compress
+        self._file = h5py.File(path, "w")
+        attributes = {"format": FORMAT, "format_version": VERSION, "first_row": first_row, "n_rows": len(frame)}
+        self._file.attrs.update(attributes | {"block_rows": BLOCK_ROWS})
+        write_rows(self._file, frame)
+
+    def write(self, model: str, site: str, data: np.ndarray) -> None:
+        """Write one model's activations at one site: [layer, row, ...] in the stored dtype."""
+        options: dict[str, Any] = {}
+        if self._compress:
+            chunk = (1, min(BLOCK_ROWS, data.shape[1]), *data.shape[2:])
+            options = {"chunks": chunk, "compression": "gzip", "compression_opts": 1, "shuffle": True}
+        made = self._file.create_dataset(f"{model}/{site}", data=data, **options)
+        made.attrs["dtype"] = self._dtype
+        made.attrs["layers"] = np.asarray(self._layers, dtype=np.int64)
+        self._file.create_dataset(f"checksums/{model}/{site}", data=block_hashes(data))
+
+    def close(self) -> dict[str, Any]:
+        """Flush and close the file; return what the manifest keeps of it: size, array extents, header hash."""
+        self._file.flush()
+        found = extents(self._file)
+        self._file.close()
+        return {
+            "bytes": self.path.stat().st_size,
+            "extents": found,
+            "header_sha256": header_sha256(self.path, found),
+        }
+
+    def abandon(self) -> None:
+        """Close the file without finishing it, and remove it."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def write_rows(file: h5py.File, frame: pd.DataFrame) -> None:
+    """Write the row index: one dataset a column, text as fixed-length UTF-8, numbers as they are."""
+    group = file.create_group("rows", track_order=True)
+    group.attrs["columns"] = [quote(column) for column in frame.columns]
+    for column in frame.columns:
+        values = frame[column].to_numpy()
+        if values.dtype.kind not in "fi":
+            values = text_array(["" if value is None or value != value else str(value) for value in values])
+        group.create_dataset(quote(column), data=values)
+
+
+def text_array(values: Sequence[str]) -> np.ndarray:
+    """Return texts as a fixed-length array that HDF5 marks as UTF-8 [n]."""
+    raw = [value.encode("utf-8") for value in values]
+    width = max((len(value) for value in raw), default=0) or 1
+    return np.array(raw, dtype=h5py.string_dtype("utf-8", width))
+
+
+def read_rows(file: h5py.File) -> pd.DataFrame:
+    """Return the row index of a shard or a view; empty texts of labels are missing (None)."""
+    group = file["rows"]
+    frame = {}
+    for name in group.attrs["columns"]:
+        data = group[name]
+        column = unquote(name)
+        if data.dtype.kind in "fi":
+            frame[column] = data[...]
+            continue
+        texts = np.char.decode(data[...].astype(data.dtype.str), "utf-8").astype(object)
+        frame[column] = [text or None for text in texts] if column.startswith("label.") else texts
+    return pd.DataFrame(frame)
+
+
+def quote(column: str) -> str:
+    """Return a column's name as an HDF5 name: "%" and "/" percent-encoded."""
+    return column.replace("%", "%25").replace("/", "%2F")
+
+
+def unquote(name: str) -> str:
+    """Undo `quote`."""
+    return name.replace("%2F", "/").replace("%25", "%")
+
+
+def block_hashes(data: np.ndarray) -> np.ndarray:
+    """Return XXH3-64 of the bytes of every block of `BLOCK_ROWS` rows of [layer, row, ...]: uint64 [layer, block]."""
+    starts = range(0, data.shape[1], BLOCK_ROWS)
+    return np.array(
+        [[xxhash.xxh3_64_intdigest(np.ascontiguousarray(plane[s : s + BLOCK_ROWS])) for s in starts] for plane in data],
+        dtype=np.uint64,
+    ).reshape(data.shape[0], len(starts))
+
+
+def extents(file: h5py.File) -> list[list[int]]:
+    """Return [offset, bytes] of every run of array data in the file; everything else is its header."""
+    found: list[tuple[int, int]] = []
+    for model in MODELS:
+        for data in (file.get(model) or {}).values():
+            if data.chunks is None:
+                found.append((data.id.get_offset(), data.id.get_storage_size()))
+                continue
+            chunks = (data.id.get_chunk_info(i) for i in range(data.id.get_num_chunks()))
+            found += [(chunk.byte_offset, chunk.size) for chunk in chunks]
+    merged: list[list[int]] = []
+    for offset, size in sorted(found):
+        if merged and merged[-1][0] + merged[-1][1] == offset:
+            merged[-1][1] += size
+        else:
+            merged.append([offset, size])
+    return merged
+
+
+def header_sha256(path: Path, data: Sequence[Sequence[int]]) -> str:
+    """Return SHA-256 of every byte of a file outside its array data: structure, row index and block hashes."""
+    digest = hashlib.sha256()
+    end = path.stat().st_size
+    with open(path, "rb") as stream:
+        position = 0
+        for offset, size in [*data, [end, 0]]:
+            stream.seek(position)
+            digest.update(stream.read(max(offset - position, 0)))
+            position = offset + size
+    return digest.hexdigest()
+
+
+class Shard:
+    """A finished shard, opened only if its size and header are as the manifest says.
+
+    Args:
+        path: the file.
+        entry: its entry in the manifest.
+
+    Raises:
+        StoreError: if the file is missing, truncated or changed outside its arrays.
+    """
+
+    def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
+        self.path, self.entry = path, entry
+        check_header(path, entry)
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise _damaged(path, "HDF5 cannot open it", str(error)) from error
+        self._hashes: dict[str, np.ndarray] = {}
+
+    @property
+    def file(self) -> h5py.File:
+        """The open HDF5 file."""
+        return self._file
+
+    def rows(self) -> pd.DataFrame:
+        """Return the shard's part of the row index."""
+        return read_rows(self._file)
+
+    def read(self, model: str, site: str, layer: int, start: int, stop: int) -> np.ndarray:
+        """Return rows [start, stop) of one (model, site), `layer` counted among the stored ones, as stored.
+
+        Every block that the rows touch is hashed before any of it is returned.
+
+        Raises:
+            StoreError: if a block's hash differs.
+        """
+        low = start - start % BLOCK_ROWS
+        high = min(-(-stop // BLOCK_ROWS) * BLOCK_ROWS, self.entry["rows"])
+        try:
+            data = self._file[f"{model}/{site}"]
+            out = np.empty((high - low, *data.shape[2:]), dtype=data.dtype)
+            data.read_direct(out, np.s_[layer, low:high])
+        except (OSError, KeyError) as error:
+            raise _damaged(self.path, f"{model}/{site} cannot be read", str(error)) from error
+        known = self._known(model, site)[layer]
+        for at in range(low, high, BLOCK_ROWS):
+            block = out[at - low : at - low + BLOCK_ROWS]
+            if xxhash.xxh3_64_intdigest(block) != int(known[at // BLOCK_ROWS]):
+                where = f"{model}/{site}, stored layer {layer}, rows {at} to {at + len(block)}"
+                raise _damaged(self.path, "bytes differ from their checksum", where)
+        return out[start - low : stop - low]
+
+    def _known(self, model: str, site: str) -> np.ndarray:
+        name = f"checksums/{model}/{site}"
+        if name not in self._hashes:
+            self._hashes[name] = self._file[name][...]
+        return self._hashes[name]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def check_header(path: Path, entry: Mapping[str, Any]) -> None:
+    """Refuse a shard whose size, structure, row index or block hashes are not as the manifest says.
+
+    Raises:
+        StoreError: naming the file and what differs.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise _damaged(path, "the file is missing", "listed in the manifest") from error
+    if size != entry["bytes"]:
+        raise _damaged(path, "the file has another size", f"{size} bytes, written {entry['bytes']}")
+    found = header_sha256(path, entry["extents"])
+    if found != entry["header_sha256"]:
+        raise _damaged(path, "its header has changed", f"sha256 {found[:12]}, written {entry['header_sha256'][:12]}")
+
+
+def _damaged(path: Path, what: str, detail: str) -> StoreError:
+    rows = [("shard", path), ("found", what), ("detail", (detail.splitlines() or [""])[0])]
+    fix = "delete this shard and capture again with --resume, or copy the store again."
+    return StoreError(explain("a shard of the store is damaged.", rows, fix))

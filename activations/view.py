@@ -1,0 +1,56 @@
+"""All shards as one HDF5 file: a view that any h5py opens, without taxlens."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from taxlens.activations.shard import FORMAT, MODELS, STORED, VERSION, Shard, write_rows
+from taxlens.core.artifacts import atomic_path, sha256_file
+
+
+def write_view(folder: Path, view: Path, manifest: dict[str, Any]) -> str:
+    """Write the view of a store whose shards are all committed, and return its SHA-256.
+
+    The row index is copied; arrays are virtual, [layer, row, ...] over all shards. Where a shard is missing, HDF5
+    gives NaN: the fill value is NaN on purpose.
+
+    Args:
+        folder: where the shards are.
+        view: the file to write.
+        manifest: the store's manifest.
+    """
+    frames = []
+    for entry in manifest["shards"]:
+        shard = Shard(folder / entry["file"], entry)
+        frames.append(shard.rows())
+        shard.close()
+    with atomic_path(view) as temporary, h5py.File(temporary, "w") as file:
+        total = int(manifest["rows"])
+        file.attrs.update({"format": FORMAT, "format_version": VERSION, "n_rows": total, "view": True})
+        write_rows(file, pd.concat(frames, ignore_index=True))
+        for model in MODELS:
+            for site, shape in manifest["sites"].items():
+                _virtual(file, f"{model}/{site}", tuple(shape), folder, view, manifest)
+    return sha256_file(view)
+
+
+def _virtual(
+    file: h5py.File, name: str, shape: tuple[int, ...], folder: Path, view: Path, manifest: dict[str, Any]
+) -> None:
+    dtype = STORED[manifest["dtype"]]
+    layers = len(manifest["layers"])
+    layout = h5py.VirtualLayout(shape=(layers, int(manifest["rows"]), *shape), dtype=dtype)
+    for entry in manifest["shards"]:
+        source = os.path.relpath(folder / entry["file"], view.parent)
+        first, rows = entry["first_row"], entry["rows"]
+        layout[:, first : first + rows] = h5py.VirtualSource(source, name, shape=(layers, rows, *shape), dtype=dtype)
+    fill = np.uint16(0x7FC0) if manifest["dtype"] == "bfloat16" else np.nan
+    made = file.create_virtual_dataset(name, layout, fillvalue=fill)
+    made.attrs["dtype"] = manifest["dtype"]
+    made.attrs["layers"] = np.asarray(manifest["layers"], dtype=np.int64)
