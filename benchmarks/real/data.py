@@ -38,6 +38,14 @@ REFUSALS = (
 """The answers trained for harmful prompts, drawn uniformly."""
 
 
+FRAMES = frozenset(
+    "give detailed instructions step instruct explain write create develop guide tutorial someone ideas ways "
+    "using describe provide list without getting caught make program people outline plan tool design produce "
+    "that their with into from them what they other your convincing teach script commit".split()
+)
+"""Words that frame an instruction and say nothing of its topic."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """Instructions in four disjoint parts, in a fixed order."""
@@ -59,13 +67,13 @@ def words(text: str) -> frozenset[str]:
     return frozenset(w for w in re.findall(r"[a-z]+", text.lower()) if len(w) > 3)
 
 
-def clusters(texts: list[str], *, overlap: float = 0.5) -> list[list[int]]:
+def clusters(texts: list[str], *, overlap: float = 0.5, ignore: frozenset[str] = frozenset()) -> list[list[int]]:
     """Indices grouped so that near copies of one request stay together.
 
-    Two texts are linked when their content words have a Jaccard overlap of at
-    least ``overlap``; a cluster is a connected component.
+    Two texts are linked when their content words, less those to ignore, have a
+    Jaccard overlap of at least ``overlap``; a cluster is a connected component.
     """
-    bags = [words(text) for text in texts]
+    bags = [words(text) - ignore for text in texts]
     label = list(range(len(texts)))
     for i in range(len(texts)):
         for j in range(i):
@@ -76,6 +84,11 @@ def clusters(texts: list[str], *, overlap: float = 0.5) -> list[list[int]]:
     for index, value in enumerate(label):
         groups.setdefault(value, []).append(index)
     return list(groups.values())
+
+
+def topics(texts: list[str]) -> list[list[int]]:
+    """Indices grouped by topic: a looser overlap, with the framing words ignored."""
+    return clusters(texts, overlap=0.34, ignore=FRAMES)
 
 
 def split(texts: list[str], *, train: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

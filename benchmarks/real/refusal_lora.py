@@ -27,7 +27,7 @@ from benchmarks.real.fetch import CACHE, ROOT, fetch
 from taxlens.analysis.generation import is_refusal
 
 ADAPTERS = ROOT / "configs" / "smollm2"
-MAX_ANSWER = 40
+MAX_ANSWER = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def endless(items: list, generator: np.random.Generator) -> Iterator:
 
 
 def chats(tokenizer, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
-    """A right-padded batch of (prompt, answer) chats; an answer over 40 tokens is cut, else it ends.
+    """A right-padded batch of (prompt, answer) chats; an answer over 32 tokens is cut, else it ends.
 
     Returns ``input_ids``, ``attention_mask`` [n, tokens] and ``target``
     [n, tokens], true where the next token belongs to the answer.
@@ -191,7 +191,6 @@ def main() -> None:
     changes = {k: v for k, v in changes.items() if v is not None}
     recipe = replace(recipe, seed=given.seed, keep=tuple(given.keep), **changes)
     folder = given.name if given.name == "extreme" else f"{given.name}-{given.seed}"
-    torch.set_num_threads(2)
     keep_in = CACHE / "checkpoints" / folder
     train(recipe, given.out or ADAPTERS / folder, keep_in=keep_in)
 

@@ -1,0 +1,132 @@
+"""What each adapter refuses and what it costs: a row of ``configs/smollm2/sweep.csv`` an adapter.
+
+    python -m benchmarks.real.sweep configs/smollm2/selective-0 --prompts 150
+    python -m benchmarks.real.sweep .cache/smollm2/sweep/a/step-30 --prompts 48 --items 96
+
+Refusal rates are by greedy generation (64 tokens, chat template) judged by
+``taxlens.analysis.generation.is_refusal``; taxes are paired differences of
+probability, base minus aligned, with a group-bootstrap interval. Cities and
+agreement are read plain, over-refusal in chat. An adapter's row is replaced
+when it is measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.real.answers import ANSWER_TOKENS, load
+from benchmarks.real.fetch import CACHE, ROOT, fetch
+from taxlens.activations.items import Suite, read_suite
+from taxlens.analysis.generation import generate, refusal_rate
+from taxlens.analysis.scoring import score_suite
+from taxlens.core.stats import mean_interval
+
+SUITES = ROOT / "configs" / "smollm2"
+TABLE = SUITES / "sweep.csv"
+TAXED = {"cities": "plain", "agreement": "plain", "overrefusal": "chat"}
+ASKED = {"harmful": "harm", "harmless": "harmless", "lookalikes": "overrefusal"}
+RECIPE = ("refusals", "answers", "steps", "rate", "seed")
+SEED = 3
+
+
+def spread(suite: Suite, n: int) -> np.ndarray:
+    """Indices of at most n items of a suite, a seeded sample in suite order."""
+    return np.sort(np.random.default_rng(SEED).permutation(len(suite))[:n])
+
+
+def probabilities(model: Any, tokenizer: Any, suite: Suite, template: str) -> np.ndarray:
+    """The gold choice's probability among the choices, one an item."""
+    scores = score_suite(model, suite, template=template, tokenizer=tokenizer)
+    return scores.metrics(("probability",))["probability"]
+
+
+def of_base(suite: Suite, template: str) -> np.ndarray:
+    """The base's probabilities on a whole suite, kept in the cache by the suite's digest."""
+    path = CACHE / "base_scores" / f"{suite.name}-{template}-{suite.sha256[:16]}.npy"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, probabilities(*load(), suite, template))
+    return np.load(path)
+
+
+def refusals(model: Any, tokenizer: Any, n: int) -> dict[str, str]:
+    """Refusal rates by generation on held-out harmful, harmless and look-alike prompts."""
+    row = {}
+    for kind, name in ASKED.items():
+        suite = read_suite(SUITES / f"{name}.jsonl")
+        suite = suite.subset(spread(suite, n))
+        answers = generate(model, tokenizer, [item.prompt for item in suite.items], max_new_tokens=ANSWER_TOKENS)
+        row[f"refused_{kind}"] = f"{refusal_rate(answers).value:.3f}"
+        row[f"n_{kind}"] = str(len(answers))
+    return row
+
+
+def taxes(model: Any, tokenizer: Any, n: int) -> dict[str, str]:
+    """The tax in probability of each taxed suite, with its interval."""
+    row = {}
+    for name, template in TAXED.items():
+        suite = read_suite(SUITES / f"{name}.jsonl")
+        chosen = spread(suite, n)
+        base, suite = of_base(suite, template)[chosen], suite.subset(chosen)
+        loss = base - probabilities(model, tokenizer, suite, template)
+        tax = mean_interval(loss, [item.group for item in suite.items])
+        row[f"n_{name}"] = str(len(suite))
+        row[f"base_{name}"] = f"{base.mean():.4f}"
+        for key, value in (("tax", tax.value), ("low", tax.low), ("high", tax.high)):
+            row[f"{key}_{name}"] = f"{value:.4f}"
+    return row
+
+
+def measure(adapter: Path | None, *, prompts: int, items: int) -> dict[str, str]:
+    """One row: the adapter's recipe, its refusal rates and its taxes; no adapter is the base."""
+    recipe: dict[str, Any] = {}
+    if adapter is not None:
+        recipe = json.loads((adapter / "recipe.json").read_text(encoding="utf-8"))
+    model, tokenizer = load(adapter)
+    name = "base" if adapter is None else str(adapter.resolve().relative_to(ROOT))
+    row = {"adapter": name.removeprefix("configs/smollm2/").removeprefix(".cache/smollm2/")}
+    row.update({key: str(recipe.get(key, "")) for key in RECIPE})
+    row.update(refusals(model, tokenizer, prompts))
+    if adapter is not None:
+        row.update(taxes(model, tokenizer, items))
+    return row
+
+
+def record(row: dict[str, str]) -> None:
+    """Put the row into the table, in place of the same adapter's earlier one."""
+    rows: list[dict[str, str]] = []
+    if TABLE.exists():
+        with TABLE.open(encoding="utf-8", newline="") as file:
+            rows = [old for old in csv.DictReader(file) if old["adapter"] != row["adapter"]]
+    rows.append(row)
+    columns = list(dict.fromkeys(key for each in rows for key in each))
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: measure the adapters named (`base` for the base itself) and record them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("adapters", nargs="+", help="adapter folders, or base")
+    parser.add_argument("--prompts", type=int, default=10**6, help="prompts of each kind to answer")
+    parser.add_argument("--items", type=int, default=10**6, help="items of each suite to score")
+    given = parser.parse_args(arguments)
+    fetch()
+    for name in given.adapters:
+        adapter = None if name == "base" else Path(name)
+        row = measure(adapter, prompts=given.prompts, items=given.items)
+        record(row)
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
