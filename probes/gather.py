@@ -121,10 +121,9 @@ class _Pass:
         self, X: np.ndarray, Y: np.ndarray, fold: np.ndarray, group: np.ndarray, place: np.ndarray | None
     ) -> None:
         X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+        _refuse_not_finite(X, Y, self.n)
         if not self.main:
             shift = (X.mean(0), Y.mean(0))
-            if not (np.isfinite(shift[0]).all() and np.isfinite(shift[1]).all()):
-                PairMoments().update(X, Y)  # raises, and names the rows
             self.main = [PairMoments(shift) for _ in range(self.n_folds)]
             self.null = [PairMoments(shift) for _ in range(NULL_FOLDS)]
         partner = unrelated_partner(group, self.rng)
@@ -189,13 +188,17 @@ def _recut(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut a stream of blocks again into blocks of BLOCK rows."""
     waiting: list[tuple[np.ndarray, np.ndarray]] = []
-    rows = 0
+    rows, widths = 0, None
     for X, Y in blocks:
         X, Y = _flat(X, head), _flat(Y, head)
         if len(X) != len(Y):
             text = [("base", f"{len(X)} rows"), ("aligned", f"{len(Y)} rows")]
             fix = "capture both models on the same items, or keep the rows they share."
             raise UsageError(explain("base and aligned hold different items.", text, fix))
+        if widths not in (None, (X.shape[1], Y.shape[1])):
+            text = [("got", f"base {X.shape[1]}, aligned {Y.shape[1]}"), ("before", widths)]
+            raise UsageError(explain("the width of the rows changed between blocks.", text))
+        widths = (X.shape[1], Y.shape[1])
         for start in range(0, len(X), BLOCK):
             waiting.append((X[start : start + BLOCK], Y[start : start + BLOCK]))
             rows += len(waiting[-1][0])
@@ -235,6 +238,19 @@ def _slice(values: np.ndarray | None, span: slice) -> np.ndarray | None:
 
 def _length(name: str, got: int, expected: object) -> UsageError:
     return UsageError(explain(f"{name} and rows differ in number.", [(name, got), ("rows", expected)]))
+
+
+def _refuse_not_finite(X: np.ndarray, Y: np.ndarray, before: int) -> None:
+    for model, rows in (("base", X), ("aligned", Y)):
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad):
+            text = [
+                ("model", model),
+                ("first bad row", before + int(bad[0])),
+                ("bad rows in block", len(bad)),
+            ]
+            fix = "drop these rows, or capture again in float32 if float16 overflowed."
+            raise UsageError(explain("activations hold NaN or infinite values.", text, fix))
 
 
 def _refuse_constant(total: PairMoments) -> None:

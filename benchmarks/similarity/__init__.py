@@ -1,0 +1,1 @@
+"""Similarity against published codes: the conformance table, and speed."""
