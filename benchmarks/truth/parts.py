@@ -94,8 +94,8 @@ class Training:
     """How long and how fast a change is fitted."""
 
     steps: int = 400
-    batch: int = 128
-    rate: float = 1e-3
+    batch: int = 64
+    rate: float = 2e-3
     seed: int = 0
     walk: bool = False
     """Fit the change at every fraction of itself, so that the straight path is fit to walk."""
