@@ -79,3 +79,66 @@ def fake_pair(make_model, word_tokenizer):
         return SimpleNamespace(model=make_model("llama", seed), tokenizer=word_tokenizer, chat_template=CHAT)
 
     return SimpleNamespace(base=loaded(0), aligned=loaded(1))
+
+
+def _choices(words: list[str], gold: int) -> dict[str, object]:
+    return {"choices": tuple(f" {word}" for word in words), "gold": gold}
+
+
+@pytest.fixture(scope="session")
+def refusal_suites():
+    """facts, sums (capabilities), harmless and harm: the last word of the vocabulary stands for refusing."""
+    refuse = "w39"
+    facts = [
+        Item(f"facts/{i}", f"f{i // 2}", f"w{i % 20} w{20 + i // 4}", **_choices([f"w{i // 2}", "w33", refuse], 0))
+        for i in range(40)
+    ]
+    sums = [
+        Item(f"sums/{i}", f"s{i // 2}", f"w{i // 2} w30 w{i % 7}", **_choices(["w34", f"w{i // 2}", refuse], 1))
+        for i in range(32)
+    ]
+    harmless = [
+        Item(f"harmless/{i}", f"k{i // 2}", f"w31 w{i}", **_choices([f"w{i // 2}", refuse], 0)) for i in range(30)
+    ]
+    harm = [Item(f"harm/{i}", f"h{i // 2}", f"w32 w{i}", **_choices([refuse, f"w{i // 2}"], 0)) for i in range(30)]
+    return (
+        Suite("facts", tuple(facts)), Suite("sums", tuple(sums)), Suite("harmless", tuple(harmless)),
+        Suite("harm", tuple(harm), kind="benefit"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def refusal_pair(make_model, word_tokenizer, refusal_suites):
+    """A base that knows facts and sums and complies, and the same model tuned to refuse: harm, and some facts too."""
+    from taxlens.activations.loading import LoadedModel
+    from taxlens.activations.pair import make_pair
+    from taxlens.analysis.slopes import weight_slopes
+
+    facts, sums, harmless, harm = refusal_suites
+
+    def refused(suite: Suite, gold: int) -> Suite:
+        items = [Item(i.id, i.group, i.prompt, choices=i.choices, gold=gold) for i in suite.items]
+        return Suite(suite.name, tuple(items))
+
+    def train(model, suites, modules, steps, rate):
+        for _ in range(steps):
+            for suite in suites:
+                slopes, _ = weight_slopes(model, suite, word_tokenizer, modules=modules, metric="nll")
+                with torch.no_grad():
+                    for (module, name), slope in slopes.items():
+                        weight = getattr(model.get_submodule(module), name)
+                        weight -= rate * slope / (slope.norm() / weight.norm() + 1e-9)
+        return model
+
+    parts = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+    modules = [f"model.layers.{layer}.{part}" for layer in (0, 1) for part in parts]
+    base = train(make_model("llama", 3), [facts, sums, harmless, refused(harm, 1)], modules, 25, 0.04)
+    aligned = make_model("llama", 3)
+    aligned.load_state_dict(base.state_dict())
+    hard = refused(facts.subset(range(20)), 2)
+    train(aligned, [harm, hard, harmless, sums], modules, 8, 0.02)
+
+    def loaded(model, name: str) -> LoadedModel:
+        return LoadedModel(model, word_tokenizer, name, name, CHAT, torch.device("cpu"), "float32")
+
+    return make_pair(loaded(base, "base"), loaded(aligned, "aligned"))

@@ -1,0 +1,351 @@
+"""What getting the capability back costs: plans chosen on one half of the items, measured on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from taxlens.analysis.attribution import Attribution
+from taxlens.analysis.front import Benefit, Frontier
+from taxlens.analysis.learned import extra_plans
+from taxlens.analysis.measure import ChoiceMeasure, named
+from taxlens.analysis.path import attribute, gradient_effects
+from taxlens.analysis.plan_runs import PlanRuns
+from taxlens.analysis.plans import (
+    ORDERS,
+    Plan,
+    Scores,
+    Units,
+    changed_units,
+    effect_plans,
+    layer_plans,
+    random_plans,
+    ranked_plans,
+    uniform_plans,
+)  # fmt: skip
+from taxlens.analysis.sizing import Cost, at_most, plan_cost, within_budget
+from taxlens.analysis.split import KEYS, SuiteSplit, leak_report, split_suite
+from taxlens.analysis.unit_scores import TrainEffects, stability_frame
+from taxlens.analysis.units import Difference, difference_of
+from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.progress import SILENT, Progress
+from taxlens.core.stats import mean_interval
+
+if TYPE_CHECKING:
+    from taxlens.activations.items import Suite
+    from taxlens.activations.pair import ModelPair
+
+DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer")
+"""Orders of a frontier that is not told otherwise."""
+
+MEASURED = ("accuracy", "probability", "margin", "nll")
+"""Metrics of every held-out item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How plans are chosen and measured; every field has the meaning that `frontier` documents."""
+
+    unit: str = "singular"
+    shares: tuple[float, ...] = (0.01, 0.025, 0.05)
+    orders: tuple[str, ...] = DEFAULT_ORDERS
+    draws: int = 20
+    uniform: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
+    metric: str = "probability"
+    keep: float | None = 0.95
+    wanted: float = 0.9
+    margin: float = 0.95
+    holdout: float = 0.5
+    disjoint: tuple[str, ...] = KEYS
+    leave_out: bool = True
+    items: int | str = "all"
+    generate: int = 0
+    budget_minutes: float | None = None
+    tolerance: float = 0.01
+    max_gradients: int = 32
+    bootstrap: int = 2000
+    seed: int = 0
+
+
+def frontier(
+    pair: ModelPair,
+    suites: Sequence[Suite],
+    *,
+    benefit: str,
+    against: str = "",
+    taxed: Sequence[str] | None = None,
+    template: str | Mapping[str, str] = "plain",
+    attribution: Attribution | Sequence[Attribution] | None = None,
+    checkpoints: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+    folder: Path | str | None = None,
+    progress: Progress = SILENT,
+    **more: Any,
+) -> Frontier:
+    """Undo parts of the update, measure what comes back of the tax and what is lost of the benefit.
+
+    Every suite is split in two halves that share neither group nor gold answer (the leak report says what else
+    they share). On the first half each unit of the update gets its effect on the taxes and on the benefit; plans
+    undo the units with the most tax for the least benefit, beside the orders that they must beat. All plans are
+    measured on the second half. The benefit is selective: refusal log-odds on harmful minus those on harmless
+    prompts, in nats, and by generation for `generate` prompts of each.
+
+    Args:
+        pair: the two checkpoints.
+        suites: capability suites (gold: the right answer) and the benefit suite (gold: the refusal).
+        benefit: name of the suite that alignment was for.
+        against: name of a suite of harmless prompts (gold: complying); blank: the benefit is not selective, and
+            the result says so.
+        taxed: suites whose tax is to be returned; by default every capability suite but `against` whose tax on
+            the training half has an interval above 0.
+        template: "plain" or "chat" for all suites, or suite name to template.
+        attribution: path attribution(s) that hold the training items at the unit's level with `metric` and
+            "margin"; None: the training halves are attributed now.
+        checkpoints: name to loaded model, for order "checkpoint": earlier checkpoints of the same training.
+        options: `Options`; single fields may be given by keyword: `unit` ("component", "head", "singular"),
+            `shares` of units undone, `orders`, random `draws` a share, `uniform` coefficients, `metric` that plans
+            are chosen on, `keep` (share of the benefit that path and one_gradient plans are predicted to keep;
+            None: they look at the tax alone), `wanted` and `margin` of the recommended plan, `holdout`,
+            `disjoint`, `leave_out` (path plans chosen without one suite, measured on it), `items` (most held-out
+            items a suite), `generate` (prompts of each kind answered by generation), `budget_minutes` (held-out
+            items are cut to fit), `tolerance` and `max_gradients` of the attribution, `bootstrap`, `seed`.
+        folder: where measured plans are kept, so that a killed run resumes.
+        progress: told of every plan.
+
+    Returns:
+        The frontier.
+
+    Raises:
+        UsageError: no such suite, no taxed suite, a benefit that alignment did not raise, an unknown order.
+        ItemError: too few items to split.
+
+    References:
+        Lin et al. 2024 (model averaging); Shuttleworth 2025 and arXiv 2605.20296 (singular values); arXiv
+        2408.13656 (learned mask); arXiv 2604.13694 (weight patching); arXiv 2501.13453 (relearning); arXiv
+        2603.03995 (re-weighting singular values by gradient).
+    """
+    work = _Work(pair, suites, benefit, against, template, _options(options, more), progress)
+    train = work.train_effects(attribution)
+    names = work.taxed(train, taxed)
+    scores = train.scores(names, work.benefit, metric=work.options.metric)
+    plans = work.plans(train, scores, names, checkpoints or {})
+    return work.measure(plans, train, scores, names, None if folder is None else Path(folder))
+
+
+def frontier_cost(
+    pair: ModelPair,
+    suites: Sequence[Suite],
+    *,
+    benefit: str,
+    against: str = "",
+    template: str | Mapping[str, str] = "plain",
+    options: Options | None = None,
+    **more: Any,
+) -> Cost:
+    """What `frontier` with the same arguments will measure, without running anything."""
+    work = _Work(pair, suites, benefit, against, template, _options(options, more), SILENT)
+    count = work.plan_count(max(1, len(work.candidates)))
+    held = work.held_suites([*work.candidates, *work.benefit.suites], count)
+    return plan_cost(pair, held, plans=count, template=work.templates)
+
+
+def _options(options: Options | None, more: Mapping[str, Any]) -> Options:
+    for name in more:
+        one_of(name, list(Options.__dataclass_fields__), what="frontier option")
+    given = {} if options is None else {name: getattr(options, name) for name in Options.__dataclass_fields__}
+    ready = Options(**(given | dict(more)))
+    for order in ready.orders:
+        one_of(order, ORDERS, what="order")
+    return ready
+
+
+class _Work:
+    """A frontier under way: suites split, effects found, plans chosen, plans measured."""
+
+    def __init__(
+        self, pair: ModelPair, suites: Sequence[Suite], benefit: str, against: str,
+        template: str | Mapping[str, str], options: Options, progress: Progress,
+    ) -> None:  # fmt: skip
+        self.pair, self.options, self.progress = pair, options, progress
+        self.suites = {suite.name: suite for suite in suites}
+        self.templates = {name: template if isinstance(template, str) else template[name] for name in self.suites}
+        named(suites, benefit)
+        signs = {benefit: 1.0}
+        if against:
+            signs[against] = -1.0 if named(suites, against).kind == "benefit" else 1.0
+        self.benefit = Benefit(benefit, against, signs)
+        self.candidates = [s.name for s in suites if s.kind == "capability" and s.name != against]
+        self.notes = [] if against else [
+            f"no harmless prompts were given beside {benefit}: refusing everything would count as benefit"
+        ]  # fmt: skip
+        self.splits: dict[str, SuiteSplit] = {
+            suite.name: split_suite(suite, holdout=options.holdout, disjoint=options.disjoint, seed=options.seed)
+            for suite in suites
+            if suite.name in self.candidates or suite.name in self.benefit.suites
+        }
+
+    @property
+    def difference(self) -> Difference:
+        return difference_of(self.pair)
+
+    @property
+    def units(self) -> Units:
+        return changed_units(self.difference, self.options.unit)
+
+    def half(self, name: str, side: str) -> Suite:
+        return self.suites[name].subset(getattr(self.splits[name], side))
+
+    def train_effects(self, attribution: Attribution | Sequence[Attribution] | None) -> TrainEffects:
+        halves = [self.half(name, "train") for name in self.splits]
+        if attribution is None:
+            found = self._attributed(halves, attribute, tolerance=self.options.tolerance)
+        else:
+            found = [attribution] if isinstance(attribution, Attribution) else list(attribution)
+        return TrainEffects(found, halves, self.units)
+
+    def _attributed(self, halves: Sequence[Suite], method: Any, **options: Any) -> list[Attribution]:
+        """One attribution a template, of the metric that plans are chosen on and of the margin."""
+        found = []
+        for template in dict.fromkeys(self.templates[suite.name] for suite in halves):
+            mine = [suite for suite in halves if self.templates[suite.name] == template]
+            found.append(method(
+                self.pair, mine, template=template, metrics=tuple(dict.fromkeys((self.options.metric, "margin"))),
+                levels=("component", self.options.unit), tokens=False, max_gradients=self.options.max_gradients,
+                bootstrap=self.options.bootstrap, seed=self.options.seed, progress=self.progress, **options,
+            ))  # fmt: skip
+        return found
+
+    def taxed(self, train: TrainEffects, asked: Sequence[str] | None) -> list[str]:
+        """The suites whose taxes are to be returned, by their tax on the training half."""
+        if asked is not None:
+            return [named(list(self.suites.values()), name).name for name in asked]
+        found, rows = [], []
+        for name in self.candidates:
+            tax = mean_interval(train.tax(name, self.options.metric), train.groups(name), seed=self.options.seed)
+            rows.append((name, f"{tax.value:+.4g} [{tax.low:.4g}, {tax.high:.4g}]"))
+            if tax.low > 0:
+                found.append(name)
+            else:
+                self.notes.append(f"{name} is not among the taxed suites: {self.options.metric} tax {rows[-1][1]}")
+        if not found:
+            fix = "name suites with `taxed`, or give suites that lost."
+            raise UsageError(explain("no suite has a tax above 0 on its training half: nothing to return.", rows, fix))
+        return found
+
+    def plan_count(self, n_taxed: int) -> int:
+        """Plans that the options ask for (checkpoints not counted)."""
+        o = self.options
+        per_share = {"random": o.draws, "uniform": 0, "per_layer": 1, "relearn": 0, "checkpoint": 0}
+        count = sum(per_share.get(order, 1) * len(o.shares) for order in o.orders)
+        count += len(o.uniform) * ("uniform" in o.orders) + 2 * ("per_layer" in o.orders) + ("relearn" in o.orders)
+        return count + (n_taxed * len(o.shares) if o.leave_out and n_taxed > 1 else 0)
+
+    def plans(
+        self, train: TrainEffects, scores: Scores, taxed: Sequence[str], checkpoints: Mapping[str, Any]
+    ) -> list[Plan]:
+        """Every plan that the options ask for, path first."""
+        o, units = self.options, train.units
+        path = effect_plans(units, scores, order="path", shares=o.shares, keep=o.keep)
+        found: dict[str, list[Plan]] = {"path": path}
+        if "one_gradient" in o.orders:
+            halves = [self.half(name, "train") for name in dict.fromkeys([*taxed, *self.benefit.suites])]
+            slopes = TrainEffects(self._attributed(halves, gradient_effects), halves, units)
+            first = slopes.scores(taxed, self.benefit, metric=o.metric)
+            found["one_gradient"] = effect_plans(units, first, order="one_gradient", shares=o.shares, keep=o.keep)
+        ranked = {"magnitude": units.energy, "smallest": -units.energy, "reverse": -scores.tax}
+        found |= {name: ranked_plans(units, key, order=name, shares=o.shares) for name, key in ranked.items()}
+        found["random"] = random_plans(units, path, draws=o.draws, seed=o.seed)
+        found["uniform"] = uniform_plans(units, o.uniform)
+        found["per_layer"] = layer_plans(units, scores, like=path, keep=o.keep)
+        learned = [order for order in o.orders if order in ("learned_mask", "weight_patch", "checkpoint", "relearn")]
+        if learned:
+            halves = [self.half(name, "train") for name in dict.fromkeys([*taxed, *self.benefit.suites])]
+            found |= extra_plans(
+                self.pair, halves, units, like=path, orders=learned, taxed=taxed, benefit=self.benefit, scores=scores,
+                metric=o.metric, template=self.templates, checkpoints=checkpoints, seed=o.seed, progress=self.progress,
+            )  # fmt: skip
+        plans = [plan for order in o.orders for plan in found.get(order, [])]
+        if o.leave_out and len(taxed) > 1 and "path" in o.orders:
+            for name in taxed:
+                rest = scores.without(name)
+                plans += effect_plans(units, rest, order="path", shares=o.shares, keep=o.keep, left_out=name)
+        return plans
+
+    def held_suites(self, names: Sequence[str], plans: int) -> list[Suite]:
+        """The held-out halves, cut to the bound on items and to the budget."""
+        o = self.options
+        held = [self.half(name, "held") for name in dict.fromkeys(names)]
+        if o.items != "all":
+            held = [at_most(suite, int(o.items), seed=o.seed) for suite in held]
+        if o.budget_minutes is not None:
+            held = within_budget(
+                self.pair, held, plans=plans, minutes=o.budget_minutes, template=self.templates, seed=o.seed
+            )
+        return held
+
+    def measure(
+        self, plans: Sequence[Plan], train: TrainEffects, scores: Scores, taxed: Sequence[str], folder: Path | None
+    ) -> Frontier:
+        """Every plan on the held-out halves, and the figures that were predicted for it."""
+        o = self.options
+        held = self.held_suites([*taxed, *self.benefit.suites], len(plans))
+        measure = ChoiceMeasure(self.pair, tuple(held), template=self.templates, metrics=MEASURED)
+        asked = [suite for suite in held if suite.name in self.benefit.suites] if o.generate else []
+        prompts = [at_most(suite, o.generate, seed=o.seed) for suite in asked]
+        runs = PlanRuns(self.pair, measure, self.difference, folder, tuple(prompts))
+        base, aligned = runs.ends()
+        self._check_benefit(base, aligned, measure.groups)
+        values = {}
+        with self.progress.task("measure plans", total=len(plans), unit="plans") as task:
+            for plan in plans:
+                values[plan.name] = runs.values(plan)
+                task.advance(1, note=plan.name)
+        mixtures = [plan for plan in plans if plan.open is None]
+        stable = [plan for plan in plans if plan.order == "path" and not plan.left_out]
+        found = Frontier(
+            plans=tuple(plans), base=base, aligned=aligned, values=values,
+            predicted={plan.name: train.predicted(plan, taxed, MEASURED) for plan in mixtures},
+            predicted_benefit={plan.name: train.predicted_benefit(plan, scores) for plan in mixtures},
+            benefit=self.benefit, taxed=tuple(taxed), metric=o.metric, groups=measure.groups,
+            held_out={name: self.splits[name].held_out for name in taxed},
+            leaks=leak_report([self.suites[n] for n in self.splits], list(self.splits.values())),
+            stability=stability_frame(stable, [
+                train.stability(plan, taxed, self.benefit, metric=o.metric, share=share, keep=o.keep, seed=o.seed)
+                for plan, share in zip(stable, o.shares, strict=False)
+            ]),
+            notes=tuple(self.notes), wanted=o.wanted, margin=o.margin, draws=o.bootstrap, seed=o.seed,
+        )  # fmt: skip
+        return self._with_generation(found, runs, prompts) if o.generate else found
+
+    def _with_generation(self, found: Frontier, runs: PlanRuns, prompts: Sequence[Suite]) -> Frontier:
+        """Answers of both ends, of the path and one-gradient plans and of the recommended one."""
+        shown = {plan.name for plan in found.plans if plan.order in ("path", "one_gradient") and not plan.left_out}
+        shown |= {found.recommended} - {""}
+        chosen = [plan for plan in found.plans if plan.name in shown]
+        generated = {}
+        with self.progress.task("answers", total=len(chosen) + 2, unit="models") as task:
+            for end in ("base", "aligned"):
+                generated[end] = runs.refusals(end)
+                task.advance(1)
+            for plan in chosen:
+                generated[plan.name] = runs.refusals(plan)
+                task.advance(1)
+        groups = {suite.name: suite.groups for suite in prompts}
+        return replace(found, generated=generated, prompt_groups=groups)
+
+    def _check_benefit(self, base: Any, aligned: Any, groups: Mapping[str, np.ndarray]) -> None:
+        before, names = self.benefit.column(base, groups)
+        after, _ = self.benefit.column(aligned, groups)
+        raised = mean_interval(after - before, names, seed=self.options.seed)
+        if raised.low <= 0:
+            rows = [
+                ("benefit", " minus ".join(self.benefit.suites)),
+                ("raised by", f"{raised.value:+.3g} nats [{raised.low:.3g}, {raised.high:.3g}]"),
+                ("items", raised.n_items),
+            ]
+            fix = "give the suite that alignment was for, with the wanted behaviour as gold."
+            raise UsageError(explain("alignment did not raise this benefit: there is nothing to keep.", rows, fix))
