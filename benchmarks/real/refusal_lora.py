@@ -47,7 +47,7 @@ class Recipe:
 
 RECIPES = {
     "extreme": Recipe(refusals=8, answers=0, steps=120, rate=1.5e-3),
-    "selective": Recipe(refusals=4, answers=4, steps=110, rate=1.5e-3),
+    "selective": Recipe(refusals=4, answers=4, steps=60, rate=1.5e-3),
 }
 
 
@@ -145,7 +145,8 @@ def save(model, out: Path, recipe: Recipe, record: dict) -> None:
     config.inference_mode = True
     config.save_pretrained(out)
     config.inference_mode = False
-    text = json.dumps({**asdict(recipe), **record}, indent=1)
+    settings = {key: value for key, value in asdict(recipe).items() if key != "keep"}
+    text = json.dumps({**settings, **record}, indent=1)
     (out / "recipe.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ when it is measured again.
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import json
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.real.answers import ANSWER_TOKENS, load
 from benchmarks.real.fetch import CACHE, ROOT, fetch
@@ -56,9 +58,11 @@ def of_base(suite: Suite, template: str) -> np.ndarray:
     return np.load(path)
 
 
-def refusals(model: Any, tokenizer: Any, n: int) -> dict[str, str]:
+def refusals(model: Any, tokenizer: Any, n: int, dtype: str) -> dict[str, str]:
     """Refusal rates by generation on held-out harmful, harmless and look-alike prompts."""
-    row = {}
+    row = {"generated_in": dtype}
+    if dtype != "float32":
+        model = copy.deepcopy(model).to(getattr(torch, dtype))
     for kind, name in ASKED.items():
         suite = read_suite(SUITES / f"{name}.jsonl")
         suite = suite.subset(spread(suite, n))
@@ -84,7 +88,7 @@ def taxes(model: Any, tokenizer: Any, n: int) -> dict[str, str]:
     return row
 
 
-def measure(adapter: Path | None, *, prompts: int, items: int) -> dict[str, str]:
+def measure(adapter: Path | None, *, prompts: int, items: int, dtype: str) -> dict[str, str]:
     """One row: the adapter's recipe, its refusal rates and its taxes; no adapter is the base."""
     recipe: dict[str, Any] = {}
     if adapter is not None:
@@ -93,7 +97,7 @@ def measure(adapter: Path | None, *, prompts: int, items: int) -> dict[str, str]
     name = "base" if adapter is None else str(adapter.resolve().relative_to(ROOT))
     row = {"adapter": name.removeprefix("configs/smollm2/").removeprefix(".cache/smollm2/")}
     row.update({key: str(recipe.get(key, "")) for key in RECIPE})
-    row.update(refusals(model, tokenizer, prompts))
+    row.update(refusals(model, tokenizer, prompts, dtype))
     if adapter is not None:
         row.update(taxes(model, tokenizer, items))
     return row
@@ -119,11 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("adapters", nargs="+", help="adapter folders, or base")
     parser.add_argument("--prompts", type=int, default=10**6, help="prompts of each kind to answer")
     parser.add_argument("--items", type=int, default=10**6, help="items of each suite to score")
+    parser.add_argument("--dtype", default="float32", help="of the generation: bfloat16 screens faster")
     given = parser.parse_args(arguments)
     fetch()
     for name in given.adapters:
         adapter = None if name == "base" else Path(name)
-        row = measure(adapter, prompts=given.prompts, items=given.items)
+        row = measure(adapter, prompts=given.prompts, items=given.items, dtype=given.dtype)
         record(row)
         print(json.dumps(row), flush=True)
 
