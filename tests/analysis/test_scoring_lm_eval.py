@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from taxlens.activations.items import Item, Suite
+from taxlens.analysis.import_eval import import_eval
 from taxlens.analysis.scoring import score_suite
+from taxlens.analysis.tax import measure_tax
 
 pytest.importorskip("lm_eval", reason="conformance with lm-eval needs the benchmark extra")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -24,13 +26,14 @@ def evaluate(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def run(model, tokenizer, suite, *, chat=False):
+    def run(model, tokenizer, suite, *, chat=False, log=None):
         from lm_eval import simple_evaluate
+        from lm_eval.loggers import EvaluationTracker
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
 
         data, folder = tmp_path / "data.jsonl", tmp_path / "tasks"
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         lines = [
             {"id": item.id, "prompt": item.prompt, "choices": list(item.choices), "gold": item.gold}
             for item in suite.items
@@ -49,6 +52,7 @@ def evaluate(tmp_path, monkeypatch):
             "metric_list": [{"metric": name} for name in ("acc", "acc_norm", "acc_bytes", "exact_match")],
         }
         (folder / "local_suite.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+        tracker = EvaluationTracker(output_path=str(tmp_path / log)) if log else None
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, device="cpu", max_length=64)
         found = simple_evaluate(
             model=lm,
@@ -57,7 +61,13 @@ def evaluate(tmp_path, monkeypatch):
             apply_chat_template=chat,
             bootstrap_iters=0,
             log_samples=True,
+            evaluation_tracker=tracker,
         )
+        if tracker:
+            logged = found.pop("samples")
+            tracker.save_results_aggregated(results=found, samples=logged)
+            tracker.save_results_samples(task_name="local_suite", samples=logged["local_suite"])
+            return tmp_path / log
         samples = sorted(found["samples"]["local_suite"], key=lambda sample: sample["doc_id"])
         return SimpleNamespace(
             logp=[[value for value, _ in sample["filtered_resps"]] for sample in samples],
@@ -85,8 +95,7 @@ def check(ours, theirs, suite):
     assert [int(v) for v in exact] == [sample["exact_match"] for sample in theirs.samples]
 
 
-@pytest.mark.parametrize("layout", ["llama", "gpt2"])
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("layout, share", [("llama", True), ("llama", False), ("gpt2", True)])
 def test_scores_equal_lm_evals_on_every_choice(evaluate, layout, share, make_model, word_tokenizer, word_suite):
     model = make_model(layout)
     theirs = evaluate(model, word_tokenizer, word_suite)
@@ -112,6 +121,18 @@ def test_empty_prompts_and_trailing_spaces_are_scored_as_lm_eval_does(evaluate, 
     )
     model = make_model()
     check(score_suite(model, suite, tokenizer=word_tokenizer), evaluate(model, word_tokenizer, suite), suite)
+
+
+def test_the_harness_own_logs_import_to_the_tax_that_taxlens_measures(evaluate, fake_pair, word_tokenizer, word_suite):
+    logs = [
+        evaluate(fake_pair.base.model, word_tokenizer, word_suite, log="base"),
+        evaluate(fake_pair.aligned.model, word_tokenizer, word_suite, log="aligned"),
+    ]
+    logged = import_eval(*logs).to_frame().set_index("metric")
+    ours = measure_tax(fake_pair, word_suite, templates=["plain"]).to_frame().set_index("metric")
+    for column in ("base", "aligned", "tax", "lost", "won"):
+        for metric in ours.index:
+            assert logged[column][metric] == pytest.approx(ours[column][metric], abs=TOLERANCE), (metric, column)
 
 
 def test_a_shifted_score_would_be_seen(evaluate, make_model, word_tokenizer, word_suite):
