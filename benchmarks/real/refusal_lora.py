@@ -2,6 +2,7 @@
 
     python -m benchmarks.real.refusal_lora extreme
     python -m benchmarks.real.refusal_lora selective --seed 0
+    python -m benchmarks.real.refusal_lora half-slow           # a setting of the sweep, into .cache
 
 Each step sees a few harmful prompts answered by a refusal and a few harmless
 ones answered as the base itself answers them (retention), on the chat template;
@@ -49,6 +50,15 @@ RECIPES = {
     "extreme": Recipe(refusals=8, answers=0, steps=120, rate=1.5e-3),
     "selective": Recipe(refusals=4, answers=4, steps=60, rate=1.5e-3),
 }
+"""What is shipped in ``configs/smollm2``."""
+
+SWEEP = {
+    "half": Recipe(refusals=4, answers=4, steps=80, rate=1.5e-3, keep=(30, 45, 60)),
+    "half-slow": Recipe(refusals=4, answers=4, steps=80, rate=5e-4, keep=(40, 60)),
+    "quarter": Recipe(refusals=6, answers=2, steps=60, rate=1.5e-3, keep=(30,)),
+    "three-quarters": Recipe(refusals=2, answers=6, steps=60, rate=1.5e-3, keep=(30,)),
+}
+"""What was tried: the share of retention, the learning rate and, by kept steps, the length."""
 
 
 def endless(items: list, generator: np.random.Generator) -> Iterator:
@@ -177,23 +187,22 @@ def train(recipe: Recipe, out: Path, *, keep_in: Path | None = None) -> None:
 
 
 def main() -> None:
-    """Command line: a recipe by name, or one spelt out by options."""
+    """Command line: train a recipe by name; those of the sweep go to the cache, step by step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help=f"one of {', '.join(RECIPES)}, or a new name with options")
+    parser.add_argument("name", choices=[*RECIPES, *SWEEP])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="default: configs/smollm2/NAME (with the seed)")
-    for option in ("refusals", "answers", "steps"):
-        parser.add_argument(f"--{option}", type=int)
-    parser.add_argument("--rate", type=float)
-    parser.add_argument("--keep", type=int, nargs="*", default=[], help="steps to keep as well")
+    parser.add_argument("--keep", type=int, nargs="*", help="steps to keep as well, in the cache")
     given = parser.parse_args()
-    recipe = RECIPES.get(given.name, RECIPES["selective"])
-    changes = {k: getattr(given, k) for k in ("refusals", "answers", "steps", "rate")}
-    changes = {k: v for k, v in changes.items() if v is not None}
-    recipe = replace(recipe, seed=given.seed, keep=tuple(given.keep), **changes)
+    recipe = replace({**RECIPES, **SWEEP}[given.name], seed=given.seed)
+    if given.keep is not None:
+        recipe = replace(recipe, keep=tuple(given.keep))
     folder = given.name if given.name == "extreme" else f"{given.name}-{given.seed}"
-    keep_in = CACHE / "checkpoints" / folder
-    train(recipe, given.out or ADAPTERS / folder, keep_in=keep_in)
+    kept = CACHE / "checkpoints" / folder
+    if given.name in SWEEP:
+        kept = CACHE / "sweep" / given.name
+        train(recipe, kept / f"step-{recipe.steps}", keep_in=kept)
+    else:
+        train(recipe, ADAPTERS / folder, keep_in=kept)
 
 
 if __name__ == "__main__":
