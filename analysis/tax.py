@@ -13,6 +13,7 @@ from taxlens.activations.items import Suite
 from taxlens.analysis.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
 from taxlens.analysis.metrics import CHOICE_METRICS
 from taxlens.analysis.scoring import SuiteScores, score_suite
+from taxlens.analysis.templates import template_notes, template_of
 from taxlens.analysis.two_by_two import headline, two_by_two_frame
 from taxlens.core.errors import ItemError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
@@ -168,7 +169,7 @@ def measure_tax(
         names = [("suites", ", ".join(suite.name for suite in given) or "none")]
         raise ItemError(explain("no suite has items with choices.", names, "add choices and gold to the items."))
     notes = [f"{s.name}: no item has choices, so it has no tax here." for s in given if s not in usable]
-    notes += _template_notes(pair, templates)
+    notes += template_notes(pair, templates)
     measured, scores = [], []
     for suite in usable:
         for template in templates:
@@ -177,7 +178,7 @@ def measure_tax(
                     model,
                     suite,
                     template=template,
-                    chat_template=_template_of(pair, model) if template == "chat" else None,
+                    chat_template=template_of(pair, model) if template == "chat" else None,
                     batch_tokens=batch_tokens,
                     progress=progress,
                 )
@@ -194,22 +195,6 @@ def measure_tax(
         frame=tax_frame(measured, bootstrap=bootstrap, seed=seed, margin=margin, interval=interval),
         effects=two_by_two_frame(measured, bootstrap=bootstrap, seed=seed),
     )
-
-
-def _template_of(pair: Any, model: Any) -> str | None:
-    own = model.chat_template or getattr(model.tokenizer, "chat_template", None)
-    return own or pair.aligned.chat_template
-
-
-def _template_notes(pair: Any, templates: Sequence[str]) -> list[str]:
-    if "chat" not in templates:
-        return []
-    base, aligned = _template_of(pair, pair.base), _template_of(pair, pair.aligned)
-    if not getattr(pair.base.tokenizer, "chat_template", None) and aligned:
-        return ["base has no chat template: the aligned model's serves both."]
-    if base != aligned:
-        return ["base and aligned have different chat templates: each is asked in its own."]
-    return []
 
 
 def _item_rows(paired: Paired, both: tuple[SuiteScores, SuiteScores]) -> list[pd.DataFrame]:

@@ -1,0 +1,110 @@
+"""What alignment costs beside right answers: refusals, length, time, variety."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from taxlens.activations.items import Suite
+from taxlens.analysis.answers import Answers
+from taxlens.analysis.generation import is_refusal
+from taxlens.core.result import Result
+from taxlens.core.stats import mean_interval
+
+COLUMNS = (
+    "suite",
+    "kind",
+    "template",
+    "measure",
+    "base",
+    "aligned",
+    "change",
+    "low",
+    "high",
+    "n_items",
+    "n_groups",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Costs(Result):
+    """Measures of both models and their change (aligned minus base), with intervals. Costs add up by ``+``.
+
+    Attributes:
+        frame: one row a suite, template and measure, with `COLUMNS`.
+    """
+
+    figure: ClassVar[str] = "costs"
+
+    frame: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a suite, template and measure."""
+        return self.frame.copy()
+
+    def __add__(self, other: Costs) -> Costs:
+        return Costs(pd.concat([self.frame, other.frame], ignore_index=True))
+
+    def __repr__(self) -> str:
+        parts = (
+            f"{r.suite} ({r.template}) {r.measure} {r.base:.3g} -> {r.aligned:.3g}, change {r.change:+.3g} "
+            f"[{r.low:.3g}, {r.high:.3g}], n={r.n_items} items in {r.n_groups} groups"
+            for r in self.frame.itertuples()
+        )
+        return "Costs: " + "; ".join(parts)
+
+
+def costs_of(
+    suite: Suite,
+    template: str,
+    measures: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    *,
+    bootstrap: int = 2000,
+    seed: int = 0,
+) -> Costs:
+    """Costs from measures by item.
+
+    Args:
+        suite: the items, in order.
+        template: what they were asked in.
+        measures: (name, base [n], aligned [n]).
+        bootstrap: draws of the group bootstrap.
+        seed: of the draws.
+    """
+    rows = []
+    for measure, base, aligned in measures:
+        found = mean_interval(aligned - base, suite.groups, draws=bootstrap, seed=seed)
+        rows.append(
+            (suite.name, suite.kind, template, measure, float(base.mean()), float(aligned.mean()))
+            + (found.value, found.low, found.high, found.n_items, found.n_groups)
+        )
+    return Costs(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def answer_costs(answers: Answers, *, bootstrap: int = 2000, seed: int = 0) -> Costs:
+    """Refusals, tokens and time of both models' answers.
+
+    ``refusal_rate`` on a capability suite is over-refusal, on a benefit suite the benefit. ``tokens``
+    count an answer up to its end or the cut. ``seconds_per_item`` is wall time of both in one run,
+    without an interval: no two runs agree on it.
+
+    Args:
+        answers: what both models said.
+        bootstrap: draws of the group bootstrap.
+        seed: of the draws.
+
+    Returns:
+        Costs of refusal_rate, tokens and seconds_per_item.
+    """
+    refused = [np.array([float(is_refusal(text)) for text in texts]) for texts in (answers.base, answers.aligned)]
+    counted = [tokens.astype(np.float64) for tokens in answers.tokens]
+    measures = [("refusal_rate", *refused), ("tokens", *counted)]
+    found = costs_of(answers.suite, answers.template, measures, bootstrap=bootstrap, seed=seed).frame
+    base, aligned = (seconds / len(answers.base) for seconds in answers.seconds)
+    time = {"measure": "seconds_per_item", "base": base, "aligned": aligned, "change": aligned - base}
+    timed = found.iloc[:1].assign(**time, low=np.nan, high=np.nan)
+    return Costs(pd.concat([found, timed], ignore_index=True))
