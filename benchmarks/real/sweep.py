@@ -95,7 +95,7 @@ def measure(adapter: Path | None, *, prompts: int, items: int, dtype: str) -> di
         recipe = json.loads((adapter / "recipe.json").read_text(encoding="utf-8"))
     model, tokenizer = load(adapter)
     name = "base" if adapter is None else str(adapter.resolve().relative_to(ROOT))
-    row = {"adapter": name.removeprefix("configs/smollm2/").removeprefix(".cache/smollm2/")}
+    row = {"adapter": name.removeprefix("configs/smollm2/").removeprefix(".cache/smollm2/sweep/")}
     row.update({key: str(recipe.get(key, "")) for key in RECIPE})
     row.update(refusals(model, tokenizer, prompts, dtype))
     if adapter is not None:

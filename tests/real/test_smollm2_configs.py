@@ -1,0 +1,82 @@
+"""The shipped suites, adapters and configs of the real pair are whole and fit together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from taxlens.activations.items import read_suite
+from taxlens.analysis.split import split_suite
+from taxlens.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SUITES = {"cities": 60, "agreement": 40, "overrefusal": 15, "harm": 100, "harmless": 100}
+ADAPTERS = ("selective-0", "selective-1", "selective-2", "extreme")
+
+
+@pytest.fixture(params=sorted(SUITES))
+def suite(request):
+    return read_suite(CONFIGS / "smollm2" / f"{request.param}.jsonl")
+
+
+def test_suite_has_at_least_150_items_in_many_groups(suite):
+    assert len(suite) >= 150
+    assert len(set(suite.groups)) >= SUITES[suite.name]
+
+
+def test_suite_ids_carry_its_name(suite):
+    assert all(item.id == f"{suite.name}/{n}" for n, item in enumerate(suite.items))
+
+
+def test_choices_begin_with_a_space_and_prompts_do_not_end_with_one(suite):
+    assert all(choice.startswith(" ") and choice[1:].strip() for item in suite.items for choice in item.choices)
+    assert all(item.prompt == item.prompt.strip() for item in suite.items)
+
+
+def test_suite_splits_in_half_by_group_and_answer(suite):
+    halves = split_suite(suite, holdout=0.5, disjoint=("group", "gold"), seed=0)
+    assert len(halves.train) + len(halves.held) == len(suite)
+    assert abs(len(halves.train) - len(halves.held)) <= 0.2 * len(suite)
+    assert halves.held_out == "answers"
+
+
+def test_cities_offer_each_country_about_equally_often_at_each_place():
+    suite = read_suite(CONFIGS / "smollm2" / "cities.jsonl")
+    places = [sum(item.gold == place for item in suite.items) for place in range(4)]
+    assert min(places) > len(suite) / 6
+
+
+def test_harm_and_harmless_share_no_prompt():
+    prompts = [{i.prompt for i in read_suite(CONFIGS / "smollm2" / f"{n}.jsonl").items} for n in ("harm", "harmless")]
+    assert not prompts[0] & prompts[1]
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapter_is_float16_rank_8_on_all_seven_linear_layers(name):
+    folder = CONFIGS / "smollm2" / name
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    assert (config["peft_type"], config["r"]) == ("LORA", 8)
+    assert len(config["target_modules"]) == 7
+    assert len(tensors) == 30 * 7 * 2
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float16"}
+    assert not list(folder.glob("*.bin")) + list(folder.glob("*.pt"))
+
+
+def test_seeds_of_the_selective_recipe_differ_only_in_seed():
+    recipes = [json.loads((CONFIGS / "smollm2" / f"selective-{n}" / "recipe.json").read_text()) for n in range(3)]
+    assert [recipe.pop("seed") for recipe in recipes] == [0, 1, 2]
+    for recipe in recipes:
+        recipe.pop("loss")
+    assert recipes[0] == recipes[1] == recipes[2]
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-extreme"])
+def test_config_names_files_that_exist(name):
+    config = load_config(CONFIGS / f"{name}.yaml")
+    given = json.loads(config.model_dump_json())
+    assert (CONFIGS / given["pair"]["adapter"]).exists()
+    assert all((CONFIGS / suite["file"]).exists() for suite in given["suites"])
