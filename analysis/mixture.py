@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from taxlens.analysis.units import Difference, Part, difference_of, level_of
+from taxlens.analysis.units import ORIGINALS, Difference, Part, difference_of, level_of
 from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def _edited(
     finally:
         with torch.no_grad():
             for module, name, parameter, kept in reversed(saved):
+                ORIGINALS.pop((id(module), name), None)
                 if kept is None:
                     setattr(module, name, parameter)
                 else:
@@ -151,10 +152,11 @@ def _apply(
         parameter = getattr(module, edit.parameter)
     else:
         undo = (module, edit.parameter, parameter, parameter.detach().clone())
-    if edit.whole == 1.0:
+    change = None if edit.whole == 1.0 else _change(difference, edit)
+    ORIGINALS[id(module), edit.parameter] = undo[2] if undo[3] is None else undo[3]
+    if change is None:
         parameter.copy_(getattr(other.get_submodule(edit.module), edit.parameter))
         return undo
-    change = _change(difference, edit)
     stored = change if not difference.transposed(edit.module) or change.ndim == 1 else change.T
     wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     mixed = parameter.to(wide) + sign * stored.to(device=parameter.device, dtype=wide)

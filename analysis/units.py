@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LEVELS = ("component", "head", "neuron", "singular")
 """Levels at which a difference can be cut into units."""
+
+ORIGINALS: dict[tuple[int, str], torch.Tensor] = {}
+"""Checkpoint tensors of the parameters that a mixture has changed at this moment, by module and name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +76,7 @@ class Difference:
 
     def change(self, module: str, parameter: str) -> torch.Tensor:
         """Aligned minus base of one parameter, [out, in] or [out], float32 (float64 for float64 models)."""
-        ends = [getattr(m.model.get_submodule(module), parameter) for m in (self.pair.aligned, self.pair.base)]
+        ends = [_own(m.model.get_submodule(module), parameter) for m in (self.pair.aligned, self.pair.base)]
         wide = torch.float64 if ends[0].dtype == torch.float64 else torch.float32
         full = ends[0].detach().to("cpu", wide) - ends[1].detach().to("cpu", wide)
         return full.T if self.transposed(module) and full.ndim == 2 else full
@@ -146,6 +149,11 @@ class Difference:
             full = full if part.columns is None else full[:, part.columns]
             total += float((full.double() ** 2).sum())
         return total
+
+
+def _own(module: Any, parameter: str) -> torch.Tensor:
+    """A module's parameter as the checkpoint has it, also while a mixture is open."""
+    return ORIGINALS.get((id(module), parameter), getattr(module, parameter))
 
 
 def difference_of(pair: ModelPair) -> Difference:

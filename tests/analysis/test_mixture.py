@@ -176,3 +176,13 @@ def test_a_mixture_inside_another_is_refused(pair):
 def test_undoing_nothing_changes_nothing(pair):
     with mixture(pair, {"1.mlp": 0.0}) as model:
         assert torch.equal(logits(model), logits(pair.aligned.model))
+
+
+def test_the_difference_is_the_checkpoints_while_a_mixture_is_open(pair):
+    difference = Difference(pair)
+    role = pair.aligned.anatomy.role("down", 1).name
+    before = difference.change(role, "weight")
+    with mixture(pair, {"1.mlp": 0.5}, difference=difference):
+        assert torch.equal(difference.change(role, "weight"), before)
+        assert torch.equal(Difference(pair).change(role, "weight"), before)
+    assert torch.equal(difference.change(role, "weight"), before)
