@@ -101,7 +101,8 @@ def capture(
     with sole_writer(folder):
         manifest = _start(pair, request, folder, resume)
         if not manifest["complete"]:
-            check_disk(folder, request, manifest)
+            done = sum(entry["bytes"] for entry in manifest["shards"])
+            check_free(folder, int(request.total_bytes * 1.02) + (1 << 20) - done)
             _write_shards(pair, request, folder, manifest, progress)
             manifest["view_sha256"] = write_view(folder, view, manifest)
             manifest["complete"] = True
@@ -109,14 +110,16 @@ def capture(
     return Store.open(folder)
 
 
-def check_disk(folder: Path, request: Request, manifest: dict[str, Any]) -> None:
+def check_free(folder: Path, wanted: int) -> None:
     """Refuse to start what the disk cannot hold.
+
+    Args:
+        folder: where it will be written.
+        wanted: bytes.
 
     Raises:
         StoreError: with bytes wanted and free.
     """
-    done = sum(entry["bytes"] for entry in manifest["shards"])
-    wanted = int(request.total_bytes * 1.02) + (1 << 20) - done
     free = shutil.disk_usage(folder).free
     if wanted > free:
         rows = [("folder", folder), ("needs", f"{wanted / 1e9:.2f} GB"), ("free", f"{free / 1e9:.2f} GB")]
@@ -217,7 +220,7 @@ def _one_shard(
     first, stop = (int(request.plan.first_row[i]) for i in span)
     path = folder / f"shard-{index:05d}.h5"
     while True:
-        writer.begin(path, index, slice(first, stop))
+        writer.begin(path, slice(first, stop))
         try:
             for name, loaded in pair.models():
                 flat = writer.buffer()

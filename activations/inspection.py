@@ -26,7 +26,7 @@ class Inspection:
         base, aligned: the two models.
         suites: rows by (suite, template, kind).
         checks: number of passed self-checks.
-        coverage: (suite, template, lowest, mean) share of content in common tokens, for chat.
+        coverage: (suite, template, lowest, mean, items): share of content in common tokens, for chat.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Inspection:
     aligned: str
     suites: tuple[tuple[str, str, str, int], ...]
     checks: int
-    coverage: tuple[tuple[str, str, float, float], ...]
+    coverage: tuple[tuple[str, str, float, float, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -57,7 +57,7 @@ class Inspection:
             f"layers     {_runs(self.layers)}",
             *(f"site       {site} {shape}" for site, shape in self.sites.items()),
             *(f"rows of    {suite} / {template} / {kind}: {n}" for suite, template, kind, n in self.suites),
-            *(f"coverage   {s} / {t}: mean {mean:.1%}, lowest {low:.1%}" for s, t, low, mean in self.coverage),
+            *(f"coverage   {s} / {t}: mean {mean:.1%}, lowest {low:.1%}" for s, t, low, mean, _ in self.coverage),
             f"checks     {self.checks} self-checks passed before the first byte",
         ]
         return "\n".join(lines)
@@ -94,7 +94,7 @@ def inspect(path: Path | str) -> Inspection:
         aligned=f"{manifest['sources']['aligned']} (sha256 {pair['aligned']['weights'][:12]})",
         suites=tuple((*key, n) for key, n in counts.items()),
         checks=len(manifest["self_check"]),
-        coverage=tuple((s, t, low, mean) for s, t, low, mean in manifest["coverage"]),
+        coverage=tuple((s, t, low, mean, n) for s, t, low, mean, n in manifest["coverage"]),
     )
 
 

@@ -204,9 +204,10 @@ def _check_unicode(value: str, key: str, where: str) -> None:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _fail(
-            f"{key} holds half a character (a lone surrogate).", where, ascii(value), "repair the text."
-        ) from error
+        title = f"{key} holds half a character (a lone surrogate)."
+        raise _fail(title, where, ascii(value), "repair the text.") from error
+    if "\0" in value:
+        raise _fail(f"{key} holds a NUL character.", where, ascii(value), "remove it.")
 
 
 def _choices(raw: dict[str, Any], where: str) -> tuple[str, ...]:

@@ -72,6 +72,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") not in range(1, VERSION + 1):
         rows = [("manifest", path), ("version", manifest.get("format_version")), ("read", f"1 to {VERSION}")]
         raise StoreError(explain("the store has a newer format.", rows, "install a newer taxlens."))
+    manifest["sites"] = {site: manifest["sites"][site] for site in manifest["identity"]["sites"]}  # JSON sorted them
     return manifest
 
 

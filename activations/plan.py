@@ -43,13 +43,13 @@ class Plan:
         readings: the sequences, in the store's order (suite, item, template, then prompt, gold, foil).
         first_row: row number of each reading's first row, and the total at the end [readings + 1].
         frame: the row index [rows, columns] as in `Store.rows`.
-        coverage: (suite, template, lowest, mean) share of each item's characters that stand in common tokens.
+        coverage: (suite, template, lowest, mean, items): share of an item's characters that stand in common tokens.
     """
 
     readings: tuple[Reading, ...]
     first_row: np.ndarray
     frame: pd.DataFrame
-    coverage: tuple[tuple[str, str, float, float], ...]
+    coverage: tuple[tuple[str, str, float, float, int], ...]
 
     @property
     def n_rows(self) -> int:
@@ -140,7 +140,7 @@ def make_plan(
         readings=tuple(readings),
         first_row=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
         frame=_frame(records, suites),
-        coverage=tuple((s, t, min(c), float(np.mean(c))) for (s, t), c in covered.items()),
+        coverage=tuple((s, t, min(c), float(np.mean(c)), len(c)) for (s, t), c in covered.items()),
     )
 
 

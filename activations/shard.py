@@ -27,7 +27,6 @@ class ShardFile:
     Args:
         path: temporary path; the caller renames it when `close` has returned.
         frame: the shard's part of the row index.
-        first_row: number of its first row in the store.
         dtype: "float32", "float16" or "bfloat16".
         layers: the layers of every array, in order.
         compress: gzip level 1 with shuffle; None for plain contiguous arrays.
@@ -38,14 +37,13 @@ class ShardFile:
         path: Path,
         frame: pd.DataFrame,
         *,
-        first_row: int,
         dtype: str,
         layers: Sequence[int],
         compress: str | None = None,
     ) -> None:
         self.path, self._dtype, self._layers, self._compress = path, dtype, layers, compress
         self._file = h5py.File(path, "w")
-        attributes = {"format": FORMAT, "format_version": VERSION, "first_row": first_row, "n_rows": len(frame)}
+        attributes = {"format": FORMAT, "format_version": VERSION, "n_rows": len(frame)}
         self._file.attrs.update(attributes | {"block_rows": BLOCK_ROWS})
         write_rows(self._file, frame)
 
@@ -106,8 +104,19 @@ def read_rows(file: h5py.File) -> pd.DataFrame:
             frame[column] = data[...]
             continue
         texts = np.char.decode(data[...].astype(data.dtype.str), "utf-8").astype(object)
-        frame[column] = [text or None for text in texts] if column.startswith("label.") else texts
+        if column.startswith("label."):
+            texts = np.array([text or None for text in texts], dtype=object)
+        frame[column] = pd.Series(texts, dtype=object)
     return pd.DataFrame(frame)
+
+
+def join_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the row indices of several shards as one, missing texts as None."""
+    joined = pd.concat(list(frames), ignore_index=True)
+    for column in joined.columns:
+        if joined[column].dtype == object:
+            joined[column] = joined[column].where(joined[column].notna(), None)
+    return joined
 
 
 def quote(column: str) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from taxlens.activations.inspection import Inspection, inspect, verify
 from taxlens.activations.manifest import locate, read_manifest
-from taxlens.activations.shard import MODELS, Shard
+from taxlens.activations.shard import MODELS, Shard, join_rows
 from taxlens.core.errors import StoreError, UsageError, explain, one_of
 
 __all__ = ["Inspection", "Store", "inspect", "verify"]
@@ -81,8 +81,7 @@ class Store:
         (text), token_id, position and position_aligned (index of the token in each model's sequence; of the last
         one in a mean), correct (1 gold, 0 foil, NaN otherwise), and label.NAME for every label.
         """
-        frames = [self._shard(number).rows() for number in range(len(self._starts))]
-        return pd.concat(frames, ignore_index=True)
+        return join_rows([self._shard(number).rows() for number in range(len(self._starts))])
 
     def select(self, **wanted: object) -> np.ndarray:
         """Return the numbers of the rows whose columns hold the given values.

@@ -8,9 +8,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-import pandas as pd
 
-from taxlens.activations.shard import FORMAT, MODELS, STORED, VERSION, Shard, write_rows
+from taxlens.activations.shard import FORMAT, MODELS, STORED, VERSION, Shard, join_rows, write_rows
 from taxlens.core.artifacts import atomic_path, sha256_file
 
 
@@ -33,7 +32,7 @@ def write_view(folder: Path, view: Path, manifest: dict[str, Any]) -> str:
     with atomic_path(view) as temporary, h5py.File(temporary, "w") as file:
         total = int(manifest["rows"])
         file.attrs.update({"format": FORMAT, "format_version": VERSION, "n_rows": total, "view": True})
-        write_rows(file, pd.concat(frames, ignore_index=True))
+        write_rows(file, join_rows(frames))
         for model in MODELS:
             for site, shape in manifest["sites"].items():
                 _virtual(file, f"{model}/{site}", tuple(shape), folder, view, manifest)

@@ -54,7 +54,7 @@ class Writer:
         """Give a buffer back unused."""
         self._free.put(flat)
 
-    def begin(self, path: Path, number: int, rows: slice) -> None:
+    def begin(self, path: Path, rows: slice) -> None:
         """Start a shard in a temporary file beside `path`."""
         self._put(lambda: self._begin(path, rows))
 
@@ -107,7 +107,6 @@ class Writer:
         self._shard = ShardFile(
             temporary(path),
             self._request.plan.frame.iloc[rows],
-            first_row=int(rows.start),
             dtype=self._request.dtype,
             layers=self._request.layers,
             compress=self._request.compress,
