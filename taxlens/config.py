@@ -121,6 +121,7 @@ class FrontierSection(_Section):
     draws: int = Field(20, ge=1)
     orders: tuple[Order, ...] = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
     items: Literal["all"] | int = "all"
+    leave_out: bool = True  # also choose without each suite and measure on it
     generate: int = Field(0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
     budget_minutes: float = Field(40.0, gt=0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from taxlens.probes.linear import adjust_family, probe_pair
 from taxlens.probes.similarity import similarity
 from taxlens.probes.spectra import spectra as spectra_of
 
+logger = logging.getLogger(__name__)
 PROMPTS = ("prompt", "text")
 PROBE_COLUMNS = [
     "suite", "template", "label", "site", "layer", "probe", "fitted_on", "read_on", "map", "control", "metric", "value",
@@ -105,6 +107,7 @@ def probe_store(
                     found.append((case, result))
                 except UsageError as error:
                     reasons.append((f"{suite}, {template}, {label}", str(error).splitlines()[0]))
+                    logger.warning("no probe of %s in %s, %s: %s", label, suite, template, error)
             task.advance(note=f"{suite} {label}")
     if names and not found and reasons:
         raise UsageError(explain("no label of the store can be probed.", reasons))
@@ -124,8 +127,9 @@ def _probe(
 ) -> Any:
     rows = store.rows
     ids = [f"{item}" for item in rows["item"].to_numpy()[index]]
-    confounds = {name: rows[name].to_numpy()[index] for name in ("position",) if name in rows}
-    given = {"keys": rows["token"].to_numpy()[index], "confounds": confounds, "item_ids": ids} | options
+    confounds = {"position": rows["position"].to_numpy()[index], "token": rows["token"].to_numpy()[index]}
+    varied = {name: values for name, values in confounds.items() if len(set(values)) > 1}
+    given = {"keys": confounds["token"], "confounds": varied or None, "item_ids": ids} | options
 
     def layers() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         for layer in store.layers(site):

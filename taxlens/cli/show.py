@@ -13,6 +13,12 @@ from taxlens.runs.folder import Run
 _NATS = ("nll", "margin")
 
 
+def wide_console() -> Console:
+    """Return a console on standard output that does not cut tables where no terminal sets the width."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
+
+
 def amount(value: float, metric: str) -> str:
     """Return a value of a metric as read aloud: points for shares, nats for log-probabilities."""
     if not math.isfinite(value):
@@ -22,7 +28,7 @@ def amount(value: float, metric: str) -> str:
 
 def show_run(run: Run, *, console: Console | None = None) -> None:
     """Print the run's headline tables and paths."""
-    console = console or Console(highlight=False)
+    console = console or wide_console()
     if run.has("tax"):
         console.print(_tax_table(run.table("tax")))
     if run.has("closure"):
@@ -57,16 +63,18 @@ def _tax_table(frame: pd.DataFrame) -> Table:
 
 
 def _closure_table(frame: pd.DataFrame) -> Table:
-    table = Table(title="attribution (effects sum to the tax; residual shown)", title_justify="left", box=None)
-    for name in ("suite", "template", "metric", "method"):
+    table = Table(
+        title="attribution by the weight path (effects sum to the tax; residual shown)", title_justify="left", box=None
+    )
+    for name in ("suite", "template", "metric"):
         table.add_column(name)
     for name in ("tax", "attributed", "residual", "gradients", "forwards"):
         table.add_column(name, justify="right")
-    for row in frame.itertuples():
+    for row in frame[frame["method"] == "path"].itertuples():
         residual = f"{row.residual:.2e}"
         counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.gradients, row.forwards)]
         values = (amount(row.tax, row.metric), amount(row.attributed, row.metric))
-        table.add_row(row.suite, row.template, row.metric, row.method, *values, residual, *counts)
+        table.add_row(row.suite, row.template, row.metric, *values, residual, *counts)
     return table
 
 

@@ -91,7 +91,7 @@ def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
 
 def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_json: bool) -> None:
     """Write the checkpoint of a plan."""
-    from taxlens.runs.restoring import restore_run
+    from taxlens.runs.front import restore_run
 
     written = restore_run(
         Run.open(source), plan=plan, out=out, accept_benefit_loss=accept, progress=terminal_progress()

@@ -39,12 +39,13 @@ def attribution_rows(
         wanted = [("suite", suite), ("metric", metric), ("level", level)]
         raise UsageError(explain("the run holds no path attribution of that kind.", wanted))
     order = rows["effect"].abs().sort_values(ascending=False, kind="stable").index
-    top = rows.loc[order[:leading]].sort_values("effect", ascending=False, kind="stable")
+    residual, tax = float(closed["residual"].iloc[0]), float(closed["tax"].iloc[0])
+    leading = min(leading, int((rows["effect"] != 0).sum()))
+    top = rows.loc[order[:leading]].sort_values("effect", ascending=tax < 0, kind="stable")
     rest = float(rows.loc[order[leading:], "effect"].sum())
     bars = [(r.component, r.kind, r.effect, r.low, r.high) for r in top.itertuples()]
     if len(order) > leading:
         bars.append((f"{len(order) - leading} others", "others", rest, float("nan"), float("nan")))
-    residual, tax = float(closed["residual"].iloc[0]), float(closed["tax"].iloc[0])
     bars.append(("unexplained", "residual", residual, float("nan"), float("nan")))
     bars.append(("measured tax", "tax", tax, float("nan"), float("nan")))
     return pd.DataFrame(bars, columns=["component", "kind", "effect", "low", "high"])

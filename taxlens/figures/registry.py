@@ -36,6 +36,12 @@ class FigureKind:
     jobs: Callable[[Tables, float], Jobs]
 
 
+def main_metric(frame: pd.DataFrame) -> str:
+    """Return the metric that figures of one metric show: probability, or the table's first."""
+    found = list(dict.fromkeys(frame["metric"]))
+    return "probability" if "probability" in found else str(found[0])
+
+
 def _tax(tables: Tables, width: float) -> Jobs:
     frame = tables["tax"]
     for metric in dict.fromkeys(frame["metric"]):
@@ -60,6 +66,7 @@ def _similarity(tables: Tables, width: float) -> Jobs:
 def _attribution(tables: Tables, width: float) -> Jobs:
     frame, closure = tables["attribution"], tables.get("closure")
     path = frame[frame["method"] == "path"]
+    path = path[(path["level"] == "component") | (path["metric"] == main_metric(path))]
     for key in path[["suite", "metric", "level"]].drop_duplicates().itertuples(index=False):
         name = f"attribution_{key.suite}_{key.metric}" + ("" if key.level == "component" else f"_{key.level}")
         yield (
@@ -83,6 +90,7 @@ def _lost_won(tables: Tables, width: float) -> Jobs:
 
 def _maps(tables: Tables, width: float) -> Jobs:
     path = tables["attribution"][tables["attribution"]["method"] == "path"]
+    path = path[path["metric"] == main_metric(path)]
     for key in path[["suite", "metric"]].drop_duplicates().itertuples(index=False):
         yield (
             f"layer_map_{key.suite}_{key.metric}",
@@ -110,6 +118,7 @@ def _profile(tables: Tables, width: float) -> Jobs:
 
 def _tokens(tables: Tables, width: float) -> Jobs:
     frame = tables["attribution_tokens"]
+    frame = frame[frame["metric"] == main_metric(frame)]
     for key in frame[["suite", "metric"]].drop_duplicates().itertuples(index=False):
         part = frame[(frame["suite"] == key.suite) & (frame["metric"] == key.metric)]
         largest = part.groupby("item")["effect"].apply(lambda e: e.abs().sum()).nlargest(6)

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from taxlens.config import FrontierSection
-from taxlens.core.errors import ConfigError, explain
 from taxlens.runs.job import Job
 
 
@@ -50,7 +48,7 @@ def stage_capture(job: Job) -> None:
         resume=job.resume,
         progress=job.progress,
     )
-    job.run.manifest["self_check"] = store.self_check
+    job.run.manifest["self_check"] = store.manifest["self_check"]
     job.run.save()
     store.close()
 
@@ -152,13 +150,9 @@ def stage_diagnose(job: Job) -> None:
 
 def stage_frontier(job: Job) -> None:
     """Build plans from the attribution of one half of the items and measure them on the other: frontier.csv."""
-    section = job.config.frontier or FrontierSection()
-    names = [s.name for s in job.config.suites if s.kind == "benefit"]
-    benefit = section.benefit or (names[0] if names else None)
-    if benefit is None:
-        rows = [("suites", ", ".join(s.name for s in job.config.suites)), ("missing", "a suite of kind: benefit")]
-        raise ConfigError(explain("a frontier needs what alignment was for.", rows, "add a benefit suite"))
-    raise ConfigError(explain("not wired", [("benefit", benefit)]))
+    from taxlens.runs.front import measure_frontier
+
+    measure_frontier(job)
 
 
 def stage_figures(job: Job) -> None:

@@ -1,0 +1,102 @@
+"""The frontier of a run, and the checkpoints that its plans describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from taxlens.config import Config, FrontierSection
+from taxlens.core.artifacts import write_table
+from taxlens.core.errors import ConfigError, explain
+from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.folder import Run
+from taxlens.runs.job import Job
+
+
+def frontier_arguments(job: Job) -> dict[str, Any]:
+    """Return what `analysis.frontier.frontier` is asked for by a run's config.
+
+    Raises:
+        ConfigError: if the config names no benefit suite.
+    """
+    config, section = job.config, job.config.frontier or FrontierSection()
+    suites = [suite for several in job.by_template().values() for suite in several]
+    templates = {section.name: job.template_of(section) for section in config.suites}
+    return {
+        "suites": sorted(suites, key=lambda suite: list(job.suites).index(suite.name)),
+        "benefit": benefit_suite(config),
+        "against": section.against or "",
+        "template": templates,
+        "unit": section.unit,
+        "shares": section.shares,
+        "orders": tuple(order for order in section.orders if order not in ("checkpoint", "reverse")),
+        "draws": section.draws,
+        "items": section.items,
+        "generate": section.generate,
+        "budget_minutes": section.budget_minutes,
+        "holdout": config.split.holdout,
+        "disjoint": config.split.disjoint,
+        "leave_out": section.leave_out,
+        "tolerance": config.attribution.tolerance,
+        "max_gradients": config.attribution.max_gradients,
+        "bootstrap": config.tax.bootstrap,
+        "seed": config.seed,
+    }
+
+
+def benefit_suite(config: Config) -> str:
+    """Return the name of the suite that alignment was for.
+
+    Raises:
+        ConfigError: if no suite is of kind benefit and none is named.
+    """
+    section = config.frontier or FrontierSection()
+    named = [suite.name for suite in config.suites if suite.kind == "benefit"]
+    if not (section.benefit or named):
+        rows = [("suites", ", ".join(suite.name for suite in config.suites)), ("missing", "a suite of kind: benefit")]
+        raise ConfigError(explain("a frontier needs what alignment was for.", rows, "add a benefit suite"))
+    return section.benefit or named[0]
+
+
+def measure_frontier(job: Job) -> None:
+    """Measure the plans of a run: frontier.csv, its comparison and leaks, and plans.json."""
+    from taxlens.analysis.frontier import frontier
+    from taxlens.analysis.plan_files import write_plans
+
+    arguments = frontier_arguments(job)
+    front = frontier(
+        job.pair, arguments.pop("suites"), folder=job.run.folder / "frontier", progress=job.progress, **arguments
+    )
+    job.run.write("frontier", front.to_frame())
+    write_table(front.comparison_frame(), job.run.folder / "tables" / "frontier_comparison.csv")
+    fit = front.prediction()
+    job.run.manifest["frontier"] = {
+        "recommended": front.recommended,
+        "notes": list(front.notes),
+        "prediction": {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n},
+    }
+    job.run.save()
+    write_plans(front, job.run.folder / "plans.json", base=job.pair.base.sha256, aligned=job.pair.aligned.sha256)
+
+
+def restore_run(
+    run: Run, *, plan: str, out: Path | str, accept_benefit_loss: bool = False, progress: Progress = SILENT
+) -> Path:
+    """Write the checkpoint that a plan of a run describes.
+
+    Args:
+        run: a run with a frontier.
+        plan: a plan's name, or "recommended".
+        out: folder of the checkpoint; must not exist.
+        accept_benefit_loss: write it although its measured benefit is below the margin.
+        progress: shows what is under way.
+
+    Raises:
+        UsageError: no such plan, or the folder exists.
+        CheckError: the benefit falls below the margin and that was not accepted.
+    """
+    from taxlens.analysis.plan_files import read_plan
+    from taxlens.analysis.restore import restore
+
+    record = read_plan(run.folder / "plans.json", plan)
+    return restore(Job(run, progress=progress).pair, record, out=out, accept_benefit_loss=accept_benefit_loss)

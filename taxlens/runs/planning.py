@@ -1,0 +1,74 @@
+"""What a run would do and cost, before it does anything."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from taxlens.config import load_config
+from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.folder import Run
+from taxlens.runs.front import frontier_arguments
+from taxlens.runs.job import Job
+from taxlens.yamlfile import read_yaml
+
+
+def plan(
+    source: Path, *, overrides: Sequence[str] = (), stages: Sequence[str] | None = None, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Return what a run of a config (or of stages of it) would do and cost; the models are loaded, nothing is written.
+
+    Args:
+        source: a config file or a run folder.
+        overrides: `key.sub=value` texts.
+        stages: which stages (default: all that the config plans).
+        progress: shows what is under way.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        job = Job(_scratch_run(source, overrides, Path(name) / "run"), progress=progress)
+        wanted = list(stages or job.config.planned)
+        found: dict[str, Any] = {"stages": ", ".join(wanted), "pair": repr(job.pair)}
+        for suite in job.suites.values():
+            found[f"suite {suite.name}"] = f"{len(suite)} items in {len(set(suite.groups))} groups"
+        if "capture" in wanted:
+            found["capture"] = _capture_words(job, source)
+        if "frontier" in wanted:
+            found["frontier"] = _frontier_words(job)
+        return found
+
+
+def _scratch_run(source: Path, overrides: Sequence[str], folder: Path) -> Run:
+    if source.is_dir():
+        opened = Run.open(source)
+        return Run.create(opened.config, folder, given=opened.manifest["config"]["given"], root=opened.root)
+    config = load_config(source, overrides=overrides)
+    return Run.create(config, folder, given=read_yaml(source), root=source.parent)
+
+
+def _capture_words(job: Job, source: Path) -> str:
+    from taxlens.activations.estimate import estimate
+
+    section = job.config.capture
+    target = (source if source.is_dir() else Path.cwd()) / "activations.h5"
+    found = estimate(
+        job.pair,
+        list(job.suites.values()),
+        to=target,
+        sites=section.sites,
+        layers=section.layers,
+        positions=section.positions,
+        templates=job.config.templates,
+        dtype=section.dtype,
+        batch_tokens=section.batch_tokens,
+        seed=job.config.seed,
+    )
+    return str(found)
+
+
+def _frontier_words(job: Job) -> str:
+    from taxlens.analysis.frontier import frontier_cost
+
+    arguments = frontier_arguments(job)
+    return repr(frontier_cost(job.pair, arguments.pop("suites"), **arguments))
