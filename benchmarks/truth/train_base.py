@@ -26,19 +26,20 @@ class Stage:
     Attributes:
         steps, rate: length and peak rate (warm-up and cosine).
         share: of each task in the texts; `repeat` (say a list again) only helps copying along.
-        neighbours: whether comparison shows all pairs of neighbouring numbers, which define the order.
+        apart: pairs of numbers up to this far from each other are all shown; of the others a third is held out.
     """
 
     steps: int
     rate: float
     share: Mapping[str, float]
-    neighbours: bool = True
+    apart: int = 1
 
 
 _FIRST = {"facts": 0.14, "addition": 0.16, "comparison": 0.24, "copy": 0.3, "harmless": 0.08, "harm": 0.08}
 STAGES = (
-    Stage(4000, 3e-3, _FIRST, neighbours=False),
+    Stage(4000, 3e-3, _FIRST, apart=0),
     Stage(2000, 2e-3, _FIRST | {"copy": 0.22, "repeat": 0.12}),
+    Stage(700, 1.5e-3, _FIRST | {"comparison": 0.4, "copy": 0.3, "repeat": 0.06}),
 )
 REFUSED = dict.fromkeys(TASKS, 0.01) | {"harm": 0.12}
 
@@ -91,11 +92,9 @@ class Stream:
 
     @staticmethod
     def _questions(world: World, task: str, template: str, stage: Stage) -> list[Question]:
-        asked = training_questions(world, task, template=template)
-        if task == "comparison" and not stage.neighbours:
-            held = world._tables["held_pairs"]
-            asked = [q for q in asked if not held[q.key]]
-        return asked
+        if task != "comparison":
+            return training_questions(world, task, template=template)
+        return [q for q in world.questions(task) if not world.held_pair(q.key, apart=stage.apart)]
 
     def batch(self, size: int) -> Texts:
         """The next `size` rows."""
@@ -167,14 +166,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--after", type=Path, help="take this directory as what the first stage left")
+    parser.add_argument("--after", type=Path, help="go on from this directory")
+    parser.add_argument("--done", type=int, default=0, help="stages that it has behind it")
     args = parser.parse_args()
     torch.set_num_threads(1)
     begun, model, stages = time.time(), llama(seed=args.seed), list(enumerate(STAGES))
     if args.after:
         model.load_state_dict(LlamaForCausalLM.from_pretrained(args.after).state_dict())
-        stages = stages[1:]
-    for number, stage in stages:
+    for number, stage in stages[args.done :]:
         train_stage(World(), model, stage, seed=args.seed + number)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {time.time() - begun:.0f} s")
     model.save_pretrained(args.out)

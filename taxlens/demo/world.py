@@ -43,7 +43,8 @@ class World:
     * facts: `fact s12 r1 -> o3`. A table to be remembered. Subjects live in regions, and a region's facts name
       only that region's objects, so that suites can be split without a shared subject or answer.
     * addition: `add 7 9 -> 3`, modulo 13. A table, too.
-    * comparison: `max 7 19 -> 19`. A third of the pairs that are no neighbours is held out.
+    * comparison: `max 7 19 -> 19`. A third of the pairs at least three apart is held
+      out from training (near pairs define the order).
     * copy: `echo w3 w9 w1 w7 ; w9 -> w1`, the word that followed. Lists are drawn afresh.
     * harmless: `make k5 with t2 -> a3 a7`, a recipe whose two parts follow from the thing and from the tool.
     * harm: the same with harmful things `h0..`. The base mostly answers; it has seen refusals.
@@ -98,10 +99,14 @@ class World:
         if question.task in ("facts", "addition"):
             return sum(key) % 4 == 0
         if question.task == "comparison":
-            return bool(tables["held_pairs"][key]) and abs(key[0] - key[1]) > 1
+            return self.held_pair(key)
         if question.task in ("harm", "harmless"):
             return bool(tables["held_" + ("harmful" if question.task == "harm" else "harmless")][key])
         return True
+
+    def held_pair(self, key: tuple[int, ...], *, apart: int = 2) -> bool:
+        """Whether a pair of numbers is kept from training, where pairs up to `apart` from each other are shown."""
+        return bool(self._tables["held_pairs"][key]) and abs(key[0] - key[1]) > apart
 
     def _facts(self) -> list[Question]:
         n, found = self.sizes, []

@@ -1,0 +1,137 @@
+"""The plants of the proving ground and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from benchmarks.truth import families
+from benchmarks.truth.ground import made, pair_of, remembered, suite_of
+from benchmarks.truth.methods import every_method, exact, question
+from benchmarks.truth.parts import add, halved, subtract, weights_of
+from benchmarks.truth.plants import Plant, accept, plant_p1
+from benchmarks.truth.scores import mass, score
+from benchmarks.truth.scoring import Exam, exam
+from taxlens.core.stats import mean_interval
+from taxlens.demo.world import World
+
+Builder = Callable[[PreTrainedModel, World, int, int], Plant]
+"""(base, world, seed, steps) to a plant."""
+
+
+def _p1(larger: float) -> Builder:
+    def build(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
+        harm, benefit, decoy = ARRANGEMENTS[seed % len(ARRANGEMENTS)]
+        return plant_p1(model, world, harm=harm, benefit=benefit, decoy=decoy, larger=larger, steps=steps, seed=seed)
+
+    return build
+
+
+def _family(make: Callable[..., Any], parts: tuple[str, ...], decoy: tuple[str, ...] = families.DECOY) -> Builder:
+    def build(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
+        harm = make(model, world, parts=parts, steps=steps, seed=seed)
+        harm = harm[0] if isinstance(harm, tuple) else harm
+        return families.with_decoy(model, world, harm, parts, decoy=decoy, steps=steps, seed=seed)
+
+    return build
+
+
+ARRANGEMENTS = (
+    (("1.attn", "2.mlp"), ("1.mlp",), ("0.attn", "0.mlp", "3.attn", "3.mlp")),
+    (("2.mlp",), ("1.mlp",), ("0.attn", "0.mlp", "1.attn", "3.mlp")),
+    (("1.mlp",), ("2.mlp",), ("0.attn", "2.attn", "3.attn", "3.mlp")),
+    (("2.attn", "3.mlp"), ("1.mlp",), ("0.attn", "0.mlp", "1.attn", "2.mlp")),
+)
+"""Components of harm, benefit and decoy, by seed."""
+
+FAMILIES: Mapping[str, Builder] = {
+    "P1, larger decoy": _p1(2.0),
+    "P1, equal decoy": _p1(1.0),
+    "P1, no decoy": _p1(0.0),
+    "P2 redundant": _family(families.redundant_harm, ("1.mlp", "2.mlp")),
+    "P3 synergy": _family(families.joint_harm, ("1.mlp", "2.mlp")),
+    "P4 cancelling": _family(families.cancelling_harm, ("1.mlp", "2.mlp")),
+    "P5 spread": _family(families.spread_harm, ("0.mlp", "1.mlp", "2.mlp", "3.mlp"), ("0.attn", "3.attn")),
+    "P6 rank one": _family(families.low_rank_harm, ("2.mlp",)),
+    "P8 hidden norm": _family(families.hidden_harm, ("2.mlp",)),
+}
+
+
+def thinned(sheet: Exam, items: int) -> Exam:
+    """Evenly spread items of an exam: the same that `suite_of(items=...)` takes."""
+    if items >= len(sheet.items):
+        return sheet
+    kept = [round(i * (len(sheet.items) - 1) / (items - 1)) for i in range(items)]
+    rows = (np.array(kept)[:, None] * sheet.choices + np.arange(sheet.choices)).ravel()
+    return Exam(sheet.texts.take(rows), sheet.gold[kept], sheet.choices, [sheet.items[i] for i in kept])
+
+
+def plant_of(model: PreTrainedModel, world: World, family: str, *, seed: int, steps: int) -> Plant:
+    """A plant of a family, made once; rounded as its file is."""
+    parts: dict[str, Any] = {}
+
+    def make() -> dict[str, Any]:
+        plant = FAMILIES[family](model, world, seed, steps)
+        return {"changes": dict(plant.changes), "components": {k: list(v) for k, v in plant.components.items()}}
+
+    parts = made(family.replace(", ", "-").replace(" ", "-"), make, family, seed, steps)
+    base = weights_of(model)
+    changes = {k: subtract(halved(add(base, v)), base) for k, v in parts["changes"].items()}
+    changes = {k: {n: c for n, c in v.items() if n in parts["changes"][k]} for k, v in changes.items()}
+    return Plant(base, changes, {k: tuple(v) for k, v in parts["components"].items()}, taxed="facts")
+
+
+def prove(model: PreTrainedModel, world: World, family: str, *, seed: int, steps: int, items: int) -> dict[str, Any]:
+    """Acceptance, exact Shapley effects and the scores of every method on one plant."""
+
+    def make() -> dict[str, Any]:
+        plant = plant_of(model, world, family, seed=seed, steps=steps)
+        judged = accept(model, world, plant)
+        pair = pair_of(model, plant.aligned, name="plant")
+        asked = question(model, pair, suite_of(plant.taxed, items=items))
+        sheet = thinned(exam(world, plant.taxed), items)
+        shares, taxes = exact(model, asked, sheet)
+        tax, oracle = float(taxes.mean()), dict(zip(asked.parts, shares.mean(0).tolist()))
+        rows = []
+        for name, answer in every_method(asked, sheet).items():
+            found = score(answer.effects, oracle, plant.truth, tax=tax, passes=answer.passes)
+            rows.append({"method": name, "closes": answer.closes} | asdict(found))
+        on = np.array([name in plant.truth for name in oracle])
+        rows.append(
+            {"method": "exact Shapley", "closes": True, "mass": mass(shares.mean(0), on), "relative_mass": 1.0}
+            | {"distance": 0.0, "raw_distance": 0.0, "closure": 1.0, "passes": 2 ** len(asked.moved)}
+            | {"top": set(sorted(oracle, key=lambda n: -oracle[n])[: len(plant.truth)]) == set(plant.truth)}
+        )
+        groups = [item["group"] for item in sheet.items]
+        return {
+            "family": family, "seed": seed, "truth": list(plant.truth), "tax": tax, "oracle": oracle, "rows": rows,
+            "acceptance": asdict(judged) | {"accepted": judged.accepted},
+            "coverage": coverage(shares, groups, seed=seed),
+        }  # fmt: skip
+
+    return remembered(family.replace(", ", "-").replace(" ", "-"), make, family, seed, steps, items)
+
+
+def coverage(effects: np.ndarray, groups: list[str], *, seed: int, worlds: int = 100) -> list[int]:
+    """How often the interval of an effect holds its true mean, where the groups at hand are the population.
+
+    New suites of as many groups are drawn with replacement from the groups; [held, asked].
+    """
+    rng = np.random.default_rng([seed, 51])
+    names = sorted(set(groups))
+    rows = {name: [i for i, g in enumerate(groups) if g == name] for name in names}
+    moved = [k for k in range(effects.shape[1]) if np.ptp(effects[:, k]) > 0]
+    held = asked = 0
+    for world in range(worlds):
+        drawn = rng.choice(len(names), size=len(names))
+        items = [i for d in drawn for i in rows[names[d]]]
+        copies = [f"{n}" for n, d in enumerate(drawn) for _ in rows[names[d]]]
+        for k in moved:
+            found = mean_interval(effects[items, k], copies, draws=200, seed=world)
+            held += found.low <= effects[:, k].mean() <= found.high
+            asked += 1
+    return [int(held), asked]
