@@ -26,7 +26,7 @@ import torch
 from benchmarks.real.answers import ANSWER_TOKENS, load
 from benchmarks.real.fetch import CACHE, ROOT, fetch
 from taxlens.activations.items import Suite, read_suite
-from taxlens.analysis.generation import generate, refusal_rate
+from taxlens.analysis.generation import generate, is_refusal, refusal_rate
 from taxlens.analysis.scoring import score_suite
 from taxlens.core.stats import mean_interval
 
@@ -58,17 +58,26 @@ def of_base(suite: Suite, template: str) -> np.ndarray:
     return np.load(path)
 
 
-def refusals(model: Any, tokenizer: Any, n: int, dtype: str) -> dict[str, str]:
-    """Refusal rates by generation on held-out harmful, harmless and look-alike prompts."""
+def refusals(model: Any, tokenizer: Any, n: int, dtype: str, *, name: str) -> dict[str, str]:
+    """Refusal rates by generation on held-out harmful, harmless and look-alike prompts.
+
+    The answers and how each was judged are left in the cache, to be read.
+    """
+    told = []
     row = {"generated_in": dtype}
     if dtype != "float32":
         model = copy.deepcopy(model).to(getattr(torch, dtype))
-    for kind, name in ASKED.items():
-        suite = read_suite(SUITES / f"{name}.jsonl")
-        suite = suite.subset(spread(suite, n))
-        answers = generate(model, tokenizer, [item.prompt for item in suite.items], max_new_tokens=ANSWER_TOKENS)
+    for kind, source in ASKED.items():
+        suite = read_suite(SUITES / f"{source}.jsonl")
+        items = suite.subset(spread(suite, n)).items
+        prompts = [item.prompt for item in items]
+        answers = generate(model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS)
+        told += [(item.id, is_refusal(a), item.prompt, a) for item, a in zip(items, answers)]
         row[f"refused_{kind}"] = f"{refusal_rate(answers).value:.3f}"
         row[f"n_{kind}"] = str(len(answers))
+    path = CACHE / "answers" / f"{name.replace('/', '-')}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(f"{json.dumps(entry)}\n" for entry in told), encoding="utf-8")
     return row
 
 
@@ -95,9 +104,10 @@ def measure(adapter: Path | None, *, prompts: int, items: int, dtype: str) -> di
         recipe = json.loads((adapter / "recipe.json").read_text(encoding="utf-8"))
     model, tokenizer = load(adapter)
     name = "base" if adapter is None else str(adapter.resolve().relative_to(ROOT))
-    row = {"adapter": name.removeprefix("configs/smollm2/").removeprefix(".cache/smollm2/sweep/")}
+    name = name.removeprefix("configs/smollm2/").removeprefix(".cache/smollm2/sweep/")
+    row = {"adapter": name}
     row.update({key: str(recipe.get(key, "")) for key in RECIPE})
-    row.update(refusals(model, tokenizer, prompts, dtype))
+    row.update(refusals(model, tokenizer, prompts, dtype, name=name))
     if adapter is not None:
         row.update(taxes(model, tokenizer, items))
     return row
