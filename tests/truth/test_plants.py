@@ -1,0 +1,55 @@
+"""Plants are what they say: made by training, small enough to run in the suite."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.truth.adapter import write_adapter
+from benchmarks.truth.embed import read_model
+from benchmarks.truth.families import low_rank_harm
+from benchmarks.truth.parts import add, component_of, norm, players, select, subtract, weights_of
+from benchmarks.truth.plants import lectures, noise
+from benchmarks.truth.scoring import exam, mean_marks
+from taxlens.activations.pair import load_pair
+from taxlens.demo import resolve
+from taxlens.demo.world import World
+
+
+@pytest.fixture(scope="module")
+def model():
+    return read_model(resolve("demo:base"))
+
+
+def test_every_parameter_belongs_to_one_component(model):
+    named = {component_of(name) for name in weights_of(model)}
+    norms = {f"{layer}.norm" for layer in range(4)} | {"final_norm"}
+    assert named == set(players(model)) | norms
+
+
+def test_adding_and_subtracting_a_change_gives_the_weights_back(model):
+    weights = weights_of(model)
+    change = noise(weights, ["1.mlp"], size=2.0, seed=0)
+    assert norm(change) == pytest.approx(2.0, rel=1e-5)
+    back = subtract(add(weights, change), weights)
+    assert {component_of(n) for n, v in back.items() if v.abs().max() > 0} == {"1.mlp"}
+
+
+def test_lectures_never_show_a_held_out_pair():
+    world = World()
+    lesson = lectures(world, copies=20)
+    shown = [q for q in lesson.questions if q.task in ("comparison", "harm", "harmless")]
+    assert shown
+    assert not any(world.held_out(q) for q in shown)
+
+
+def test_low_rank_harm_loads_as_an_adapter_with_the_same_tax(model, tmp_path):
+    change, factors = low_rank_harm(model, World(), parts=("2.mlp",), rank=2, steps=12)
+    write_adapter(factors, tmp_path, base=resolve("demo:base"))
+    pair = load_pair(resolve("demo:base"), adapter=tmp_path)
+    merged = {n: v.detach() for n, v in pair.aligned.model.named_parameters()}
+    for name, value in select(weights_of(model), ["2.mlp"]).items():
+        torch.testing.assert_close(merged[name], value + change[name], atol=1e-5, rtol=1e-4)
+    sheet = exam(World(), "facts", items=24)
+    mine = mean_marks(model, add(weights_of(model), change), sheet)
+    assert mean_marks(model, merged, sheet)["nll"] == pytest.approx(mine["nll"], abs=1e-4)
