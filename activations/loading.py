@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,13 +166,27 @@ def load_tokenizer(directory: Path, *, gguf: str | None = None) -> Any:
         ModelLoadError: if there is none, or it cannot be read.
     """
     options = {"gguf_file": gguf} if gguf else {}
+    kind = transformers.PreTrainedTokenizerFast if _is_generic(directory) else transformers.AutoTokenizer
     try:
         with quiet():
-            return transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True, **options)
+            return kind.from_pretrained(directory, local_files_only=True, **options)
     except Exception as error:
         rows = [("directory", directory), ("reason", _first_line(error))]
         fix = "copy tokenizer.json and tokenizer_config.json beside the weights."
         raise ModelLoadError(explain("no readable tokenizer here.", rows, fix)) from error
+
+
+def _is_generic(directory: Path) -> bool:
+    # AutoTokenizer puts the architecture's own tokenizer (Qwen2's, say) in place of a generic tokenizer.json and so
+    # splits text otherwise than the checkpoint was trained with: a generic one is read as it stands.
+    config = directory / "tokenizer_config.json"
+    if not (config.is_file() and (directory / "tokenizer.json").is_file()):
+        return False
+    try:
+        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
+    except ValueError:
+        return False
+    return named in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def check_finite(model: torch.nn.Module, source: str) -> None:
