@@ -99,6 +99,8 @@ def capture(
     _check_target(folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder):
+        for leftover in (*folder.glob(".*.tmp"), *view.parent.glob(f".{view.name}.*.tmp")):
+            leftover.unlink()
         manifest = _start(pair, request, folder, resume)
         if not manifest["complete"]:
             done = sum(entry["bytes"] for entry in manifest["shards"])
@@ -138,8 +140,6 @@ def _check_target(folder: Path, resume: bool) -> None:
 
 def _start(pair: ModelPair, request: Request, folder: Path, resume: bool) -> dict[str, Any]:
     """Return the manifest to go on with: the store's own, or a new one after the self-check."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink()
     if resume and (folder / NAME).is_file():
         manifest = read_manifest(folder)
         if changed := differences(request.identity, manifest["identity"]):

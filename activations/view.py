@@ -42,14 +42,24 @@ def write_view(folder: Path, view: Path, manifest: dict[str, Any]) -> str:
 def _virtual(
     file: h5py.File, name: str, shape: tuple[int, ...], folder: Path, view: Path, manifest: dict[str, Any]
 ) -> None:
-    dtype = STORED[manifest["dtype"]]
+    stored = STORED[manifest["dtype"]]
     layers = len(manifest["layers"])
-    layout = h5py.VirtualLayout(shape=(layers, int(manifest["rows"]), *shape), dtype=dtype)
+    size = (layers, int(manifest["rows"]), *shape)
+    # h5py's own create_virtual_dataset stamps the time of creation: two captures would differ in these bytes.
+    create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    create.set_layout(h5py.h5d.VIRTUAL)
+    create.set_obj_track_times(False)
+    fill = 0x7FC0 if manifest["dtype"] == "bfloat16" else np.nan
+    create.set_fill_value(np.array([fill], dtype=stored))
     for entry in manifest["shards"]:
-        source = os.path.relpath(folder / entry["file"], view.parent)
-        first, rows = entry["first_row"], entry["rows"]
-        layout[:, first : first + rows] = h5py.VirtualSource(source, name, shape=(layers, rows, *shape), dtype=dtype)
-    fill = np.uint16(0x7FC0) if manifest["dtype"] == "bfloat16" else np.nan
-    made = file.create_virtual_dataset(name, layout, fillvalue=fill)
+        part = (layers, entry["rows"], *shape)
+        target = h5py.h5s.create_simple(size)
+        target.select_hyperslab((0, entry["first_row"], *(0 for _ in shape)), part)
+        source = os.path.relpath(folder / entry["file"], view.parent).encode("utf-8")
+        create.set_virtual(target, source, name.encode("utf-8"), h5py.h5s.create_simple(part))
+    model, site = name.split("/")
+    parent, kind = file.require_group(model), h5py.h5t.py_create(stored)
+    h5py.h5d.create(parent.id, site.encode("utf-8"), kind, h5py.h5s.create_simple(size), dcpl=create)
+    made = file[name]
     made.attrs["dtype"] = manifest["dtype"]
     made.attrs["layers"] = np.asarray(manifest["layers"], dtype=np.int64)
