@@ -57,7 +57,7 @@ def swap_tables(
         progress: told of each model scored.
 
     Returns:
-        {"attribution": rows of attribution.csv, "closure": rows of closure.csv}.
+        {"attribution": rows of attribution.csv, "closure": rows of closure.csv}; empty if the weights are equal.
     """
     for method in methods:
         one_of(method, METHODS, what="method")
@@ -66,6 +66,8 @@ def swap_tables(
         "groups": measure.groups, "template": template, "draws": bootstrap, "seed": seed, "progress": progress,
     }  # fmt: skip
     units = chosen_components(pair, found, leading=leading, controls=controls, seed=seed)
+    if not units:
+        return {}  # the two have the same weights: there is nothing to swap
     effects: list[UnitEffects] = []
     if {"graft", "restore"} & set(methods):
         grafts = graft_effects(pair, measure, units=units, **options)

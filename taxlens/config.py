@@ -49,6 +49,7 @@ class SuiteSection(_Section):
     file: str
     kind: Literal["capability", "benefit"] = "capability"
     template: Template | None = None  # where it is attributed; by default the first of `templates`
+    attribute: bool = True  # whether its tax is attributed
 
 
 class TaxSection(_Section):

@@ -67,12 +67,12 @@ class Job:
         self.run.save()
         return read
 
-    def by_template(self) -> dict[str, list[Suite]]:
-        """The suites that can be scored, by the template in which each is localised."""
+    def by_template(self, *, attributed: bool = False) -> dict[str, list[Suite]]:
+        """The suites that can be scored (of them those to attribute), by the template in which each is localised."""
         grouped: dict[str, list[Suite]] = {}
         for section in self.config.suites:
             suite = self.suites[section.name]
-            if any(item.choices for item in suite.items):
+            if any(item.choices for item in suite.items) and (section.attribute or not attributed):
                 grouped.setdefault(self.template_of(section), []).append(suite)
         return grouped
 

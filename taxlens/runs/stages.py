@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 
@@ -90,7 +91,8 @@ def stage_attribute(job: Job) -> None:
 
     config, section = job.config, job.config.attribution
     parts: dict[str, list[pd.DataFrame]] = {}
-    for template, suites in job.by_template().items():
+    texts = token_texts(job.pair.base.tokenizer)
+    for template, suites in job.by_template(attributed=True).items():
         found = attribute(
             job.pair,
             suites,
@@ -107,7 +109,7 @@ def stage_attribute(job: Job) -> None:
         frames = {
             "attribution": found.to_frame(),
             "attribution_items": found.items_frame(),
-            "attribution_tokens": found.tokens_frame(),
+            "attribution_tokens": found.tokens_frame(text=texts),
             "closure": found.closure_frame(),
             "path": found.path_frame(),
         }
@@ -117,6 +119,11 @@ def stage_attribute(job: Job) -> None:
             parts[name].append(frame)
     for name, frames in parts.items():
         job.run.write(name, pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True))
+
+
+def token_texts(tokenizer: Any) -> dict[int, str]:
+    """Return the text of every token id, as tables show it."""
+    return {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
 
 
 def _swaps(job: Job, suites: list, template: str, found: object) -> dict[str, pd.DataFrame]:

@@ -1,0 +1,155 @@
+"""The main job runs from two checkpoints to the figure: on other architectures, on a model against itself, and twice alike."""
+
+import copy
+import json
+
+import pandas as pd
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
+
+from taxlens.demo.tokenizer import build_tokenizer
+from taxlens.runs.running import run
+
+TABLES = {
+    "tax": "suite kind metric template base aligned tax low high p lost won n_items n_groups",
+    "tax_2x2": "suite metric effect value low high",
+    "items": "suite item group template model correct probability margin nll",
+    "probes": "suite template label site layer probe fitted_on read_on map control metric value low high n_items n_groups",
+    "probe_drop": "suite template label site layer drop low high p p_adjusted ceiling",
+    "similarity": "suite template site layer_base layer_aligned measure value low high null n_items",
+    "spectra": "suite template site layer spectrum rank value null_low null_high",
+    "attribution": "suite template metric level component layer kind method effect low high quadrature_error share",
+    "attribution_items": "suite template metric method level component item effect",
+    "attribution_tokens": "suite template metric method level component item choice token text effect",
+    "closure": "suite template metric method tax attributed residual residual_share gradients forwards seconds",
+    "path": "suite template metric t value chord",
+}
+CONFIG = """name: tiny
+pair: {{base: base, aligned: {aligned}}}
+suites:
+  - {{name: facts, file: facts.jsonl}}
+  - {{name: harm, file: harm.jsonl, kind: benefit, template: chat}}
+templates: [plain, chat]
+tax: {{bootstrap: 200}}
+probes: {{labels: [correct], permutations: 19}}
+similarity: {{measures: [cka, drift]}}
+attribution: {{methods: [path, graft, restore], tolerance: 0.02}}
+"""
+
+
+def few_items(source, target, count):
+    lines = source.read_text(encoding="utf-8").splitlines()
+    target.write_text("\n".join(lines[:: max(1, len(lines) // count)][:count]) + "\n", encoding="utf-8")
+
+
+def write_pair(folder, model, tokenizer):
+    aligned = copy.deepcopy(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in aligned.named_parameters():
+            if ".0." in name and ("mlp" in name or "attn" in name) and weight.ndim == 2:
+                weight.add_(0.05 * torch.randn_like(weight))
+    for name, each in (("base", model), ("aligned", aligned)):
+        each.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def make_folder(folder, layout):
+    from taxlens.demo.catalogue import resolve_suite
+
+    tokenizer = build_tokenizer()
+    torch.manual_seed(0)
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ids |= {"pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)}
+    if layout == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=64, **ids))
+    else:
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        model = Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, max_position_embeddings=64, **sizes, **ids))
+    write_pair(folder, model, tokenizer)
+    few_items(resolve_suite("demo:facts"), folder / "facts.jsonl", 24)
+    few_items(resolve_suite("demo:harm"), folder / "harm.jsonl", 24)
+    return folder
+
+
+def do_run(folder, out, *, aligned="aligned", overrides=()):
+    config = folder / f"{aligned}.yaml"
+    config.write_text(CONFIG.format(aligned=aligned), encoding="utf-8")
+    return run(config, out=folder / out, overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {layout: make_folder(tmp_path_factory.mktemp(layout), layout) for layout in ("gpt2", "qwen2")}
+
+
+@pytest.fixture(scope="module")
+def runs(folders):
+    return {layout: do_run(folder, "one") for layout, folder in folders.items()}
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "qwen2"])
+def test_every_table_exists_with_the_contracts_columns(runs, layout):
+    for name, columns in TABLES.items():
+        header = list(pd.read_csv(runs[layout].folder / "tables" / f"{name}.csv", nrows=0).columns)
+        assert header[: len(columns.split())] == columns.split(), name
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "qwen2"])
+def test_effects_close_on_the_measured_tax(runs, layout):
+    closure = runs[layout].table("closure")
+    path = closure[closure["method"] == "path"]
+    assert set(path["metric"]) == {"accuracy", "probability", "nll"}
+    allowed = (0.01 * path["tax"].abs()).clip(lower=2e-4)
+    assert (path["residual"].abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "qwen2"])
+def test_an_untouched_component_gets_zero(runs, layout):
+    frame = runs[layout].table("attribution")
+    path = frame[(frame["method"] == "path") & (frame["level"] == "component")].set_index("component")["effect"]
+    assert (path[["embed", "1.attn", "1.mlp", "unembed"]] == 0).all()
+    assert path["0.mlp"].abs().max() > 0
+
+
+def test_the_run_leaves_figures_and_a_report_without_network(runs):
+    folder = runs["gpt2"].folder
+    for name in ("tax_probability", "similarity", "probe_harm_correct_plain", "attribution_facts_probability"):
+        for ending in ("pdf", "png", "svg", "csv", "txt"):
+            assert (folder / "figures" / f"{name}.{ending}").stat().st_size > 0, name
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "facts" in page
+    for outside in ("http://", "https://", "<script"):
+        assert outside not in page
+
+
+def test_the_manifest_says_what_was_compared(runs):
+    manifest = json.loads((runs["qwen2"].folder / "run.json").read_text(encoding="utf-8"))
+    assert manifest["status"] == "success"
+    assert manifest["pair"]["architecture"] == "qwen2"
+    assert manifest["pair"]["weights sha256"]["base"] != manifest["pair"]["weights sha256"]["aligned"]
+    assert manifest["suites"]["facts"]["items"] == 24
+    assert manifest["self_check"]
+    assert runs["qwen2"].verify() == []
+
+
+def test_two_runs_leave_the_same_bytes_but_for_times(folders, runs):
+    again = do_run(folders["gpt2"], "two")
+    first, second = runs["gpt2"].hashes(), again.hashes()
+    assert set(first) == set(second)
+    different = {name for name in first if first[name] != second[name]}
+    assert different <= {"tables/closure.csv", "report.html"}
+    closures = [r.table("closure").drop(columns="seconds") for r in (runs["gpt2"], again)]
+    pd.testing.assert_frame_equal(*closures)
+
+
+def test_a_model_against_itself_has_no_tax_no_effect_no_drift(folders):
+    same = do_run(folders["qwen2"], "same", aligned="base")
+    assert (same.table("tax")[["tax", "lost", "won"]] == 0).all().all()
+    assert (same.table("attribution")["effect"] == 0).all()
+    similarity = same.table("similarity").set_index("measure")["value"]
+    assert (similarity["drift"] == 0).all()
+    assert similarity["cka"].to_numpy() == pytest.approx(1.0, abs=1e-9)
+    assert not (same.table("probe_drop")["p_adjusted"] < 0.05).any()
+    assert (same.table("probe_drop")["drop"] == 0).all()
