@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 
 from taxlens.probes.gather import Gathered
 from taxlens.probes.moments import PairMoments
@@ -54,16 +53,18 @@ def _residual_sums(gathered: Gathered, basis: Components) -> tuple[np.ndarray, n
     total = gathered.total
     n, A, C = total.n, total.cov_xx(), total.cov_xy()
     if n >= 2 * len(A):
-        W = scipy.linalg.solve(A + basis.penalty_x * np.eye(len(A)), C, assume_a="pos")
-        fitted = len(A)
+        values, vectors = np.linalg.eigh(A)
+        shrunk = values / (values + basis.penalty_x)
+        W = vectors @ ((vectors.T @ C) / (values + basis.penalty_x)[:, None])
     else:
+        shrunk = basis.values / (basis.values + basis.penalty_x)
         W = basis.vectors @ ((basis.vectors.T @ C) / (basis.values + basis.penalty_x)[:, None])
-        fitted = len(basis.values)
-    widen = 1 / np.sqrt(1 - fitted / n)
     mean = (total.mean_x(), total.mean_y())
     cross = np.stack([_residual_cross(fold.shifted(*mean), W) for fold in gathered.folds]) / n
     noise = total.cov_yy() - C.T @ W - W.T @ C + W.T @ A @ W
-    return widen * cross, widen**2 * (noise + noise.T) / 2
+    fitted = float(shrunk.sum()) / n  # share of the noise that the fit took up
+    widen = 1 / np.sqrt(max(1 - fitted - 1 / len(gathered.folds), 0.1))
+    return widen * cross, (noise + noise.T) / 2 / (1 - fitted)
 
 
 def _residual_cross(fold: PairMoments, W: np.ndarray) -> np.ndarray:
