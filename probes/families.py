@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,13 +10,14 @@ from taxlens.core.errors import one_of
 from taxlens.probes.crossfit import RidgeFits
 from taxlens.probes.folds import Folds
 from taxlens.probes.labels import Labels
+from taxlens.probes.nested import NestedFits
 
-KINDS = ("ridge",)
+KINDS = ("ridge", "logistic", "diff_of_means", "lda", "mlp")
 
 
 def fit_folds(
     kind: str, X: np.ndarray, labels: Sequence[Labels], folds: Folds, *, penalties: Sequence[float], seed: int
-) -> Any:
+) -> RidgeFits | NestedFits:
     """Return the fits of one model and layer in every fold.
 
     Args:
@@ -25,12 +25,17 @@ def fit_folds(
         X: [n, d] rows.
         labels: the label first, then its controls.
         folds: of the rows.
-        penalties: relative penalties to choose from inside each training part.
+        penalties: relative penalties of the ridge (other kinds bring their own grid).
         seed: of everything random.
 
     Returns:
         An object with `blocks` (columns of each label), `read(fold, X)`, `held_out(fold, X)`,
         `typical_penalty()`, `linear`, and `whole(folds)` where linear.
+
+    Raises:
+        UsageError: for an unknown kind.
     """
     one_of(kind, KINDS, what="probe")
-    return RidgeFits(X, [label.targets() for label in labels], folds, penalties=penalties, seed=seed)
+    if kind == "ridge":
+        return RidgeFits(X, [label.targets() for label in labels], folds, penalties=penalties, seed=seed)
+    return NestedFits(kind, X, labels, folds, seed=seed)

@@ -170,7 +170,7 @@ def _mapped(
 
 def _below_chance(plan: Plan, layer: int, readings: dict[tuple[str, str, str], Reading]) -> list[tuple[str, str]]:
     """Note a model's own probe that reads its label clearly below chance: rows have leaked."""
-    if plan.meter.main_metric != "auc":
+    if plan.labels.task != "binary":
         return []
     notes = []
     for model in MODELS:

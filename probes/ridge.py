@@ -119,6 +119,13 @@ class Spectrum:
         return coefficients, self.target_mean - coefficients @ self.mean
 
 
+def decompose(X: np.ndarray, targets: np.ndarray) -> Spectrum:
+    """Return the spectrum of rows X [n, d] by the smaller of the two matrices, d x d or n x n."""
+    if len(X) > X.shape[1]:
+        return FoldMoments.from_rows(X, targets, np.zeros(len(X), dtype=np.int64), 1).training([0])
+    return Spectrum.from_rows(X, targets)
+
+
 def left_out_residuals(
     spectrum: Spectrum, Z: np.ndarray, targets: np.ndarray, groups: np.ndarray, *, penalties: np.ndarray
 ) -> np.ndarray:

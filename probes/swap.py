@@ -116,7 +116,8 @@ class _Swapper:
     def __init__(self, zx: np.ndarray, zy: np.ndarray, targets: np.ndarray, folds: Folds, penalty: float) -> None:
         self.z, self.folds, self.q = (zx, zy), folds, targets.shape[1]
         self.k = zx.shape[1]
-        self.ridge = penalty * np.eye(self.k)
+        floor = 1e-12 * max(float((z[:, :-1] ** 2).sum()) for z in self.z) + 1e-30
+        self.ridge = max(penalty, floor) * np.eye(self.k)
         self.ridge[-1, -1] = 0.0
         self.sums = [_group_sums(z, np.hstack([z, targets]), folds) for z in self.z]
 

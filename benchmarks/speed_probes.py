@@ -1,0 +1,104 @@
+"""Speed of probing a pair, beside a scikit-learn loop over the same folds and penalties in the same run.
+
+python benchmarks/speed_probes.py probes   # 30 layers x 576 dims x 20,000 rows, nested penalties, four-way table
+python benchmarks/speed_probes.py swaps    # 999 swap-and-refit permutations, 30 layers, 2,000 items in 300 groups
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+import warnings
+
+import numpy as np
+
+from taxlens.probes.folds import group_folds
+from taxlens.probes.labels import ProbeWarning, read_labels
+from taxlens.probes.linear import probe_pair
+from taxlens.probes.ridge import PENALTIES
+
+
+def one_layer(layer, n, d, y, seed=0):
+    """Return (X, Y) of a layer with a falling spectrum, made anew so that one layer is in memory."""
+    rng = np.random.default_rng([seed, layer])
+    scale = (np.arange(1, d + 1) ** -0.5).astype(np.float32)
+    X = rng.standard_normal((n, d), dtype=np.float32) * scale
+    X[:, 5] += 0.3 * y
+    Y = X + 0.1 * rng.standard_normal((n, d), dtype=np.float32) * scale
+    return X, Y
+
+
+def run_probes(layers, n, d, group_size, oracle):
+    """Print the seconds of probe_pair and of scikit-learn's RidgeClassifierCV on the same folds."""
+    groups = np.arange(n) // group_size
+    y = np.random.default_rng(0).integers(0, 2, groups.max() + 1)[groups]
+    spent = {"making": 0.0}
+
+    def stream():
+        for layer in range(layers):
+            start = time.perf_counter()
+            X, Y = one_layer(layer, n, d, y)
+            spent["making"] += time.perf_counter() - start
+            yield layer, X, Y
+
+    start = time.perf_counter()
+    result = probe_pair(stream, y, groups, permutations=0, shuffles=0)
+    ours = time.perf_counter() - start - spent["making"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"probe_pair: {layers} layers x {d} x {n} rows, groups of {group_size}: {ours:.1f} s, peak {peak:.2f} GB")
+    print(f"  {result}")
+    if not oracle:
+        return
+    from sklearn.linear_model import RidgeClassifierCV
+
+    labels = read_labels(y, groups=groups)
+    folds = group_folds(groups, labels.strata())
+    X, Y = one_layer(0, n, d, y)
+    start = time.perf_counter()
+    for Z, other in ((X, Y), (Y, X)):
+        for train, test in folds:
+            unit = ((Z[train] - Z[train].mean(0)) ** 2).sum() / d
+            fitted = RidgeClassifierCV(alphas=[p * unit for p in PENALTIES]).fit(Z[train].astype(np.float64), y[train])
+            fitted.decision_function(Z[test])
+            fitted.decision_function(other[test])
+    theirs = (time.perf_counter() - start) * layers
+    print(f"RidgeClassifierCV loop, same folds and penalties (one layer x {layers}): {theirs:.1f} s")
+    print(f"  ratio {theirs / ours:.1f} x")
+
+
+def run_swaps(layers, permutations):
+    """Print the seconds that swap-and-refit permutations add over all layers."""
+    rng = np.random.default_rng(0)
+    groups = np.sort(np.r_[np.arange(300), rng.integers(0, 300, 1700)])
+    y = rng.integers(0, 2, 300)[groups]
+    data = {layer: one_layer(layer, 2000, 576, y) for layer in range(layers)}
+    start = time.perf_counter()
+    probe_pair(data, y, groups, permutations=0)
+    without = time.perf_counter() - start
+    start = time.perf_counter()
+    result = probe_pair(data, y, groups, permutations=permutations)
+    both = time.perf_counter() - start
+    print(f"swaps: {permutations} permutations, {layers} layers, 2,000 items in 300 groups: {both - without:.1f} s")
+    print(f"  the whole call {both:.1f} s; {result}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["probes", "swaps"])
+    parser.add_argument("--layers", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--dims", type=int, default=576)
+    parser.add_argument("--group-size", type=int, default=5)
+    parser.add_argument("--permutations", type=int, default=999)
+    parser.add_argument("--no-oracle", action="store_true")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", ProbeWarning)
+    if given.what == "probes":
+        run_probes(given.layers, given.rows, given.dims, given.group_size, not given.no_oracle)
+    else:
+        run_swaps(given.layers, given.permutations)
+
+
+if __name__ == "__main__":
+    main()
