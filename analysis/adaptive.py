@@ -10,7 +10,7 @@ import numpy as np
 from taxlens.analysis.chain import Chained, Path, ScoreMetric, chain
 from taxlens.analysis.contract import Tally
 from taxlens.analysis.metrics import LOSS_SIGN, item_metrics
-from taxlens.analysis.quadrature import LADDER, Rule, gauss_patterson
+from taxlens.analysis.quadrature import LADDER, Rule, gauss_patterson, panelled
 
 SMALL = 0.02
 """Taxes below this are judged by an absolute bound: tolerance * SMALL."""
@@ -49,7 +49,7 @@ class Walked:
         path: scores along the path at the finest rule.
         tallies: at its nodes.
         chained: by metric, weights at the finest rule.
-        coarse: (rule's node numbers among the finest, weights by metric) of the rule before, or None.
+        coarse: (tallies, weights by metric) of the rule before, or None.
         gradients, forwards: passes over the shard.
         closed: whether every stop rule was met.
         reason: the rule that was not met.
@@ -59,7 +59,7 @@ class Walked:
     path: Path
     tallies: list[Tally]
     chained: dict[str, Chained]
-    coarse: tuple[np.ndarray, dict[str, np.ndarray]] | None
+    coarse: tuple[list[Tally], dict[str, np.ndarray]] | None
     gradients: int
     forwards: int
     closed: bool
@@ -94,8 +94,7 @@ class Walker:
 
     def run(self, rules: Sequence[Rule] | None = None) -> Walked:
         """Walk rule after rule, each finer than the one before, and stop at the first that closes."""
-        ladder = list(rules) if rules else [gauss_patterson(n) for n in LADDER if n <= self.max_gradients]
-        ladder = ladder or [gauss_patterson(1)]
+        ladder = list(rules) if rules else ladder_of(self.max_gradients)
         before: tuple[Rule, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
         for number, rule in enumerate(ladder):
             path = self._path(rule)
@@ -154,13 +153,24 @@ class Walker:
         before: tuple[Rule, dict[str, np.ndarray], dict[str, np.ndarray]] | None,
         reason: str,
     ) -> Walked:
-        where = {float(t): n for n, t in enumerate(rule.nodes)}
-        coarse = None
-        if before and all(float(t) in where for t in before[0].nodes):
-            coarse = (np.array([where[float(t)] for t in before[0].nodes]), before[1])
+        coarse = ([self.seen[float(t)][0] for t in before[0].nodes], before[1]) if before else None
         seen = [self.seen[float(t)] for t in rule.nodes]
         tallies, measured = [tally for tally, _ in seen], np.stack([scores for _, scores in seen])
         return Walked(path, tallies, chained, coarse, len(self.seen), len(self.seen) + 2, not reason, reason, measured)
+
+
+def ladder_of(max_gradients: int) -> list[Rule]:
+    """Return the rules to try, finer and finer, that together take at most `max_gradients` nodes.
+
+    Nested rules on the whole path first. Where they do not suffice (scores that are not smooth), 2, 4, 8... panels
+    of 15 nodes each, whose nodes are new.
+    """
+    rules = [gauss_patterson(n) for n in LADDER if n <= max_gradients] or [gauss_patterson(1)]
+    used, pieces = len(rules[-1].nodes), 2
+    while len(rules) >= len(LADDER) and used + 15 * pieces <= max_gradients:
+        rules.append(panelled(15, np.linspace(0.0, 1.0, pieces + 1).tolist()))
+        used, pieces = used + 15 * pieces, 2 * pieces
+    return rules
 
 
 def change(path: Path, metric: str | ScoreMetric) -> np.ndarray:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.effects import COLUMNS
-from taxlens.core.errors import UsageError, explain
+from taxlens.analysis.profile import Walkability
+from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats import mean_interval, sum_intervals
 
@@ -52,7 +53,8 @@ class SuiteEffects:
         tokens: effects by token, if they were kept.
         times: points on the path where all scores are known: both ends and the nodes, ascending.
         profile: by metric, its mean at those times.
-        end_error: error of the scores predicted at t = 1, share of their move: total, and worst item's.
+        missed: by item, error of the scores predicted at t = 1, nats, summed over choices [items].
+        moved: by item, how far the scores moved, nats, summed over choices [items].
         gradients, forwards: passes over the items (the most of any shard).
         seconds: time spent.
         closed: whether every stop rule was met, in every shard.
@@ -72,13 +74,26 @@ class SuiteEffects:
     tokens: TokenEffects | None
     times: np.ndarray
     profile: Mapping[str, np.ndarray]
-    end_error: tuple[float, float]
+    missed: np.ndarray
+    moved: np.ndarray
     gradients: int
     forwards: int
     seconds: float
     closed: bool
     reason: str
     grazes: Mapping[str, int]
+
+    @property
+    def end_error(self) -> float:
+        """Error of the scores predicted at t = 1 as a share of their move, all items together; 0 is perfect."""
+        total = float(self.moved.sum())
+        return float(self.missed.sum()) / total if total else 0.0
+
+    @property
+    def worst_end_error(self) -> float:
+        """The same for the worst item, as a share of the mean item's move."""
+        total = float(self.moved.mean())
+        return float(self.missed.max()) / total if total else 0.0
 
     def residual(self, metric: str) -> np.ndarray:
         """What each item's tax keeps unexplained, [items]."""
@@ -96,6 +111,7 @@ class Attribution(Result):
         tolerance: share of the tax that the stop rules allowed.
         draws, seed: of the group bootstrap.
         method: "path", or "one_gradient" for the first-order estimate.
+        walkability: perplexity along the path and its barrier, if it was taken.
     """
 
     figure: ClassVar[str] = "attribution"
@@ -107,6 +123,7 @@ class Attribution(Result):
     draws: int = 2000
     seed: int = 0
     method: str = "path"
+    walkability: Walkability | None = None
 
     def effects(self, suite: str, metric: str, level: str = "component") -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the units of a level, and their effect on each item, float64 [items, units].
@@ -133,6 +150,21 @@ class Attribution(Result):
     def closed(self) -> bool:
         """Whether every suite met the stop rules within the bound on gradients."""
         return all(found.closed for found in self.suites.values())
+
+    def ranked(
+        self, suite: str, metric: str, *, level: str = "component", anyway: bool = False
+    ) -> list[tuple[str, float]]:
+        """Units by mean effect, largest loss first.
+
+        Raises:
+            CheckError: the path crosses a barrier of perplexity above `profile.LIMIT`, so that effects describe
+                broken models in between; `anyway` ranks all the same.
+        """
+        if self.walkability is not None and not self.walkability.fit and not anyway:
+            raise CheckError(self.walkability.refusal())
+        names, values = self.effects(suite, metric, level)
+        mean = values.mean(axis=0)
+        return [(names[i], float(mean[i])) for i in np.argsort(-mean, kind="stable")]
 
     def to_frame(self) -> pd.DataFrame:
         """Rows of attribution.csv: one a unit, with interval, quadrature error and share of the tax."""
@@ -211,8 +243,8 @@ class Attribution(Result):
                     "tax": whole, "attributed": whole - float(residual.mean()), "residual": float(residual.mean()),
                     "residual_share": float(residual.mean()) / whole if whole else np.nan,
                     "gradients": found.gradients, "forwards": found.forwards, "seconds": found.seconds,
-                    "worst_item": float(np.abs(residual).max()), "end_error": found.end_error[0],
-                    "worst_end_error": found.end_error[1], "grazes": found.grazes.get(metric, 0),
+                    "worst_item": float(np.abs(residual).max()), "end_error": found.end_error,
+                    "worst_end_error": found.worst_end_error, "grazes": found.grazes.get(metric, 0),
                     "closed": found.closed, "reason": found.reason,
                 })  # fmt: skip
         return pd.DataFrame(rows)
@@ -225,6 +257,8 @@ class Attribution(Result):
                 for t, value in zip(found.times, values):
                     chord = float(values[0] + t * (values[-1] - values[0]))
                     rows.append((name, self.template, metric, float(t), float(value), chord))
+        if self.walkability is not None:
+            rows += [("perplexity", "plain", "perplexity", *row) for row in self.walkability.rows()]
         return pd.DataFrame(rows, columns=["suite", "template", "metric", "t", "value", "chord"])
 
     def __repr__(self) -> str:
@@ -235,6 +269,8 @@ class Attribution(Result):
         effect = found.values[metric, "component"].mean(axis=0)
         top = int(np.argmax(np.abs(effect)))
         state = "closed" if found.closed else f"NOT closed: {found.reason}"
+        if self.walkability is not None and not self.walkability.fit:
+            state += f", path NOT fit to walk (barrier {self.walkability.barrier:.0%})"
         return (
             f"Attribution of {name} {metric}: tax {interval.value:+.4g} [{interval.low:.4g}, {interval.high:.4g}], "
             f"attributed {effect.sum():+.4g}, first {found.units['component'][top]} {effect[top]:+.4g}; n={len(tax)} "

@@ -194,7 +194,7 @@ def _soften(
     if stretch[1] <= stretch[0]:
         return
     points, measure = np.polynomial.legendre.leggauss(4)
-    edges = np.linspace(*stretch, 129)
+    edges = _edges(trajectory, item, gold, stretch)
     half = np.diff(edges)[:, None] / 2
     t = ((edges[:-1, None] + half) + half * points).ravel()
     bell = 1 / (4 * temperature * np.cosh(margin(t) / (2 * temperature)) ** 2)
@@ -207,6 +207,16 @@ def _soften(
     weights[:, item, gold] += spread.sum(axis=1)
     for other in np.unique(best):
         weights[:, item, other] -= spread[:, best == other].sum(axis=1)
+
+
+def _edges(trajectory: Trajectory, item: int, gold: int, stretch: list[float]) -> np.ndarray:
+    """128 cells of a stretch, cut again where another choice becomes the best other (the margin has a kink there)."""
+    edges = np.linspace(*stretch, 129)
+    mine = Trajectory(trajectory.rule, trajectory.start[[item]], trajectory.slopes[:, [item]])
+    scores = mine.at(edges)
+    others = np.where(np.isnan(scores), -np.inf, scores)
+    others[..., gold] = -np.inf
+    return np.unique(np.concatenate([edges, _switches(mine, edges, np.argmax(others, axis=2)).time]))
 
 
 def _leave(margin: Callable[[np.ndarray], np.ndarray], side: np.ndarray, level: float) -> float:

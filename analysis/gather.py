@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,44 +21,40 @@ if TYPE_CHECKING:
 Piece = tuple[Walked, Choices, Shard]
 
 
-def gather(
+def effects_of(
     suite: Suite,
-    pieces: Sequence[Piece],
+    piece: Piece,
     difference: Difference,
     metrics: dict[str, str | ScoreMetric],
     *,
     first_order: bool,
     seconds: float,
 ) -> SuiteEffects:
-    """Put the shards of a suite together.
+    """Return the effects that one shard's walk found.
 
     Args:
-        suite: the suite.
-        pieces: what each shard's walk found.
+        suite: the suite that the shard is of.
+        piece: the walk, the shard's choices, the shard.
         difference: the pair's change, for the units.
         metrics: name to built-in name or user metric.
         first_order: take each metric's own gradient at the single node instead of the chain rule.
         seconds: time spent.
     """
-    kept = sorted({row.item for _, _, shard in pieces for row in shard.rows})
-    levels = tuple(pieces[0][0].tallies[0].units)
+    walked, _, shard = piece
+    kept = sorted({row.item for row in shard.rows})
+    levels = tuple(walked.tallies[0].units)
     units = {level: difference.units(level) for level in levels}
     values, errors, taxes, by_token = {}, {}, {}, {}
     for name, metric in metrics.items():
-        weights = [_weights(piece, name, metric, first_order) for piece in pieces]
-        taxes[name] = np.concatenate([-loss_sign(metric) * change(w.path, metric) for w, _, _ in pieces])
+        weights = _weights(piece, name, metric, first_order)
+        taxes[name] = -loss_sign(metric) * change(walked.path, metric)
         for level in levels:
-            found = [_effects(piece, own, level) for piece, own in zip(pieces, weights)]
-            values[name, level] = np.concatenate(found)
-            errors[name, level] = sum(
-                _changes(piece, own, name, level, loss_sign(metric)) for piece, own in zip(pieces, weights)
-            ) / len(kept)
-            errors[name, level] = np.abs(errors[name, level])
-        if pieces[0][0].tallies[0].tokens is not None:
-            by_token[name] = np.concatenate([_token_effects(p, own) for p, own in zip(pieces, weights)])
-    times, profile = _profile(pieces, metrics)
-    moved = [_end_errors(walked) for walked, _, _ in pieces]
-    total = sum(m[1].sum() for m in moved)
+            values[name, level] = _effects(piece, weights, level)
+            errors[name, level] = np.abs(_changes(piece, weights, name, level, loss_sign(metric))) / len(kept)
+        if walked.tallies[0].tokens is not None:
+            by_token[name] = _token_effects(piece, weights)
+    times, profile = _profile(piece, metrics)
+    missed, moved = _end_errors(walked)
     return SuiteEffects(
         suite=suite.name,
         items=tuple(suite.items[i].id for i in kept),
@@ -68,19 +65,58 @@ def gather(
         values=values,
         errors=errors,
         taxes=taxes,
-        tokens=_tokens(pieces, kept, by_token) if by_token else None,
+        tokens=_tokens(shard, kept, by_token) if by_token else None,
         times=times,
         profile=profile,
-        end_error=(
-            float(sum(m[0].sum() for m in moved) / total) if total else 0.0,
-            float(max((m[0] / np.maximum(m[1], 1e-12)).max() for m in moved)) if total else 0.0,
-        ),
-        gradients=max(walked.gradients for walked, _, _ in pieces),
-        forwards=max(walked.forwards for walked, _, _ in pieces),
+        missed=missed,
+        moved=moved,
+        gradients=walked.gradients,
+        forwards=walked.forwards,
         seconds=seconds,
-        closed=all(walked.closed for walked, _, _ in pieces),
-        reason=next((walked.reason for walked, _, _ in pieces if walked.reason), ""),
-        grazes={name: sum(walked.chained[name].grazes for walked, _, _ in pieces) for name in metrics},
+        closed=walked.closed,
+        reason=walked.reason,
+        grazes={name: walked.chained[name].grazes for name in metrics},
+    )
+
+
+def merged(parts: Sequence[SuiteEffects]) -> SuiteEffects:
+    """Put the shards of one suite together: items one after another, errors and profiles averaged over items."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    share = np.array([len(part.items) for part in parts]) / sum(len(part.items) for part in parts)
+    times = np.array(sorted(set(first.times).intersection(*(part.times for part in parts[1:]))))
+    at = [np.searchsorted(part.times, times) for part in parts]
+    return dataclasses.replace(
+        first,
+        items=tuple(item for part in parts for item in part.items),
+        groups=np.concatenate([part.groups for part in parts]),
+        values={key: np.concatenate([part.values[key] for part in parts]) for key in first.values},
+        errors={key: sum(s * part.errors[key] for s, part in zip(share, parts)) for key in first.errors},
+        taxes={key: np.concatenate([part.taxes[key] for part in parts]) for key in first.taxes},
+        tokens=_merged_tokens(parts) if first.tokens is not None else None,
+        times=times,
+        profile={key: sum(s * part.profile[key][i] for s, part, i in zip(share, parts, at)) for key in first.profile},
+        missed=np.concatenate([part.missed for part in parts]),
+        moved=np.concatenate([part.moved for part in parts]),
+        gradients=max(part.gradients for part in parts),
+        forwards=max(part.forwards for part in parts),
+        seconds=sum(part.seconds for part in parts),
+        closed=all(part.closed for part in parts),
+        reason=next((part.reason for part in parts if part.reason), ""),
+        grazes={key: sum(part.grazes[key] for part in parts) for key in first.grazes},
+    )
+
+
+def _merged_tokens(parts: Sequence[SuiteEffects]) -> TokenEffects:
+    held = [part.tokens for part in parts if part.tokens is not None]
+    before = np.cumsum([0, *(len(part.items) for part in parts[:-1])])
+    return TokenEffects(
+        item=np.concatenate([tokens.item + n for tokens, n in zip(held, before)]),
+        choice=np.concatenate([tokens.choice for tokens in held]),
+        place=np.concatenate([tokens.place for tokens in held]),
+        ids=np.concatenate([tokens.ids for tokens in held]),
+        values={key: np.concatenate([tokens.values[key] for tokens in held]) for key in held[0].values},
     )
 
 
@@ -108,10 +144,10 @@ def _changes(piece: Piece, weights: np.ndarray, name: str, level: str, sign: flo
     walked, choices, _ = piece
     if walked.coarse is None:
         return np.full(walked.tallies[0].units[level].shape[1], np.nan)
-    nodes, coarse = walked.coarse
-    moved = weights.copy()
-    moved[nodes] += sign * coarse[name][:, choices.item, choices.choice]
-    return sum(w @ tally.units[level].numpy() for w, tally in zip(moved, walked.tallies))
+    tallies, coarse = walked.coarse
+    before = -sign * coarse[name][:, choices.item, choices.choice]
+    fine = sum(w @ tally.units[level].numpy() for w, tally in zip(weights, walked.tallies))
+    return np.asarray(fine - sum(w @ tally.units[level].numpy() for w, tally in zip(before, tallies)))
 
 
 def _token_effects(piece: Piece, weights: np.ndarray) -> np.ndarray:
@@ -127,33 +163,27 @@ def _token_effects(piece: Piece, weights: np.ndarray) -> np.ndarray:
     return total
 
 
-def _tokens(pieces: Sequence[Piece], kept: list[int], values: dict[str, np.ndarray]) -> TokenEffects:
+def _tokens(shard: Shard, kept: list[int], values: dict[str, np.ndarray]) -> TokenEffects:
     place = {item: n for n, item in enumerate(kept)}
-    rows = [row for _, _, shard in pieces for row in shard.rows]
-    read = [len(row.ids) - 1 for row in rows]
+    read = np.diff(shard.offsets)
     return TokenEffects(
-        item=np.repeat([place[row.item] for row in rows], read),
-        choice=np.repeat([row.choice for row in rows], read),
+        item=np.repeat([place[row.item] for row in shard.rows], read),
+        choice=np.repeat([row.choice for row in shard.rows], read),
         place=np.concatenate([np.arange(n) for n in read]),
-        ids=np.concatenate([row.ids[:-1] for row in rows]),
+        ids=np.concatenate([row.ids[:-1] for row in shard.rows]),
         values=values,
     )
 
 
-def _profile(
-    pieces: Sequence[Piece], metrics: dict[str, str | ScoreMetric]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Times at which every shard knows its scores, and each metric's mean there."""
-    known = [(0.0, *(float(t) for t in walked.path.rule.nodes), 1.0) for walked, _, _ in pieces]
-    times = sorted(set(known[0]).intersection(*known[1:]))
-    profile = {}
-    for name, metric in metrics.items():
-        means = []
-        for t in times:
-            found = [_values(piece, at.index(t), metric) for piece, at in zip(pieces, known)]
-            means.append(float(np.concatenate(found).mean()))
-        profile[name] = np.array(means)
-    return np.array(times), profile
+def _profile(piece: Piece, metrics: dict[str, str | ScoreMetric]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Both ends and the nodes, and each metric's mean there."""
+    times = np.array([0.0, *piece[0].path.rule.nodes, 1.0])
+    profile = {
+        name: np.array([_values(piece, n, metric).mean() for n in range(len(times))])
+        for name, metric in metrics.items()
+    }
+    kept = np.concatenate([[True], np.diff(times) > 0])
+    return times[kept], {name: values[kept] for name, values in profile.items()}
 
 
 def _values(piece: Piece, number: int, metric: str | ScoreMetric) -> np.ndarray:

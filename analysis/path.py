@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taxlens.activations.tokens import Row, encode_suite
-from taxlens.analysis.adaptive import Choices, Walked, Walker
-from taxlens.analysis.attribution import Attribution, SuiteEffects
+from taxlens.analysis.attribution import Attribution
 from taxlens.analysis.chain import ScoreMetric
 from taxlens.analysis.contract import Contraction
-from taxlens.analysis.forward import position_limit
-from taxlens.analysis.gather import gather
+from taxlens.analysis.job import Job, Settings
 from taxlens.analysis.metrics import CHOICE_METRICS
-from taxlens.analysis.passes import Shard, differentiate, score_shard, shard_of
+from taxlens.analysis.profile import Walkability, walkability
 from taxlens.analysis.quadrature import Rule, single
 from taxlens.analysis.units import LEVELS, difference_of
-from taxlens.analysis.walk import Walk, walk
-from taxlens.core.errors import ItemError, UsageError, explain, one_of
+from taxlens.analysis.walk import walk
+from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from taxlens.activations.items import Suite
     from taxlens.activations.pair import ModelPair
-
-MEMORY = 1 << 30
-"""Bytes of tallies that a shard of items may hold; larger suites are walked shard by shard."""
 
 METRICS = ("accuracy", "probability", "nll")
 """Metrics that are attributed unless others are named."""
@@ -47,7 +40,10 @@ def attribute(
     functions: Mapping[str, ScoreMetric] | None = None,
     rules: Sequence[Rule] | None = None,
     tokens: bool = True,
+    texts: Suite | None = None,
+    perplexity: bool = True,
     batch_tokens: int = 1024,
+    checkpoint: bool = False,
     bootstrap: int = 2000,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -73,7 +69,11 @@ def attribute(
         functions: user metrics by name, see `chain.ScoreMetric`.
         rules: nodes to use instead of the nested ladder (the last is kept).
         tokens: keep effects by token.
+        texts: texts whose perplexity along the path says whether it is fit to walk; by default the items' own
+            prompts with their gold choices.
+        perplexity: whether to take that perplexity (five forward passes over at most 64 texts).
         batch_tokens: most padded tokens in a batch.
+        checkpoint: recompute each block in the backward pass, for prompts too long for the memory.
         bootstrap: group-bootstrap draws of the intervals.
         seed: of the draws.
         progress: told of every pass, with the current state of closure.
@@ -101,92 +101,26 @@ def attribute(
     for level in levels:
         one_of(level, LEVELS, what="level")
     difference = difference_of(pair)
-    found: dict[str, SuiteEffects] = {}
+    settings = Settings(
+        template, tuple(metrics), functions, tolerance, max_gradients, rules, batch_tokens, checkpoint, progress
+    )
+    chosen = [_draw(suite, items, seed) for suite in asked]
+    fit: Walkability | None = None
     with walk(pair) as path:
-        contraction = Contraction(path.model, difference, tuple(levels), keep_tokens=tokens)
-        job = _Job(pair, path, contraction, template, tuple(metrics), functions, batch_tokens, progress)
-        for suite in asked:
-            chosen = _draw(suite, items, seed)
-            found[suite.name] = job.suite(chosen, tolerance=tolerance, max_gradients=max_gradients, rules=rules)
-    one = rules is not None and len(rules) == 1 and len(rules[0].nodes) == 1
-    method = "one_gradient" if one else "path"
-    return Attribution(template, found, contraction.fallbacks, tolerance, bootstrap, seed, method)
-
-
-class _Job:
-    """One attribution under way: a walked model, its hooks, and what is asked of every suite."""
-
-    def __init__(
-        self,
-        pair: ModelPair,
-        path: Walk,
-        contraction: Contraction,
-        template: str,
-        metrics: tuple[str, ...],
-        functions: dict[str, ScoreMetric],
-        batch_tokens: int,
-        progress: Progress,
-    ) -> None:
-        self.pair, self.path, self.contraction = pair, path, contraction
-        self.template, self.metrics, self.functions = template, metrics, functions
-        self.batch_tokens, self.progress = batch_tokens, progress
-
-    def suite(
-        self, suite: Suite, *, tolerance: float, max_gradients: int, rules: Sequence[Rule] | None
-    ) -> SuiteEffects:
-        """Walk a suite shard by shard and put the shards' effects together."""
-        started = time.perf_counter()
-        rows = self.rows(suite)
-        pieces: list[tuple[Walked, Choices, Shard]] = []
-        vocabulary = int(self.path.model.config.get_text_config().vocab_size)
-        for part in self._shards(rows, max_gradients):
-            shard = shard_of(part, batch_tokens=self.batch_tokens, vocabulary=vocabulary)
-            walked, choices = self._walk(shard, suite, tolerance, max_gradients, rules)
-            pieces.append((walked, choices, shard))
-        metrics = {name: self.functions.get(name, name) for name in self.metrics}
-        first_order = rules is not None and len(rules) == 1 and len(rules[0].nodes) == 1
-        seconds = time.perf_counter() - started
-        return gather(suite, pieces, self.contraction.difference, metrics, first_order=first_order, seconds=seconds)
-
-    def rows(self, suite: Suite) -> list[Row]:
-        """A suite's choice rows."""
-        limit = position_limit(self.path.model)
-        rows = encode_suite(
-            suite, self.pair.base.tokenizer, template=self.template, max_length=limit,
-            chat_template=self.pair.aligned.chat_template if self.template == "chat" else None,
-        )  # fmt: skip
-        if not rows:
-            raise ItemError(explain("no item of the suite has choices.", [("suite", suite.name)], "add choices."))
-        return rows
-
-    def _shards(self, rows: list[Row], max_gradients: int) -> list[list[Row]]:
-        """Rows cut between items so that a shard's tallies fit the memory allowed."""
-        columns = sum(self.contraction.layout.size(level) for level in self.contraction.levels)
-        one = self.contraction.layout.size("component") if self.contraction.keep_tokens else 0
-        shards: list[list[Row]] = [[]]
-        used = 0
-        for number, row in enumerate(rows):
-            size = 4 * min(max_gradients, 15) * (columns + one * len(row.ids))
-            first = number == 0 or rows[number - 1].item != row.item
-            if first and used > MEMORY:
-                shards.append([])
-                used = 0
-            shards[-1].append(row)
-            used += size
-        return shards
-
-    def _walk(
-        self, shard: Shard, suite: Suite, tolerance: float, max_gradients: int, rules: Sequence[Rule] | None
-    ) -> tuple[Walked, Choices]:
-        choices = choices_of(shard, suite)
-        ends = tuple(score_shard(self.path.to(t), shard) for t in (0.0, 1.0))
-        with self.contraction, self.progress.task(f"attribute {suite.name}", unit="gradients") as task:
-            walker = Walker(
-                lambda t: differentiate(self.path.to(t), shard, self.contraction),
-                (ends[0], ends[1]), choices, self.metrics, self.functions, tolerance, max_gradients,
-                note=lambda text: task.advance(1, note=text),
-            )  # fmt: skip
-            return walker.run(rules), choices
+        job = Job(pair, path, Contraction(path.model, difference, tuple(levels), keep_tokens=tokens), settings)
+        found = {suite.name: job.suite(suite) for suite in chosen}
+        if perplexity and not settings.first_order:
+            fit = walkability(path, pair.base.tokenizer, [texts] if texts is not None else chosen)
+    return Attribution(
+        template=template,
+        suites=found,
+        fallbacks=job.contraction.fallbacks,
+        tolerance=tolerance,
+        draws=bootstrap,
+        seed=seed,
+        method="one_gradient" if settings.first_order else "path",
+        walkability=fit,
+    )
 
 
 def gradient_effects(
@@ -204,8 +138,11 @@ def gradient_effects(
     gradient vanishes. Accuracy has no gradient.
 
     Args:
-        pair, suites, metrics, levels: as for `attribute`.
+        pair: the two checkpoints.
+        suites: one suite or several.
         t: where on the path the gradient is taken, in 0..1.
+        metrics: "probability", "margin" or "nll".
+        levels: as for `attribute`.
         options: as for `attribute`.
     """
     for metric in metrics:
@@ -213,19 +150,6 @@ def gradient_effects(
     if not 0 <= t <= 1:
         raise UsageError(explain("a point on the path lies between 0 and 1.", [("t", t)]))
     return attribute(pair, suites, metrics=metrics, levels=levels, rules=[single(t)], **options)
-
-
-def choices_of(shard: Shard, suite: Suite) -> Choices:
-    """Return which rows of a shard are whose choices, items counted from the shard's first."""
-    items = sorted({row.item for row in shard.rows})
-    place = {item: n for n, item in enumerate(items)}
-    item = np.array([place[row.item] for row in shard.rows])
-    choice = np.array([row.choice for row in shard.rows])
-    n_bytes = np.full((len(items), int(choice.max()) + 1), np.nan)
-    for row in shard.rows:
-        n_bytes[place[row.item], row.choice] = len(suite.items[row.item].choices[row.choice].encode("utf-8"))
-    gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
-    return Choices(item, choice, gold, n_bytes)
 
 
 def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -128,7 +129,7 @@ def through(nodes: Sequence[float]) -> Rule:
 
 def panelled(size: int, ends: Sequence[float]) -> Rule:
     """Return a rule of `size` nodes on each panel between neighbouring `ends` (which start at 0 and stop at 1)."""
-    pieces = [gauss_patterson(size, start=a, end=b).panels[0] for a, b in zip(ends[:-1], ends[1:])]
+    pieces = [gauss_patterson(size, start=a, end=b).panels[0] for a, b in pairwise(ends)]
     return Rule(tuple(pieces))
 
 

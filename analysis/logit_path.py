@@ -1,0 +1,116 @@
+"""Attribution of metrics that are functions of the logits themselves: KL to the base, or any user function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from taxlens.analysis.attribution import Attribution
+from taxlens.analysis.chain import ScoreMetric
+from taxlens.analysis.contract import Contraction
+from taxlens.analysis.gather import merged
+from taxlens.analysis.job import Job, Settings, choices_of
+from taxlens.analysis.passes import RowScore, Shard, asked_logits, shard_of
+from taxlens.analysis.units import difference_of
+from taxlens.analysis.walk import walk
+from taxlens.core.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from taxlens.activations.items import Suite
+    from taxlens.activations.pair import ModelPair
+
+PerPosition = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(logits [asked, vocabulary], base's logits there, target tokens [asked]) -> a value for each position."""
+
+
+def kl_to_base(logits: torch.Tensor, base: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
+    """KL divergence of the base's next-token distribution from the model's, nats, at each position."""
+    there, here = torch.log_softmax(base, -1), torch.log_softmax(logits, -1)
+    return (there.exp() * (there - here)).sum(-1)
+
+
+def attribute_logits(
+    pair: ModelPair,
+    suites: Suite | Sequence[Suite],
+    *,
+    function: PerPosition = kl_to_base,
+    name: str = "kl",
+    higher_is_better: bool = False,
+    template: str = "plain",
+    levels: Sequence[str] = ("component",),
+    tolerance: float = 0.01,
+    max_gradients: int = 32,
+    batch_tokens: int = 1024,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Attribution:
+    """Attribute a function of the logits, summed over the tokens of each item's gold choice.
+
+    The function itself is differentiated and integrated by nested quadrature: no chain rule, so a function that
+    saturates needs more nodes than a metric of scores. The default, KL to the base, is 0 at the base by definition;
+    its attributed total says how far the aligned model's predictions have moved on these items, whether for better
+    or worse.
+
+    Args:
+        pair: the two checkpoints.
+        suites: one suite or several; the gold choice's tokens are the positions.
+        function: what is measured at each position; see `PerPosition`.
+        name: what tables call the metric.
+        higher_is_better: whether a fall is a loss; for KL a rise is.
+        template: "plain" or "chat".
+        levels: "component" (always), "head", "neuron", "singular".
+        tolerance, max_gradients, batch_tokens, bootstrap, seed, progress: as for `path.attribute`.
+
+    Returns:
+        The attribution in that metric.
+
+    Example:
+        >>> attribute_logits(pair, facts).closure_frame()                                # doctest: +SKIP
+    """
+    metric = ScoreMetric(lambda scores, gold: scores[..., 0], higher_is_better=higher_is_better)
+    settings = Settings(
+        template, (name,), {name: metric}, tolerance, max_gradients, None, batch_tokens, False, progress
+    )
+    asked: Any = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
+    with walk(pair) as path:
+        contraction = Contraction(path.model, difference_of(pair), tuple(levels))
+        job = Job(pair, path, contraction, settings)
+        found = {suite.name: _suite(job, suite, function) for suite in asked}
+    return Attribution(template, found, contraction.fallbacks, tolerance, bootstrap, seed, "path")
+
+
+def _suite(job: Job, suite: Suite, function: PerPosition) -> Any:
+    gold = [row for row in job.rows(suite) if row.choice == suite.items[row.item].gold]
+    vocabulary = int(job.path.model.config.get_text_config().vocab_size)
+    parts = []
+    for rows in job.shards(gold):
+        started = time.perf_counter()
+        shard = shard_of(rows, batch_tokens=job.settings.batch_tokens, vocabulary=vocabulary)
+        score = _score(function, _base_logits(job, shard))
+        choices = choices_of(shard, suite)
+        only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
+        parts.append(job.walked(shard, only, suite, score)(time.perf_counter() - started))
+    return merged(parts)
+
+
+def _base_logits(job: Job, shard: Shard) -> dict[int, torch.Tensor]:
+    """The base's logits at every asked position, by token number."""
+    held: dict[int, torch.Tensor] = {}
+    model = job.path.to(0.0)
+    with torch.no_grad():
+        for bundle in shard.bundles:
+            logits = asked_logits(model, bundle)
+            for _, _, token, at in bundle.lanes:
+                held.update({int(t): logits[int(a)] for t, a in zip(token, at)})
+    return held
+
+
+def _score(function: PerPosition, held: dict[int, torch.Tensor]) -> RowScore:
+    def score(logits: torch.Tensor, targets: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return function(logits, torch.stack([held[int(t)] for t in tokens]), targets)
+
+    return score
