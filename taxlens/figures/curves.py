@@ -93,9 +93,10 @@ def draw_similarity_curves(
             axes.set_title(measure.replace("_", " "), loc="left")
             _integer_ticks(axes)
         for axes in grid.flat[len(wanted) :]:
-            axes.set_axis_off()
-        for axes in grid[-1]:
+            axes.remove()
+        for axes in list(grid.flat[: len(wanted)])[-grid.shape[1] :]:
             axes.set_xlabel("layer")
+            axes.tick_params(labelbottom=True)
         if rows["template"].nunique() > 1:
             handles, labels = grid.flat[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside upper center", ncols=3)

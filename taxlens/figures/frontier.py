@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, unit_of
@@ -135,6 +136,8 @@ def draw_figure1(
         first.set_ylabel("share of tax returned")
         first.set_title("A", loc="left", fontweight="bold")
         slope, r2 = _scatter(second, rows, metric)
+        for axes in (first, second):
+            axes.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
         second.set_title("B", loc="left", fontweight="bold")
         shown = _leading(third, attribution, suite, metric)
         third.set_title("C", loc="left", fontweight="bold")

@@ -105,7 +105,9 @@ def unit_of(metric: str) -> tuple[str, float]:
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of the given size in inches (outside pyplot: nothing global)."""
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, wspace=0.05)  # type: ignore[union-attr]
+    return figure
 
 
 def interval_words(n_items: object, n_groups: object, *, level: float = 0.95) -> str:
