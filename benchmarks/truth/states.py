@@ -54,11 +54,16 @@ def stream(model: PreTrainedModel, world: World, task: str, *, layer: int) -> to
 
 
 def answer_subspace(model: PreTrainedModel, world: World, task: str, *, layer: int, rank: int) -> torch.Tensor:
-    """Orthonormal directions [rank, d] that hold most of what differs between answers after a block."""
+    """Orthonormal directions [rank, d] that hold most of what differs between answers after a block.
+
+    They are orthogonal to what all questions of the task share.
+    """
     states = stream(model, world, task, layer=layer)
     answers = [q.answer for q in world.questions(task)]
     means = torch.stack([states[[i for i, a in enumerate(answers) if a == w]].mean(0) for w in sorted(set(answers))])
-    return torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[:rank]
+    basis = torch.linalg.svd(means - means.mean(0), full_matrices=False).Vh[:rank]
+    shared = states.mean(0) / states.mean(0).norm()
+    return torch.linalg.qr((basis - (basis @ shared)[:, None] * shared).T).Q.T
 
 
 def mapped_stream(base: Weights, change: torch.Tensor, *, layer: int) -> Weights:
@@ -84,7 +89,7 @@ def mapped_stream(base: Weights, change: torch.Tensor, *, layer: int) -> Weights
 
 
 def plant_rotated(
-    model: PreTrainedModel, world: World, *, layer: int = 2, rank: int = 24, task: str = "facts", seed: int = 0
+    model: PreTrainedModel, world: World, *, layer: int = 2, rank: int = 16, task: str = "facts", seed: int = 0
 ) -> StatePlant:
     """The answers' subspace is turned at random after a block: all is there, but not where it is looked for."""
     basis = answer_subspace(model, world, task, layer=layer, rank=rank).double()
@@ -96,9 +101,9 @@ def plant_rotated(
 
 
 def plant_attenuated(
-    model: PreTrainedModel, world: World, *, layer: int = 2, rank: int = 24, keep: float = 0.3, task: str = "facts"
+    model: PreTrainedModel, world: World, *, layer: int = 1, rank: int = 24, keep: float = 0.3, task: str = "facts"
 ) -> StatePlant:
-    """The answers' subspace is scaled to `keep` of its size after a block."""
+    """The answers' subspace is scaled to `keep` of its size after a block, relative to the rest of the stream."""
     basis = answer_subspace(model, world, task, layer=layer, rank=rank).double()
     change = torch.eye(basis.shape[1], dtype=torch.float64) - (1 - keep) * basis.T @ basis
     return StatePlant("attenuated", task, layer, mapped_stream(weights_of(model), change, layer=layer), basis.float())
