@@ -74,9 +74,7 @@ def explain(title: str, rows: Iterable[tuple[str, object]] = (), fix: str | None
     return "\n".join(lines)
 
 
-def one_of(
-    value: str, options: Sequence[str], *, what: str, error: type[TaxlensError] = UsageError
-) -> str:
+def one_of(value: str, options: Sequence[str], *, what: str, error: type[TaxlensError] = UsageError) -> str:
     """Return `value` if it is one of `options`, else raise an error that lists them and names the nearest.
 
     Args:

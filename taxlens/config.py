@@ -57,6 +57,10 @@ class TaxSection(_Section):
 
     metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
     bootstrap: int = Field(2000, ge=100)
+    prior: bool = False  # also the tax after PMI, and the shift of the choices' prior
+    generate: tuple[str, ...] = ()  # suites to answer: exact match, refusals, length, KL by position
+    max_new_tokens: int = Field(32, ge=1)
+    samples: int = Field(0, ge=0)  # continuations a prompt for versatility; 0: none
 
 
 class CaptureSection(_Section):
@@ -65,6 +69,7 @@ class CaptureSection(_Section):
     sites: tuple[Site, ...] = ("resid_post",)
     layers: Literal["all"] | tuple[int, ...] = "all"
     positions: str = "last"
+    templates: tuple[Template, ...] | None = None  # by default the config's
     dtype: Dtype = "float32"
     batch_tokens: int = Field(4096, ge=1)
 

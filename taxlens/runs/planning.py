@@ -59,7 +59,7 @@ def _capture_words(job: Job, source: Path) -> str:
         sites=section.sites,
         layers=section.layers,
         positions=section.positions,
-        templates=job.config.templates,
+        templates=section.templates or job.config.templates,
         dtype=section.dtype,
         batch_tokens=section.batch_tokens,
         seed=job.config.seed,

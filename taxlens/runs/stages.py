@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from taxlens.runs.job import Job
 
+if TYPE_CHECKING:
+    from taxlens.activations.items import Suite
+    from taxlens.analysis.attribution import Attribution
+
 
 def stage_tax(job: Job) -> None:
-    """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv."""
+    """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv; on request the other taxes."""
     from taxlens.analysis.tax import measure_tax
 
     config = job.config
@@ -25,9 +29,44 @@ def stage_tax(job: Job) -> None:
         seed=config.seed,
         progress=job.progress,
     )
-    job.run.write("tax", tax.to_frame())
+    generated = _generated_taxes(job)
+    frames = [frame for frame in (tax.to_frame(), generated) if len(frame)]
+    job.run.write("tax", pd.concat(frames, ignore_index=True))
     job.run.write("tax_2x2", tax.two_by_two())
     job.run.write("items", tax.items())
+    if config.tax.prior:
+        from taxlens.analysis.prior import measure_prior
+
+        shared = {"bootstrap": config.tax.bootstrap, "seed": config.seed, "progress": job.progress}
+        job.run.write("prior", measure_prior(job.pair, tax, **shared).to_frame())
+
+
+def _generated_taxes(job: Job) -> pd.DataFrame:
+    """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
+    config = job.config
+    if not config.tax.generate:
+        return pd.DataFrame()
+    from taxlens.analysis.other_taxes import measure_other_taxes
+    from taxlens.core.errors import ConfigError, one_of
+
+    sections = {section.name: section for section in config.suites}
+    chosen = [
+        one_of(name, list(sections), what="suite in tax.generate", error=ConfigError) for name in config.tax.generate
+    ]
+    found = measure_other_taxes(
+        job.pair,
+        [(job.suites[name], job.template_of(sections[name])) for name in chosen],
+        max_new_tokens=config.tax.max_new_tokens,
+        samples=config.tax.samples,
+        bootstrap=config.tax.bootstrap,
+        seed=config.seed,
+        progress=job.progress,
+    )
+    for name in ("costs", "divergence", "answers", "surrogate"):
+        frame = getattr(found, name)
+        if len(frame):
+            job.run.write(name, frame)
+    return found.tax
 
 
 def stage_capture(job: Job) -> None:
@@ -42,7 +81,7 @@ def stage_capture(job: Job) -> None:
         sites=section.sites,
         layers=section.layers,
         positions=section.positions,
-        templates=job.config.templates,
+        templates=section.templates or job.config.templates,
         dtype=section.dtype,
         batch_tokens=section.batch_tokens,
         seed=job.config.seed,
@@ -126,15 +165,21 @@ def token_texts(tokenizer: Any) -> dict[int, str]:
     return {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
 
 
-def _swaps(job: Job, suites: list, template: str, found: object) -> dict[str, pd.DataFrame]:
+def _places(suite: Suite, items: Sequence[str]) -> list[int]:
+    wanted = set(items)
+    return [place for place, item in enumerate(suite.items) if item.id in wanted]
+
+
+def _swaps(job: Job, suites: list[Suite], template: str, found: Attribution) -> dict[str, pd.DataFrame]:
     from taxlens.analysis.swaps import swap_tables
 
     others = [method for method in job.config.attribution.methods if method != "path"]
     if not others:
         return {}
+    attributed = [suite.subset(_places(suite, found.suites[suite.name].items)) for suite in suites]
     return swap_tables(
         job.pair,
-        suites,
+        attributed,
         found,
         template=template,
         methods=others,
