@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from taxlens.probes.moments import PairMoments
+
+FITS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +35,20 @@ class HeldOut:
         return np.array([self.score(self.parts.sum(0) - part) for part in self.parts])
 
 
-def leave_out(total: PairMoments, fold: PairMoments) -> tuple[PairMoments, PairMoments]:
-    """Return the moments of all other rows, and the fold's about the means of those other rows."""
-    rest = total.without(fold)
-    return rest, fold.shifted(rest.mean_x(), rest.mean_y())
+def left_out(folds: Sequence[PairMoments], total: PairMoments) -> Iterator[tuple[PairMoments, list[PairMoments]]]:
+    """Yield, for each of at most five fits, the moments to fit on and the folds that it has not seen.
+
+    Ten folds take five fits, two folds unseen by each: every fold is scored once, on its own. The unseen
+    folds' moments are about the means of the rows that are fitted on.
+
+    Args:
+        folds: moments of disjoint folds of whole groups, at least 2.
+        total: moments of all of them.
+    """
+    fits = min(FITS, len(folds))
+    for fit in range(fits):
+        unseen = folds[fit::fits]
+        rest = total
+        for fold in unseen:
+            rest = rest.without(fold)
+        yield rest, [fold.shifted(rest.mean_x(), rest.mean_y()) for fold in unseen]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from taxlens.probes.heldout import HeldOut, leave_out
+from taxlens.probes.heldout import HeldOut, left_out
 from taxlens.probes.moments import PairMoments
 
 
@@ -67,11 +67,11 @@ def procrustes_distance(moments: PairMoments) -> float:
 
 
 def heldout_rotation(folds: Sequence[PairMoments], total: PairMoments) -> HeldOut:
-    """Return how well a rotation fitted on the other folds carries the rows of each fold.
+    """Return how well a rotation carries the rows of folds that it was not fitted on.
 
     The value is the cosine between rotated base rows and aligned rows (all centred by the means of the
     fitting rows), pooled over folds: in [-1, 1], 1 for a rotated, scaled, shifted copy, 0 on average for
-    independent rows at any n/d. One singular value decomposition of a [d, d] matrix a fold.
+    independent rows at any n/d. Five singular value decompositions of a [d, d] matrix.
 
         sum_k tr(R_k' C_k) / sqrt(sum_k tr A_k  sum_k tr B_k)
 
@@ -80,9 +80,9 @@ def heldout_rotation(folds: Sequence[PairMoments], total: PairMoments) -> HeldOu
         total: moments of all of them.
     """
     parts = []
-    for fold in folds:
-        rest, test = leave_out(total, fold)
-        parts.append((np.einsum("ij,ij->", rotation(rest), test.xy), np.trace(test.xx), np.trace(test.yy)))
+    for rest, unseen in left_out(folds, total):
+        R = rotation(rest)
+        parts += [(np.einsum("ij,ij->", R, m.xy), np.trace(m.xx), np.trace(m.yy)) for m in unseen]
     return HeldOut(np.array(parts), _cosine)
 
 

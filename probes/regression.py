@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.linalg
 
-from taxlens.probes.heldout import HeldOut, leave_out
+from taxlens.probes.heldout import HeldOut, left_out
 from taxlens.probes.moments import PairMoments
 
 PENALTY = 1e-4
@@ -51,14 +51,14 @@ def heldout_r2(
         Kornblith et al. 2019, arXiv 1905.00414, section 3 (in-sample linear regression R^2).
     """
     parts = []
-    for fold in folds:
-        rest, test = leave_out(total, fold)
+    for rest, unseen in left_out(folds, total):
         if back:
-            rest, test = rest.swapped(), test.swapped()
+            rest, unseen = rest.swapped(), [fold.swapped() for fold in unseen]
         W = ridge_map(rest, penalty=penalty)
-        around_mean = np.trace(test.yy)
-        explained = 2 * np.einsum("ij,ij->", W, test.xy) - np.einsum("ij,ij->", W, test.xx @ W)
-        parts.append((around_mean - explained, around_mean))
+        for test in unseen:
+            around_mean = np.trace(test.yy)
+            explained = 2 * np.einsum("ij,ij->", W, test.xy) - np.einsum("ij,ij->", W, test.xx @ W)
+            parts.append((around_mean - explained, around_mean))
     return HeldOut(np.array(parts), _r2)
 
 

@@ -142,4 +142,4 @@ def rows_of_a_pair(n: int = 300, d: int = 12, *, seed: int = 0) -> tuple[np.ndar
     shared = rng.normal(size=(n, d // 2))
     X = shared @ rng.normal(size=(d // 2, d)) + 0.8 * rng.normal(size=(n, d)) + 3
     Y = shared @ rng.normal(size=(d // 2, d)) + 0.8 * rng.normal(size=(n, d)) - 1
-    return X, Y, np.arange(n) % 10
+    return X, Y, np.arange(n) % 5
