@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from taxlens.probes.calibration import fit_calibration
-from taxlens.probes.controls import row_notes
+from taxlens.probes.controls import row_notes, without_massive
 from taxlens.probes.families import fit_folds
 from taxlens.probes.folds import Folds
 from taxlens.probes.labels import Labels
+from taxlens.probes.nested import rows_of
 from taxlens.probes.pair_probe import LayerDrop, ProbeRow
 from taxlens.probes.probe import Probe
 from taxlens.probes.readings import Meter, Reading
@@ -101,6 +102,7 @@ def probe_layer(plan: Plan, layer: int, X: np.ndarray, Y: np.ndarray) -> LayerOu
             rows += [_row(plan, layer, fitted, read, metric, value) for metric, value in measured.items()]
             if fitted == read:
                 rows += _controls(plan, layer, fitted, fits[fitted].blocks, scores)
+                notes = [_without_massive(plan, note, read, data[read], measured, scores) for note in notes]
     for name in plan.maps:
         reading, more = _mapped(plan, layer, fits["base"], data, name)
         readings["base", "aligned", name] = reading
@@ -152,6 +154,26 @@ def _controls(plan: Plan, layer: int, model: str, blocks: list[slice], scores: n
         reading = plan.task_meter.main(scores[:, blocks[-1]])
         rows.append(_row(plan, layer, model, model, "auc", reading, control="control_task"))
     return rows
+
+
+def _without_massive(
+    plan: Plan,
+    note: tuple[str, str],
+    model: str,
+    X: np.ndarray,
+    measured: dict[str, Reading],
+    scores: np.ndarray,
+) -> tuple[str, str]:
+    """Return a note on massive rows of this model with the reading with and without the top .1 % of norms."""
+    kind, text = note
+    if kind != "massive" or f"of {model}" not in text:
+        return note
+    rows = without_massive(X)
+    labels, folds = rows_of(plan.labels, rows), plan.folds
+    rest = Meter(labels, replace(folds, of_row=folds.of_row[rows], groups=folds.groups[rows]), draws=1, seed=0)
+    metric, width = plan.meter.main_metric, plan.labels.targets().shape[1]
+    without = rest.main(scores[rows, :width]).value
+    return kind, f"{text}: {metric} {measured[metric].value:.3f} with, {without:.3f} without the top .1 %."
 
 
 def _mapped(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxlens.core.errors import UsageError
-from taxlens.probes.moments import _SUMS, PairMoments
+from taxlens.probes.moments import _SUMS, PairMoments, moments_by
 
 
 def rows(n=60, d_x=5, d_y=4, seed=0, mean=3.0):
@@ -29,9 +29,7 @@ def direct(X, Y, shift_x, shift_y):
 def assert_equal(moments, expected, rtol=1e-10):
     for name in _SUMS:
         got, want = np.asarray(getattr(moments, name)), np.asarray(expected[name])
-        np.testing.assert_allclose(
-            got, want, rtol=rtol, atol=rtol * max(1.0, np.abs(want).max()), err_msg=name
-        )
+        np.testing.assert_allclose(got, want, rtol=rtol, atol=rtol * max(1.0, np.abs(want).max()), err_msg=name)
 
 
 @settings(max_examples=25, deadline=None)
@@ -111,9 +109,7 @@ def test_layers_are_batched_as_leading_axis():
         for name in _SUMS:
             np.testing.assert_allclose(getattr(both, name)[layer], expected[name], rtol=1e-9, atol=1e-9)
     moved = both.shifted(both.shift_x + 1, both.shift_y)
-    np.testing.assert_allclose(
-        moved.u_xy[1], direct(X2, Y2, moved.shift_x[1], moved.shift_y[1])["u_xy"], rtol=1e-9
-    )
+    np.testing.assert_allclose(moved.u_xy[1], direct(X2, Y2, moved.shift_x[1], moved.shift_y[1])["u_xy"], rtol=1e-9)
 
 
 def test_torch_rows_give_the_same_moments_as_numpy_rows():
@@ -152,3 +148,19 @@ def test_nan_rows_are_refused_by_row_number():
 def test_no_rows_are_refused():
     with pytest.raises(UsageError, match="no rows"):
         PairMoments.from_blocks([])
+
+
+def test_moments_of_folds_merge_to_the_moments_of_all_but_one_fold():
+    X, Y = rows()
+    codes = np.arange(60) % 4
+    parts = moments_by([(X[:25], Y[:25]), (X[25:], Y[25:])], codes)
+    assert [part.n for part in parts] == [15, 15, 15, 15]
+    rest = parts[0].merge(parts[1]).merge(parts[3])
+    kept = codes != 2
+    assert_equal(rest, direct(X[kept], Y[kept], rest.shift_x, rest.shift_y))
+
+
+def test_codes_of_another_length_are_refused():
+    X, Y = rows()
+    with pytest.raises(UsageError, match=r"rows in blocks +60[\s\S]*codes +59"):
+        moments_by([(X, Y)], np.zeros(59, int))
