@@ -11,12 +11,13 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from taxlens.activations.items import Item, Suite
+from taxlens.activations.items import Item, Suite, write_suite
 from taxlens.analysis.ledger import Paired, few_groups, tax_frame
 from taxlens.analysis.logs import GROUP_FIELDS, LoggedSample, LoggedTask
 from taxlens.analysis.logs_inspect import is_inspect, read_inspect
 from taxlens.analysis.logs_lm_eval import is_lm_eval, read_lm_eval
 from taxlens.analysis.metrics import item_metrics
+from taxlens.core.artifacts import write_table
 from taxlens.core.errors import ConfigError, ItemError, PairMismatchError, UsageError, explain, one_of
 from taxlens.core.result import Result
 
@@ -89,6 +90,7 @@ def import_eval(
     task: str | None = None,
     group_by: str | None = None,
     variant: str | None = None,
+    out: Path | str | None = None,
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> Imported:
@@ -105,6 +107,8 @@ def import_eval(
         group_by: field of the documents that groups items; by default the first of
             `GROUP_FIELDS` whose values repeat, else each item is a group and a note says so.
         variant: which filter (lm-eval) or scorer (Inspect), where a task has several.
+        out: where to write the suite (JSON lines); beside it ``NAME.tax.csv`` and ``NAME.items.csv``
+            hold the ledger of the logged scores.
         bootstrap: draws of the group bootstrap.
         seed: of the draws.
 
@@ -135,7 +139,13 @@ def import_eval(
         notes += note
     notes += few_groups(measured)
     frame = tax_frame(measured, bootstrap=bootstrap, seed=seed)
-    return Imported(tuple(suites), tuple(measured), tuple(dict.fromkeys(notes)), frame)
+    found = Imported(tuple(suites), tuple(measured), tuple(dict.fromkeys(notes)), frame)
+    if out is not None:
+        out = Path(out)
+        write_suite(found.suite, out)
+        write_table(found.to_frame(), out.with_suffix(".tax.csv"))
+        write_table(found.items(), out.with_suffix(".items.csv"))
+    return found
 
 
 def read_log(path: Path | str, *, variant: str | None = None) -> dict[str, LoggedTask]:

@@ -171,12 +171,15 @@ def import_eval(
     base: Annotated[Path, typer.Argument(help="Per-item log of the base model (lm-eval or Inspect).")],
     aligned: Annotated[Path, typer.Argument(help="Per-item log of the aligned model.")],
     out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Suite to write (JSON lines).")],
+    task: Annotated[str | None, typer.Option("--task", help="Only this task of the logs.")] = None,
+    group_by: Annotated[str | None, typer.Option("--group-by", help="Field of the documents that groups.")] = None,
+    variant: Annotated[str | None, typer.Option("--variant", help="Filter or scorer, if several.")] = None,
     as_json: Json = False,
 ) -> None:
     """Read two evaluation logs to a suite with its measured tax."""
     from taxlens.cli.work import do_import_eval
 
-    do_import_eval(base, aligned, out=out, as_json=as_json)
+    do_import_eval(base, aligned, out=out, task=task, group_by=group_by, variant=variant, as_json=as_json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,22 @@ def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_json: boo
     print(json.dumps({"checkpoint": str(written)}) if as_json else str(written))
 
 
-def do_import_eval(base: Path, aligned: Path, *, out: Path, as_json: bool) -> None:
+def do_import_eval(
+    base: Path,
+    aligned: Path,
+    *,
+    out: Path,
+    task: str | None,
+    group_by: str | None,
+    variant: str | None,
+    as_json: bool,
+) -> None:
     """Read two evaluation logs to a suite and its logged tax."""
     from taxlens.analysis.import_eval import import_eval
 
-    found = import_eval(base, aligned, out=out)
+    found = import_eval(base, aligned, task=task, group_by=group_by, variant=variant, out=out)
+    for note in found.notes:
+        print(note, file=sys.stderr)
     print(found.to_frame().to_json(orient="records") if as_json else f"{found!r}\n{out}")
 
 

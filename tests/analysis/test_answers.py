@@ -9,9 +9,9 @@ import torch
 from scipy.stats import entropy
 
 from taxlens.activations.items import Item, Suite
+from taxlens.analysis.answer_positions import answer_divergence, compare
 from taxlens.analysis.answers import Answers, generate_answers
 from taxlens.analysis.costs import answer_costs
-from taxlens.analysis.divergence import answer_divergence, compare
 from taxlens.analysis.exact_match import answer_surrogate, exact_match, matches
 from taxlens.analysis.ledger import tax_frame
 from taxlens.analysis.versatility import measure_versatility, variety

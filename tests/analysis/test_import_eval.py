@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from taxlens.activations.items import read_suite, write_suite
@@ -78,6 +79,13 @@ def test_suite_holds_prompts_and_choices_as_asked_and_reads_back(logs, tmp_path)
     assert (item.prompt, item.choices, item.gold, item.group) == ("Q3:", (" yes", " no"), 0, "s3")
     again = read_suite(write_suite(found.suite, tmp_path / "items.jsonl"))
     assert again.sha256 == found.suite.sha256
+
+
+def test_suite_and_ledger_are_written_side_by_side(logs, tmp_path):
+    found = import_eval(*logs, out=tmp_path / "items.jsonl")
+    assert read_suite(tmp_path / "items.jsonl").sha256 == found.suite.sha256
+    assert pd.read_csv(tmp_path / "items.tax.csv")["tax"][0] == 0.25
+    assert len(pd.read_csv(tmp_path / "items.items.csv")) == 80
 
 
 def test_items_table_holds_both_models(logs):
