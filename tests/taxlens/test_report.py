@@ -1,0 +1,90 @@
+"""The report opens with the answer, escapes what it shows, and needs no network."""
+
+import pandas as pd
+import pytest
+
+from taxlens.config import build_config
+from taxlens.report.answer import headline
+from taxlens.report.page import write_report
+from taxlens.runs.folder import Run
+
+TAX = pd.DataFrame(
+    [
+        ("facts", "capability", "probability", "plain", 0.99, 0.51, 0.481, 0.460, 0.503, 192, 48),
+        ("sums", "capability", "probability", "plain", 0.99, 0.98, 0.002, -0.01, 0.012, 100, 20),
+        ("harm", "benefit", "probability", "chat", 0.14, 0.97, -0.832, -0.846, -0.819, 192, 16),
+    ],
+    columns=["suite", "kind", "metric", "template", "base", "aligned", "tax", "low", "high", "n_items", "n_groups"],
+)
+TWO = pd.DataFrame(
+    [
+        ("facts", "probability", e, v)
+        for e, v in (("weights", 0.481), ("template", 0.09), ("interaction", 0.0), ("total", 0.571))
+    ],
+    columns=["suite", "metric", "effect", "value"],
+)
+EFFECTS = pd.DataFrame(
+    [
+        ("facts", "probability", "path", "component", c, e, s)
+        for c, e, s in (("2.mlp", 0.31, 0.64), ("1.attn", 0.16, 0.34), ("embed", 0, 0))
+    ],
+    columns=["suite", "metric", "method", "level", "component", "effect", "share"],
+)
+CLOSURE = pd.DataFrame(
+    [("facts", "plain", "probability", "path", 0.481, 3e-9)],
+    columns=["suite", "template", "metric", "method", "tax", "residual"],
+)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    values = {"name": "small", "pair": {"base": "a", "aligned": "b"}, "suites": [{"name": "facts", "file": "f"}]}
+    run = Run.create(build_config(values), tmp_path / "r", given=values, root=tmp_path)
+    for name, frame in (("tax", TAX), ("tax_2x2", TWO), ("attribution", EFFECTS), ("closure", CLOSURE)):
+        run.write(name, frame)
+    return run
+
+
+def test_the_answer_says_loss_template_place_and_closure_in_one_sentence(opened):
+    assert headline(opened)[0] == (
+        "facts lost 48.1 points [46.0, 50.3] of probability (plain); of 57.1 points from base, plain to aligned, chat, "
+        "9.0 points are the template; the weights' part sits in 2.mlp 64 %, 1.attn 34 %, embed 0 % (residual 3.0e-09)."
+    )
+
+
+def test_an_interval_over_zero_is_no_tax_shown(opened):
+    assert headline(opened)[1] == "sums: no tax shown in probability (0.2 points [-1.0, 1.2], plain)."
+
+
+def test_the_benefit_is_said_as_a_gain(opened):
+    assert headline(opened)[2] == (
+        "What alignment was for: harm rose by 83.2 points [81.9, 84.6] of probability (chat)."
+    )
+
+
+def test_the_recommended_plan_is_said_with_its_price(opened):
+    opened.manifest["frontier"] = {"recommended": "path-0.025"}
+    row = ("path-0.025", "", "probability", 0.025, 0.84, 0.7, 0.95, 0.98)
+    columns = ["plan", "suite", "metric", "share_undone", "returned", "returned_low", "returned_high", "benefit_kept"]
+    opened.write("frontier", pd.DataFrame([row], columns=columns))
+    assert headline(opened)[-1] == (
+        "Undoing 2.5 % of the update's units (path-0.025) returns 84 % [70, 95] of the tax on held-out items, "
+        "keeping 98 % of the benefit."
+    )
+
+
+def test_the_page_escapes_needs_no_network_and_no_script(opened):
+    opened.write("items", pd.DataFrame({"item": ["<script>alert(1)</script>"], "value": [float("nan")]}))
+    page = write_report(opened).read_text(encoding="utf-8")
+    assert "&lt;script&gt;" in page
+    for outside in ("<script", "http://", "https://", "//cdn"):
+        assert outside not in page
+    assert page.startswith("<!doctype html>")
+    assert page.index("facts lost 48.1") < page.index("Figures") < page.index("Tables")
+    assert page.count("<h1>") == 1
+
+
+def test_a_run_without_a_tax_says_so(tmp_path):
+    values = {"name": "small", "pair": {"base": "a", "aligned": "b"}, "suites": [{"name": "facts", "file": "f"}]}
+    run = Run.create(build_config(values), tmp_path / "r", given=values, root=tmp_path)
+    assert headline(run) == ["No tax was measured in this run."]
