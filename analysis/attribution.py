@@ -232,6 +232,10 @@ class Attribution(Result):
                     frames.append(frame[[*columns, "text", "effect"]])
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*columns, "text", "effect"])
 
+    def companions(self) -> dict[str, pd.DataFrame]:
+        """Return the closure, which the figure draws beside the effects."""
+        return {"closure": self.closure_frame()}
+
     def closure_frame(self) -> pd.DataFrame:
         """Rows of closure.csv, and beside its columns: worst item, end-point error, whether and why (not) closed."""
         rows = []

@@ -95,6 +95,10 @@ class UnitEffects(Result):
             frames.append(frame.assign(level=self.level)[columns])
         return pd.concat(frames, ignore_index=True)
 
+    def companions(self) -> dict[str, pd.DataFrame]:
+        """Return the closure, which the figure draws beside the effects."""
+        return {"closure": self.closure_frame()}
+
     def closure_frame(self) -> pd.DataFrame:
         """Rows of closure.csv for this method (no gradients; seconds are the caller's to add)."""
         rows = []

@@ -33,6 +33,10 @@ class Result:
         """Return the result as a tidy table, one row a fact."""
         raise TypeError(f"{type(self).__name__} has no table.")
 
+    def companions(self) -> dict[str, pd.DataFrame]:
+        """Return further tables that the figure shows, by name (the closure beside the effects)."""
+        return {}
+
     def plot(self, **options: Any) -> Any:
         """Draw the result's figure and return it (options are the figure's own).
 
@@ -42,7 +46,8 @@ class Result:
         if self.figure not in _FIGURES:
             rows = [("figure", repr(self.figure)), ("registered", ", ".join(sorted(_FIGURES)) or "none")]
             raise UsageError(explain(f"{type(self).__name__} cannot draw itself.", rows, "import taxlens"))
-        return _FIGURES[self.figure](self.to_frame(), **options)
+        more = {"companions": found} if (found := self.companions()) else {}
+        return _FIGURES[self.figure](self.to_frame(), **more, **options)
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

@@ -64,7 +64,7 @@ def _similarity(tables: Tables, width: float) -> Jobs:
 
 
 def _attribution(tables: Tables, width: float) -> Jobs:
-    frame, closure = tables["attribution"], tables.get("closure")
+    frame, closure = tables["attribution"], tables["closure"]
     path = frame[frame["method"] == "path"]
     path = path[(path["level"] == "component") | (path["metric"] == main_metric(path))]
     for key in path[["suite", "metric", "level"]].drop_duplicates().itertuples(index=False):
@@ -202,7 +202,14 @@ def draw_run(run: RunView, *, venue: str = "neurips", width: str = "page", only:
     return written
 
 
-def draw_result(kind: str, frame: pd.DataFrame, *, width: float = 5.5, name: str | None = None) -> Drawn:
+def draw_result(
+    kind: str,
+    frame: pd.DataFrame,
+    *,
+    width: float = 5.5,
+    name: str | None = None,
+    companions: Mapping[str, pd.DataFrame] | None = None,
+) -> Drawn:
     """Draw a result's own table: its first figure, or the one called `name`.
 
     Args:
@@ -210,12 +217,13 @@ def draw_result(kind: str, frame: pd.DataFrame, *, width: float = 5.5, name: str
         frame: the result's table [rows, columns].
         width: inches.
         name: which of the drawings that the table gives (default: the first).
+        companions: further tables that the figure shows, by name.
 
     Raises:
         UsageError: if the kind or the name is not known, or the table is empty.
     """
     chosen = KINDS[one_of(kind, list(KINDS), what="figure")]
-    jobs = dict(chosen.jobs({chosen.tables[0]: frame}, width))
+    jobs = dict(chosen.jobs({chosen.tables[0]: frame, **(companions or {})}, width))
     if not jobs:
         raise UsageError(explain("nothing to draw: the table is empty.", [("figure", kind)]))
     return jobs[one_of(name or next(iter(jobs)), list(jobs), what="drawing")]()
