@@ -99,6 +99,49 @@ def probe_pair(
     one_of(probe, KINDS, what="probe")
     for name in maps:
         one_of(name, MAPS, what="map")
+    plan, notes = _plan(
+        y, groups, keys, probe=probe, task=task, n_folds=n_folds, penalties=penalties, shuffles=shuffles,
+        maps=tuple(maps), permutations=permutations, test=test, bootstrap=bootstrap, seed=seed, level=level,
+    )  # fmt: skip
+    ids = item_ids if item_ids is not None else range(len(y))
+    outcomes = _read_layers(plan, layers, ids, notes, progress)
+    extra = [] if confounds is None else _confound_rows(plan, confounds, outcomes, notes)
+    return _collect(plan, outcomes, extra, notes)
+
+
+def _read_layers(
+    plan: Plan, layers: Layers, ids: Sequence[Any], notes: list[str], progress: Progress
+) -> dict[int, LayerOutcome]:
+    """Return what every layer gives, one layer in memory at a time."""
+    outcomes = {}
+    with progress.task(f"probe {plan.probe}", total=_count(layers), unit="layers") as ticker:
+        for layer, X, Y in _each(layers):
+            X, Y = _rows(X, Y, layer, plan.n_rows, plan.labels.keep, ids)
+            if len(X) * (plan.folds.n_folds - 1) / plan.folds.n_folds < X.shape[1]:
+                notes.append(
+                    f"fewer training rows than dimensions ({len(X)} rows, d = {X.shape[1]}): the penalty decides."
+                )
+            outcomes[layer] = probe_layer(plan, layer, X, Y)
+            ticker.advance(1, note=f"layer {layer}")
+    if not outcomes:
+        raise UsageError(explain("no layers to probe.", [("layers", "none")]))
+    return outcomes
+
+
+def _plan(
+    y: Sequence[Any] | np.ndarray,
+    groups: Sequence[Any] | np.ndarray | str | None,
+    keys: Sequence[Any] | np.ndarray | None,
+    *,
+    task: str,
+    n_folds: int,
+    shuffles: int,
+    permutations: int,
+    bootstrap: int,
+    seed: int,
+    **rest: Any,
+) -> tuple[Plan, list[str]]:
+    """Return what stays the same over layers, and notes on labels, groups and folds."""
     codes, notes = group_codes(groups, len(y))
     labels = read_labels(y, groups=codes, task=task)
     folds = group_folds(codes[labels.keep], labels.strata(), n_folds=n_folds, seed=seed)
@@ -115,25 +158,11 @@ def probe_pair(
         return Meter(of, folds, draws=bootstrap, seed=seed)
 
     plan = Plan(
-        probe, labels, folds, copies, control, meter(labels), tuple(meter(c) for c in copies),
-        None if control is None else meter(control), tuple(maps),
-        group_flips(names, permutations=permutations, seed=seed), penalties, test, seed, level,
+        n_rows=len(y), labels=labels, folds=folds, shuffles=copies, task=control, meter=meter(labels),
+        shuffle_meters=tuple(meter(c) for c in copies), task_meter=None if control is None else meter(control),
+        flips=group_flips(names, permutations=permutations, seed=seed), seed=seed, **rest,
     )  # fmt: skip
-    ids = item_ids if item_ids is not None else range(len(y))
-    outcomes = {}
-    with progress.task(f"probe {probe}", total=_count(layers), unit="layers") as ticker:
-        for layer, X, Y in _each(layers):
-            X, Y = _rows(X, Y, layer, len(y), labels.keep, ids)
-            if len(X) * (n_folds - 1) / n_folds < X.shape[1]:
-                notes.append(
-                    f"fewer training rows than dimensions ({len(X)} rows, d = {X.shape[1]}): the penalty decides."
-                )
-            outcomes[layer] = probe_layer(plan, layer, X, Y)
-            ticker.advance(1, note=f"layer {layer}")
-    if not outcomes:
-        raise UsageError(explain("no layers to probe.", [("layers", "none")]))
-    extra = [] if confounds is None else _confound_rows(plan, confounds, outcomes, notes)
-    return _collect(plan, outcomes, extra, notes)
+    return plan, notes
 
 
 def _collect(plan: Plan, outcomes: dict[int, LayerOutcome], extra: list[ProbeRow], notes: list[str]) -> PairProbe:

@@ -18,12 +18,11 @@ from taxlens.probes.pair_probe import LayerDrop, ProbeRow
 from taxlens.probes.probe import Probe
 from taxlens.probes.readings import Meter, Reading
 from taxlens.probes.significance import choose_test, corrected_t, equivalence_p, permutation_p
-from taxlens.probes.swap import BASIS, fold_differences, row_cosine, swap_layer
+from taxlens.probes.swap import fold_differences, row_cosine, swap_layer
 from taxlens.probes.transfer import fold_map
 
 MODELS = ("base", "aligned")
 _REPEATS = 10
-_BASIS_GAP = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +31,7 @@ class Plan:
 
     Args:
         probe: kind of probe.
+        n_rows: rows given, with a label or not.
         labels: of the kept rows.
         folds: of the kept rows.
         shuffles: shuffled copies of the labels.
@@ -46,6 +46,7 @@ class Plan:
     """
 
     probe: str
+    n_rows: int
     labels: Labels
     folds: Folds
     shuffles: tuple[Labels, ...]
@@ -237,15 +238,15 @@ def _tested(
         )
         t, p = corrected_t(differences, n_folds=plan.folds.n_folds)
         return p, t, np.zeros(0)
-    size = BASIS
-    both = float(np.sqrt(penalty[0] * penalty[1]))
-    while True:
-        one = swap_layer(X, Y, plan.labels, plan.folds, flips=plan.flips[:0], penalty=both, size=size)
-        gap = max(own[0].value - one.base, own[1].value - one.aligned)
-        if gap <= _BASIS_GAP or one.basis < size or size >= 4 * BASIS:
-            break
-        size *= 2
-    swapped = swap_layer(X, Y, plan.labels, plan.folds, flips=plan.flips, penalty=both, size=size)
+    swapped = swap_layer(
+        X,
+        Y,
+        plan.labels,
+        plan.folds,
+        flips=plan.flips,
+        penalty=float(np.sqrt(penalty[0] * penalty[1])),
+        wanted=(own[0].value, own[1].value),
+    )
     return permutation_p(swapped.observed, swapped.null), swapped.observed, swapped.null
 
 
