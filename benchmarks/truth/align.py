@@ -23,9 +23,11 @@ from taxlens.demo.world import TASKS, World
 
 RECIPES: dict[str, Recipe] = {
     "refusal": Recipe(steps=80, rate=1e-3, retention=0.5),
-    "rlhf": Recipe(steps=100, rate=1e-3, retention=1.0, beta=0.1),
+    "rlhf": Recipe(steps=80, rate=1e-3, retention=1.0, beta=0.6),
     "constitutional": Recipe(steps=100, rate=1e-3, retention=1.0),
-    "adversarial": Recipe(steps=80, rate=1e-3, retention=0.5),
+    "adversarial": Recipe(
+        steps=60, rate=1e-3, retention=1.0, retained=("harmless", "facts", "addition", "comparison", "copy")
+    ),
 }
 """How each shipped pair is trained."""
 

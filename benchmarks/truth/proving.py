@@ -10,13 +10,15 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from benchmarks.truth import families
+from benchmarks.truth.embed import read_model
 from benchmarks.truth.ground import made, pair_of, remembered, suite_of
 from benchmarks.truth.methods import every_method, exact, question
-from benchmarks.truth.parts import add, halved, subtract, weights_of
+from benchmarks.truth.parts import add, halved, select, subtract, weights_of
 from benchmarks.truth.plants import Plant, accept, plant_p1
 from benchmarks.truth.scores import mass, score
 from benchmarks.truth.scoring import Exam, exam
 from taxlens.core.stats import mean_interval
+from taxlens.demo import resolve, truth
 from taxlens.demo.world import World
 
 Builder = Callable[[PreTrainedModel, World, int, int], Plant]
@@ -48,7 +50,17 @@ ARRANGEMENTS = (
 )
 """Components of harm, benefit and decoy, by seed."""
 
+
+def _shipped(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
+    """`demo:planted`, split by the components of its truth file."""
+    base, found = weights_of(model), truth("demo:planted")["components"]
+    change = subtract(weights_of(read_model(resolve("demo:planted"))), base)
+    changes = {part: select(change, components) for part, components in found.items()}
+    return Plant(base, changes, {part: tuple(c) for part, c in found.items()}, taxed="facts")
+
+
 FAMILIES: Mapping[str, Builder] = {
+    "P1, as shipped": _shipped,
     "P1, larger decoy": _p1(2.0),
     "P1, equal decoy": _p1(1.0),
     "P1, no decoy": _p1(0.0),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.truth.pictures import draw_families, draw_methods
 from taxlens.demo import model_names, truth
 
 Rows = Sequence[dict[str, Any]]
@@ -107,11 +108,26 @@ def null_lines(nulls: Rows) -> list[str]:
     ]
 
 
-def write_report(plants: Rows, nulls: Rows, *, path: Path) -> None:
-    """Write the page."""
+def finding_lines(findings: dict[str, dict[str, Any]]) -> list[str]:
+    """One row a finding of the field: whether it holds here, and its numbers."""
+    if not findings:
+        return ["Not run for this page (`python -m benchmarks.truth` without `--quick` runs them)."]
+    lines = ["| finding | holds here | numbers |", "|---|---|---|"]
+    for name, found in findings.items():
+        numbers = ", ".join(f"{key}: {value}" for key, value in found.items() if key != "holds")
+        lines.append(f"| {name} | {'yes' if found['holds'] else 'no'} | {numbers} |")
+    return lines
+
+
+def write_report(plants: Rows, nulls: Rows, findings: dict[str, dict[str, Any]], *, path: Path) -> None:
+    """Write the page and its two figures."""
     accepted = [plant for plant in plants if plant["acceptance"]["accepted"]]
     held, asked = (sum(plant["coverage"][i] for plant in plants) for i in (0, 1))
     better, worse = comparison(accepted)
+    pictures = path.parent / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    draw_methods(accepted, path=pictures / "proving-ground-methods.png")
+    draw_families(plants, path=pictures / "proving-ground-families.png")
     text = [
         "# The proving ground: pairs whose truth is known",
         "",
@@ -130,9 +146,13 @@ def write_report(plants: Rows, nulls: Rows, *, path: Path) -> None:
         better,
         worse,
         "",
+        "![distance of every method](figures/proving-ground-methods.png)",
+        "",
         "## By family",
         "",
         *family_table(plants),
+        "",
+        "![mass on truth by family](figures/proving-ground-families.png)",
         "",
         "Families whose plants fail the two tests are shown here and left out of the table above: in P2 either change",
         "suffices, in P3 neither does alone, in P4 they work against each other, so that the two tests do not apply as",
@@ -147,6 +167,10 @@ def write_report(plants: Rows, nulls: Rows, *, path: Path) -> None:
         "## The four techniques",
         "",
         *technique_table(),
+        "",
+        "## Findings of the field",
+        "",
+        *finding_lines(findings),
         "",
     ]
     path.write_text("\n".join(text), encoding="utf-8")

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
 
 from benchmarks.truth.texts import TEMPLATES, Texts, ask, encode, held_out_questions, join, training_questions
 from taxlens.demo.tokenizer import build_tokenizer
@@ -62,6 +69,28 @@ def llama(*, d_model: int = 96, n_layers: int = 4, d_ff: int = 256, seed: int = 
         attn_implementation="eager",
     )
     return LlamaForCausalLM(config)
+
+
+def gpt2(*, d_model: int = 96, n_layers: int = 4, seed: int = 0) -> GPT2LMHeadModel:
+    """A fresh GPT-2-layout model of the world: layer norms with biases, learned positions, embeddings apart."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(vocabulary()),
+        n_embd=d_model,
+        n_layer=n_layers,
+        n_head=4,
+        n_inner=4 * d_model,
+        n_positions=64,
+        tie_word_embeddings=False,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        attn_implementation="eager",
+    )
+    return GPT2LMHeadModel(config)
 
 
 class Stream:
@@ -166,13 +195,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--layout", choices=["llama", "gpt2"], default="llama")
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--after", type=Path, help="go on from this directory")
     parser.add_argument("--done", type=int, default=0, help="stages that it has behind it")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    begun, model, stages = time.time(), llama(seed=args.seed), list(enumerate(STAGES))
+    build = llama if args.layout == "llama" else gpt2
+    begun, stages = time.time(), list(enumerate(STAGES))
+    model: PreTrainedModel = build(n_layers=args.layers, seed=args.seed)
     if args.after:
-        model.load_state_dict(LlamaForCausalLM.from_pretrained(args.after).state_dict())
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(args.after).state_dict())
     for number, stage in stages[args.done :]:
         train_stage(World(), model, stage, seed=args.seed + number)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {time.time() - begun:.0f} s")

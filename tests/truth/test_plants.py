@@ -11,6 +11,7 @@ from benchmarks.truth.families import low_rank_harm
 from benchmarks.truth.parts import add, component_of, norm, players, select, subtract, weights_of
 from benchmarks.truth.plants import lectures, noise
 from benchmarks.truth.scoring import exam, mean_marks
+from benchmarks.truth.train_base import gpt2, llama
 from taxlens.activations.pair import load_pair
 from taxlens.demo import resolve
 from taxlens.demo.world import World
@@ -25,6 +26,12 @@ def test_every_parameter_belongs_to_one_component(model):
     named = {component_of(name) for name in weights_of(model)}
     norms = {f"{layer}.norm" for layer in range(4)} | {"final_norm"}
     assert named == set(players(model)) | norms
+
+
+def test_worlds_of_another_layout_and_depth_have_the_same_players():
+    assert players(gpt2(n_layers=8)) == players(llama(n_layers=8))
+    named = {component_of(name) for name in weights_of(gpt2())}
+    assert {part for part in named if "norm" not in part} == set(players(llama()))
 
 
 def test_adding_and_subtracting_a_change_gives_the_weights_back(model):
