@@ -10,14 +10,14 @@ import numpy as np
 from taxlens.probes.folds import Folds
 from taxlens.probes.ridge import FoldMoments, Spectrum, left_out_reading, left_out_residuals
 
-PENALTY_ROWS = 2048  # rows of the training part on which the penalty is chosen (whole groups, seeded)
+PENALTY_ROWS = 1024  # rows of the training part on which the penalty is chosen (whole groups, seeded)
 
 
 class RidgeFits:
     """Ridge probes of one model at one layer: a fit a fold, every label vector from one eigendecomposition.
 
     The penalty of each label and fold is the one whose leave-group-out squared error inside the training
-    part is smallest (on whole groups up to 2048 rows where there are more); test rows play no part.
+    part is smallest (on whole groups up to 1,024 rows where there are more); test rows play no part.
 
     Args:
         X: [n, d] rows of the model.
