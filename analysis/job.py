@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from taxlens.activations.tokens import Row, encode_suite
 from taxlens.analysis.adaptive import Choices, Walker
@@ -164,13 +167,14 @@ def checkpointed(model: Any, on: bool) -> Iterator[None]:
     if not on:
         yield
         return
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})
-    blocks = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for block in blocks:
+        block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=True)
+        block.gradient_checkpointing = True
         block.training = True  # the block alone: its parts stay as they are, so that no dropout wakes
     try:
         yield
     finally:
         for block in blocks:
             block.training = False
-        model.gradient_checkpointing_disable()
+            block.gradient_checkpointing = False

@@ -50,36 +50,30 @@ def attribute(
 ) -> Attribution:
     """Attribute the tax of suites to the parts of the weight change, so that the parts sum to the measured tax.
 
-    The weights are moved from base to aligned along a straight line, and at a few nodes the choices' scores are
-    differentiated once, for all components, items and tokens together. Metrics follow by the chain rule. Effects
-    are signed as the tax is: positive is loss. They sum to the tax up to the residual of `closure_frame`, which is
-    shown and never spread. They are the Aumann-Shapley values of the components' changes: where components
-    interact strongly they share differently from single grafts and restores.
+    The weights move from base to aligned along a straight line; at a few nodes the choices' scores are differentiated
+    once, for all components, items and tokens, and metrics follow by the chain rule. Positive is loss. Effects sum
+    to the tax up to the residual of `closure_frame`, which is never spread. They are the Aumann-Shapley values of
+    the changes: where components interact they share differently from single grafts and restores.
 
     Args:
-        pair: the two checkpoints; their weights are the same to the bit afterwards.
+        pair: the two checkpoints; left as they are, to the bit.
         suites: one suite or several; items without choices are passed over.
         template: "plain" or "chat": one prompt for both models (chat: the aligned model's template).
         metrics: "accuracy", "accuracy_norm", "probability", "margin", "nll", or names in `functions`.
         levels: "component" (always), "head", "neuron", "singular".
-        tolerance: share of the tax by which effects may still change (L1 over components) from one nested rule to
-            the next; half of it bounds the error of the predicted scores at the aligned end.
-        max_gradients: most nodes; reaching it unclosed is reported, not hidden.
-        items: "all", or how many items to draw (seeded) from each suite.
+        tolerance: share of the tax by which effects may change (L1 over components) from one nested rule to the
+            next; half of it bounds the error of the scores predicted at the aligned end.
+        max_gradients: most nodes; reaching it unclosed is reported.
+        items: "all", or how many to draw (seeded) from each suite.
         functions: user metrics by name, see `chain.ScoreMetric`.
         rules: nodes to use instead of the nested ladder (the last is kept).
         tokens: keep effects by token.
-        texts: texts whose perplexity along the path says whether it is fit to walk; by default the items' own
-            prompts with their gold choices.
-        perplexity: whether to take that perplexity (five forward passes over at most 64 texts).
+        texts: what perplexity along the path is taken on; by default the items' prompts with their gold choices.
+        perplexity: whether to take it.
         batch_tokens: most padded tokens in a batch.
         checkpoint: recompute each block in the backward pass, for prompts too long for the memory.
-        bootstrap: group-bootstrap draws of the intervals.
-        seed: of the draws.
-        progress: told of every pass, with the current state of closure.
-
-    Returns:
-        The attribution, with its tables.
+        bootstrap, seed: group-bootstrap draws of the intervals, and their seed.
+        progress: told of every rule, with the state of closure.
 
     Raises:
         UsageError: an unknown metric or level, or no suites.
@@ -87,40 +81,26 @@ def attribute(
         TaxlensError: a score that is not finite; the item is named.
 
     Example:
-        >>> found = attribute(pair, facts, metrics=("accuracy", "probability"))          # doctest: +SKIP
-        >>> found.to_frame().head(3)                                                     # doctest: +SKIP
+        >>> attribute(pair, facts).to_frame().head(3)                                    # doctest: +SKIP
 
     References:
         Aumann and Shapley 1974; integrated gradients, arXiv 1703.01365; loss change allocation, arXiv 1909.01440;
         ExPLAIND, arXiv 2505.20076.
     """
-    asked = _suites(suites)
-    functions = dict(functions or {})
-    for metric in metrics:
-        one_of(metric, (*CHOICE_METRICS, *functions), what="metric")
-    for level in levels:
-        one_of(level, LEVELS, what="level")
-    difference = difference_of(pair)
+    named = _checked(metrics, levels, functions)
     settings = Settings(
-        template, tuple(metrics), functions, tolerance, max_gradients, rules, batch_tokens, checkpoint, progress
+        template, tuple(metrics), named, tolerance, max_gradients, rules, batch_tokens, checkpoint, progress
     )
+    asked = _suites(suites)
     chosen = [_draw(suite, items, seed) for suite in asked]
     fit: Walkability | None = None
     with walk(pair) as path:
-        job = Job(pair, path, Contraction(path.model, difference, tuple(levels), keep_tokens=tokens), settings)
+        job = Job(pair, path, Contraction(path.model, difference_of(pair), tuple(levels), keep_tokens=tokens), settings)
         found = {suite.name: job.suite(suite) for suite in chosen}
         if perplexity and not settings.first_order:
             fit = walkability(path, pair.base.tokenizer, [texts] if texts is not None else chosen)
-    return Attribution(
-        template=template,
-        suites=found,
-        fallbacks=job.contraction.fallbacks,
-        tolerance=tolerance,
-        draws=bootstrap,
-        seed=seed,
-        method="one_gradient" if settings.first_order else "path",
-        walkability=fit,
-    )
+    method = "one_gradient" if settings.first_order else "path"
+    return Attribution(template, found, job.contraction.fallbacks, tolerance, bootstrap, seed, method, fit)
 
 
 def gradient_effects(
@@ -150,6 +130,17 @@ def gradient_effects(
     if not 0 <= t <= 1:
         raise UsageError(explain("a point on the path lies between 0 and 1.", [("t", t)]))
     return attribute(pair, suites, metrics=metrics, levels=levels, rules=[single(t)], **options)
+
+
+def _checked(
+    metrics: Sequence[str], levels: Sequence[str], functions: Mapping[str, ScoreMetric] | None
+) -> dict[str, ScoreMetric]:
+    named = dict(functions or {})
+    for metric in metrics:
+        one_of(metric, (*CHOICE_METRICS, *named), what="metric")
+    for level in levels:
+        one_of(level, LEVELS, what="level")
+    return named
 
 
 def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:

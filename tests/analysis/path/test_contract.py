@@ -156,7 +156,7 @@ def test_tokens_sum_to_their_row(build, words):
 def test_a_head_is_what_grafting_its_slices_changes(build, words, exact):
     """The derivative along one head's own slices of q and o, by finite differences of the weights."""
     pair, suite = build("llama"), words(3)
-    contraction, tally, _, rows, shard = tallied(pair, suite, ("component", "head"), t=0.0)
+    contraction, tally, _, _rows, shard = tallied(pair, suite, ("component", "head"), t=0.0)
     column = contraction.layout.names["head"].index("1.attn.h2")
     model = copy.deepcopy(pair.base.model)
     step, slices = 1e-6, slice(16, 24)

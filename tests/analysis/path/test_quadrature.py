@@ -1,5 +1,7 @@
 """Nested rules integrate polynomials exactly, contain one another, and interpolate."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ def test_rule_is_not_exact_beyond_its_degree(size, degree):
 
 
 def test_each_rule_contains_the_one_before():
-    for small, large in zip(LADDER[:-1], LADDER[1:]):
+    for small, large in itertools.pairwise(LADDER):
         assert set(gauss_patterson(small).nodes) <= set(gauss_patterson(large).nodes)
 
 
