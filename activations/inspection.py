@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from taxlens.activations.manifest import locate, read_manifest
-from taxlens.activations.shard import BLOCK_ROWS, MODELS, Shard
+from taxlens.activations.shard import BLOCK_ROWS, MODELS, STORED, Shard
 from taxlens.core.artifacts import sha256_file
 from taxlens.core.errors import StoreError, explain
 
@@ -127,14 +129,14 @@ def verify(path: Path | str) -> Inspection:
 
 
 def _verify_shard(folder: Path, entry: dict[str, Any], manifest: dict[str, Any]) -> None:
-    shard = Shard(folder / entry["file"], entry)
+    shard, dtype = Shard(folder / entry["file"], entry), STORED[manifest["dtype"]]
     try:
         for model in MODELS:
-            for site in manifest["sites"]:
+            for site, shape in manifest["sites"].items():
                 for layer in range(len(manifest["layers"])):
-                    for start in range(0, entry["rows"], 16 * BLOCK_ROWS):
-                        stop = min(start + 16 * BLOCK_ROWS, entry["rows"])
-                        shard.read(model, site, layer, start, stop)
+                    for start in range(0, entry["rows"], BLOCK_ROWS):
+                        block = np.empty((min(BLOCK_ROWS, entry["rows"] - start), *shape), dtype=dtype)
+                        shard.read(model, site, layer, start, block)
     finally:
         shard.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,8 @@ class Shard:
         except OSError as error:
             raise _damaged(path, "HDF5 cannot open it", str(error)) from error
         self._hashes: dict[str, np.ndarray] = {}
+        self._data: dict[str, tuple[h5py.Dataset, int | None]] = {}
+        self._handle = os.open(path, os.O_RDONLY)
 
     @property
     def file(self) -> h5py.File:
@@ -199,29 +202,47 @@ class Shard:
         """Return the shard's part of the row index."""
         return read_rows(self._file)
 
-    def read(self, model: str, site: str, layer: int, start: int, stop: int) -> np.ndarray:
-        """Return rows [start, stop) of one (model, site), `layer` counted among the stored ones, as stored.
+    def read(self, model: str, site: str, layer: int, start: int, out: np.ndarray) -> None:
+        """Fill `out` [row, ...] with rows from `start` of one (model, site), `layer` counted among the stored ones.
 
-        Every block that the rows touch is hashed before any of it is returned.
+        Every block that the rows touch is hashed before any of it is handed on.
 
         Raises:
-            StoreError: if a block's hash differs.
+            StoreError: if a block cannot be read, or its hash differs.
         """
-        low = start - start % BLOCK_ROWS
-        high = min(-(-stop // BLOCK_ROWS) * BLOCK_ROWS, self.entry["rows"])
-        try:
-            data = self._file[f"{model}/{site}"]
-            out = np.empty((high - low, *data.shape[2:]), dtype=data.dtype)
-            data.read_direct(out, np.s_[layer, low:high])
-        except (OSError, KeyError) as error:
-            raise _damaged(self.path, f"{model}/{site} cannot be read", str(error)) from error
         known = self._known(model, site)[layer]
-        for at in range(low, high, BLOCK_ROWS):
-            block = out[at - low : at - low + BLOCK_ROWS]
+        stop = start + len(out)
+        for at in range(start - start % BLOCK_ROWS, stop, BLOCK_ROWS):
+            end = min(at + BLOCK_ROWS, self.entry["rows"])
+            inside = start <= at and end <= stop
+            block = out[at - start : end - start] if inside else np.empty((end - at, *out.shape[1:]), out.dtype)
+            self._block(model, site, layer, at, block)
             if xxhash.xxh3_64_intdigest(block) != int(known[at // BLOCK_ROWS]):
-                where = f"{model}/{site}, stored layer {layer}, rows {at} to {at + len(block)}"
+                where = f"{model}/{site}, stored layer {layer}, rows {at} to {end}"
                 raise _damaged(self.path, "bytes differ from their checksum", where)
-        return out[start - low : stop - low]
+            if not inside:
+                low, high = max(at, start), min(end, stop)
+                out[low - start : high - start] = block[low - at : high - at]
+
+    def _block(self, model: str, site: str, layer: int, at: int, block: np.ndarray) -> None:
+        """Read one block; a contiguous array's bytes lie in the file as they are, so HDF5 need not copy them."""
+        name = f"{model}/{site}"
+        try:
+            if name not in self._data:
+                data = self._file[name]
+                self._data[name] = (data, data.id.get_offset() if data.chunks is None else None)
+            data, offset = self._data[name]
+            if offset is None:
+                data.read_direct(block, np.s_[layer, at : at + len(block)])
+                return
+            row = block.nbytes // len(block)
+            got = os.preadv(
+                self._handle, [block.reshape(-1).view(np.uint8)], offset + (layer * data.shape[1] + at) * row
+            )
+        except (OSError, KeyError) as error:
+            raise _damaged(self.path, f"{name} cannot be read", str(error)) from error
+        if got != block.nbytes:
+            raise _damaged(self.path, f"{name} ends too early", f"{got} bytes of {block.nbytes}")
 
     def _known(self, model: str, site: str) -> np.ndarray:
         name = f"checksums/{model}/{site}"
@@ -232,6 +253,7 @@ class Shard:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        os.close(self._handle)
 
 
 def check_header(path: Path, entry: Mapping[str, Any]) -> None:

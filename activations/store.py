@@ -13,7 +13,7 @@ import pandas as pd
 
 from taxlens.activations.inspection import Inspection, inspect, verify
 from taxlens.activations.manifest import locate, read_manifest
-from taxlens.activations.shard import MODELS, Shard, join_rows
+from taxlens.activations.shard import MODELS, STORED, Shard, join_rows
 from taxlens.core.errors import StoreError, UsageError, explain, one_of
 
 __all__ = ["Inspection", "Store", "inspect", "verify"]
@@ -172,13 +172,16 @@ class Store:
             raise UsageError(explain("the store does not hold this layer.", rows, "capture it, or choose another."))
         return held.index(layer)
 
+    def _empty(self, site: str, rows: int) -> np.ndarray:
+        return np.empty((rows, *self.shape(site)), dtype=STORED[self.dtype])
+
     def _range(self, site: str, layer: int, model: str, start: int, stop: int) -> np.ndarray:
-        parts = []
-        for number, first in enumerate(self._starts):
-            low, high = max(start - first, 0), min(stop - first, self.manifest["shards"][number]["rows"])
+        out = self._empty(site, max(stop - start, 0))
+        for number, first in enumerate(self._starts.tolist()):
+            low, high = max(start, first), min(stop, first + self.manifest["shards"][number]["rows"])
             if low < high:
-                parts.append(self._shard(number).read(model, site, layer, int(low), int(high)))
-        return _join(parts, self.shape(site), self.dtype)
+                self._shard(number).read(model, site, layer, low - first, out[low - start : high - start])
+        return out
 
     def _scattered(self, site: str, layer: int, model: str, rows: np.ndarray) -> np.ndarray:
         if rows.dtype == bool:
@@ -187,18 +190,17 @@ class Store:
         if rows.size and not (-self.n_rows <= rows.min() and rows.max() < self.n_rows):
             got = [("got", f"{rows.min()} to {rows.max()}"), ("rows", self.n_rows)]
             raise UsageError(explain("row out of range.", got))
-        rows = rows % self.n_rows if rows.size else rows
-        out: np.ndarray | None = None
+        rows = rows % max(self.n_rows, 1)
+        out = self._empty(site, len(rows))
         where = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(where):
+        for number in np.unique(where).tolist():
             mine = where == number
             local = rows[mine] - self._starts[number]
-            low, high = int(local.min()), int(local.max()) + 1
-            part = self._shard(int(number)).read(model, site, layer, low, high)
-            if out is None:
-                out = np.empty((len(rows), *part.shape[1:]), dtype=part.dtype)
+            low = int(local.min())
+            part = self._empty(site, int(local.max()) + 1 - low)
+            self._shard(number).read(model, site, layer, low, part)
             out[mine] = part[local - low]
-        return out if out is not None else _join([], self.shape(site), self.dtype)
+        return out
 
 
 def widen(stored: np.ndarray, dtype: str) -> np.ndarray:
@@ -206,9 +208,3 @@ def widen(stored: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         return (stored.astype(np.uint32) << 16).view(np.float32)
     return stored.astype(np.float32, copy=False)
-
-
-def _join(parts: list[np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    if not parts:
-        return np.empty((0, *shape), dtype={"bfloat16": np.uint16, "float16": np.float16}.get(dtype, np.float32))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
