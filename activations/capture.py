@@ -55,8 +55,7 @@ def capture(
         to: `NAME.h5` (a view, shards beside it in `NAME.shards/`), or a folder.
         sites: names from `taxlens.activations.sites.SITES`.
         layers: "all" or indices.
-        positions: "last", "all", "answer", "mean" or "span:LABEL" (`taxlens.activations.plan.make_plan`).
-        templates: "plain" and/or "chat".
+        positions, templates: as `taxlens.activations.plan.make_plan`.
         dtype: how activations are stored: "float32", "bfloat16" or "float16".
         batch_tokens: most padded tokens a batch; halved, and recorded, when memory runs out.
         seed: draws the wrong choices that stand against gold.
@@ -71,15 +70,11 @@ def capture(
 
     Raises:
         UsageError: if the request makes no sense, or the store exists and `resume` is not set.
-        StoreError: if the disk is too small or fails, another process writes there, or the store belongs to another
-            request or other weights.
-        SelfCheckError: if a self-check fails.
-        CheckError: if an activation is NaN, infinite, or too large for float16.
+        StoreError: if the disk is too small or fails, another process writes there, or the store is of another request.
+        CheckError: if a self-check fails, or an activation is NaN, infinite, or too large for float16.
 
     Example:
         >>> store = capture(pair, suite, to="acts.h5")          # doctest: +SKIP
-        >>> store.read("resid_post", 3, model="aligned").shape    # doctest: +SKIP
-        (120, 576)
     """
     request = resolve(
         pair,
