@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import scipy.linalg
+from scipy.special import stdtrit
 
 from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError, explain
@@ -18,7 +19,7 @@ from taxlens.probes.spectrum_null import null_draws
 
 VARIANCE = 0.99
 PENALTY = 1e-4
-DRAWS = 40
+DRAWS = 20
 RANKS = 32
 ENOUGH = 16
 
@@ -226,8 +227,8 @@ def spectra(
     no linear map of aligned brings them back, and is blind to partial weakening: read both. Neither sees
     what is not linear. Both are taken on the principal components that hold 99 % of base variance, so a
     concept of much smaller variance is not looked at. Null band: the same base rows plus the residuals of
-    the fitted map with their signs flipped by fold of groups (what noise of this size would show), at
-    each rank, `level` of it.
+    the fitted map with their signs flipped by fold of groups (what noise of this size would show): where
+    one more such value would lie at each rank.
 
     Args:
         gathered: what `gather` returned for the layer.
@@ -235,7 +236,7 @@ def spectra(
         site: for the directions.
         variance: share of base variance that the components hold.
         penalty: ridge penalty in mean eigenvalues; above 1e-3 it reads as loss what is not.
-        draws: sign flips behind the band.
+        draws: sign flips behind the band, at least 2.
         level: coverage of the band.
         seed: of the flips.
 
@@ -243,7 +244,7 @@ def spectra(
         Spectra: the loss spectrum is left out, and a note says why, with fewer than 2 rows a dimension.
 
     Raises:
-        UsageError: different widths have no gain in common, or fewer than 8 rows.
+        UsageError: fewer than 8 rows, or models of different width.
 
     Example:
         >>> from taxlens.probes.gather import gather
@@ -257,6 +258,9 @@ def spectra(
     if total.n < 8:
         rows = [("rows", total.n), ("expected", "at least 8, better 16 a dimension")]
         raise UsageError(explain("too few rows for spectra.", rows))
+    if gathered.widths[0] != gathered.widths[1]:
+        rows = [("base", f"d = {gathered.widths[0]}"), ("aligned", f"d = {gathered.widths[1]}")]
+        raise UsageError(explain("spectra need equal widths.", rows, "linear_r2 compares spaces of any width."))
     A, B, C = total.cov_xx(), total.cov_yy(), total.cov_xy()
     basis = components(A, B, total.n, variance=variance, penalty=penalty)
     with_loss = total.n >= 2 * len(B)
@@ -264,12 +268,18 @@ def spectra(
     if with_loss:
         found["loss"] = loss_spectrum(basis, C, B)
     drawn = null_draws(gathered, basis, draws=draws, seed=seed, with_loss=with_loss)
-    tail = (1 - level) / 2
     made = []
     for name, (values, directions) in found.items():
-        low, high = np.quantile(drawn[name], [tail, 1 - tail], axis=0)
+        low, high = _band(drawn[name], level)
         made.append(Spectrum(name, layer, site, values, low, high, directions, total.n))
     return Spectra(tuple(made), _notes(total.n, len(B), with_loss))
+
+
+def _band(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where one more null value would lie at each rank [r], from draws [draws, r]: Student's prediction."""
+    draws = len(drawn)
+    reach = -stdtrit(draws - 1, (1 - level) / 2) * drawn.std(0, ddof=1) * np.sqrt(1 + 1 / draws)
+    return np.maximum(drawn.mean(0) - reach, 0), drawn.mean(0) + reach
 
 
 def _notes(n: int, d: int, with_loss: bool) -> tuple[str, ...]:

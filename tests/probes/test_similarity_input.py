@@ -109,6 +109,10 @@ def test_spectra_of_few_rows_are_refused_and_say_so():
     refused(lambda: spectra(gather((X[:6], Y[:6]))), "too few rows for spectra", "at least 8")
 
 
+def test_spectra_of_different_widths_are_refused():
+    refused(lambda: spectra(gather((X, Y[:, :5]))), "spectra need equal widths", "d = 5")
+
+
 def test_table_without_a_row_says_what_was_computed():
     refused(lambda: similarity((X, Y), measures=["cka"]).value("cka", 3), "no cka of layers 3 and 3", "cka")
     refused(lambda: spectra(gather((X, Y))).get("gain", 3), "no gain spectrum of layer 3", "gain 0")

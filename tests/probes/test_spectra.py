@@ -32,7 +32,7 @@ def attenuated(world, gain):
 
 
 def read(X, Y, **options):
-    return spectra(gather((X, Y), np.arange(len(X)) // 4), layer=3, site="resid_post", **{"draws": 20, **options})
+    return spectra(gather((X, Y), np.arange(len(X)) // 4), layer=3, site="resid_post", **options)
 
 
 @pytest.mark.parametrize("gain", [0.8, 0.5, 0.25, 0.0])
