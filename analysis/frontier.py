@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from taxlens.analysis.attribution import Attribution
 from taxlens.analysis.front import Benefit, Frontier
+from taxlens.analysis.kept_effects import kept_or_new
 from taxlens.analysis.learned import extra_plans
 from taxlens.analysis.measure import ChoiceMeasure, named
 from taxlens.analysis.path import attribute, gradient_effects
@@ -54,6 +56,7 @@ class Options:
     shares: tuple[float, ...] = (0.01, 0.025, 0.05)
     orders: tuple[str, ...] = DEFAULT_ORDERS
     draws: int = 20
+    draw_shares: tuple[float, ...] | None = None
     uniform: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
     metric: str = "probability"
     keep: float | None = 0.95
@@ -63,6 +66,7 @@ class Options:
     disjoint: tuple[str, ...] = KEYS
     leave_out: bool = True
     items: int | str = "all"
+    train_items: int | str = "all"
     generate: int = 0
     budget_minutes: float | None = None
     tolerance: float = 0.01
@@ -78,6 +82,7 @@ def frontier(
     benefit: str,
     against: str = "",
     taxed: Sequence[str] | None = None,
+    candidates: Sequence[str] | None = None,
     template: str | Mapping[str, str] = "plain",
     attribution: Attribution | Sequence[Attribution] | None = None,
     checkpoints: Mapping[str, Any] | None = None,
@@ -102,17 +107,19 @@ def frontier(
             the result says so.
         taxed: suites whose tax is to be returned; by default every capability suite but `against` whose tax on
             the training half has an interval above 0.
+        candidates: capability suites to look at for that; by default all.
         template: "plain" or "chat" for all suites, or suite name to template.
         attribution: path attribution(s) that hold the training items at the unit's level with `metric` and
             "margin"; None: the training halves are attributed now.
         checkpoints: name to loaded model, for order "checkpoint": earlier checkpoints of the same training.
         options: `Options`; single fields may be given by keyword: `unit` ("component", "head", "singular"),
-            `shares` of units undone, `orders`, random `draws` a share, `uniform` coefficients, `metric` that plans
+            `shares` of units undone, `orders`, random `draws` a share (at `draw_shares` alone, if given), `uniform` coefficients, `metric` that plans
             are chosen on, `keep` (share of the benefit that path and one_gradient plans are predicted to keep;
             None: they look at the tax alone), `wanted` and `margin` of the recommended plan, `holdout`,
-            `disjoint`, `leave_out` (path plans chosen without one suite, measured on it), `items` (most held-out
-            items a suite), `generate` (prompts of each kind answered by generation), `budget_minutes` (held-out
-            items are cut to fit), `tolerance` and `max_gradients` of the attribution, `bootstrap`, `seed`.
+            `disjoint`, `leave_out` (path plans chosen without one suite, measured on it), `items` and
+            `train_items` (most held-out and training items a suite), `generate` (prompts of each kind answered
+            by generation), `budget_minutes` (held-out items are cut to fit), `tolerance` and `max_gradients` of
+            the attribution, `bootstrap`, `seed`.
         folder: where measured plans are kept, so that a killed run resumes.
         progress: told of every plan.
 
@@ -128,12 +135,13 @@ def frontier(
         2408.13656 (learned mask); arXiv 2604.13694 (weight patching); arXiv 2501.13453 (relearning); arXiv
         2603.03995 (re-weighting singular values by gradient).
     """
-    work = _Work(pair, suites, benefit, against, template, _options(options, more), progress)
+    work = _Work(pair, suites, benefit, against, template, _options(options, more), progress, taxed or candidates)
+    work.folder = None if folder is None else Path(folder)
     train = work.train_effects(attribution)
     names = work.taxed(train, taxed)
     scores = train.scores(names, work.benefit, metric=work.options.metric)
     plans = work.plans(train, scores, names, checkpoints or {})
-    return work.measure(plans, train, scores, names, None if folder is None else Path(folder))
+    return work.measure(plans, train, scores, names)
 
 
 def frontier_cost(
@@ -142,12 +150,13 @@ def frontier_cost(
     *,
     benefit: str,
     against: str = "",
+    candidates: Sequence[str] | None = None,
     template: str | Mapping[str, str] = "plain",
     options: Options | None = None,
     **more: Any,
 ) -> Cost:
     """What `frontier` with the same arguments will measure, without running anything."""
-    work = _Work(pair, suites, benefit, against, template, _options(options, more), SILENT)
+    work = _Work(pair, suites, benefit, against, template, _options(options, more), SILENT, candidates)
     count = work.plan_count(max(1, len(work.candidates)))
     held = work.held_suites([*work.candidates, *work.benefit.suites], count)
     return plan_cost(pair, held, plans=count, template=work.templates)
@@ -169,8 +178,10 @@ class _Work:
     def __init__(
         self, pair: ModelPair, suites: Sequence[Suite], benefit: str, against: str,
         template: str | Mapping[str, str], options: Options, progress: Progress,
+        candidates: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         self.pair, self.options, self.progress = pair, options, progress
+        self.folder: Path | None = None
         self.suites = {suite.name: suite for suite in suites}
         self.templates = {name: template if isinstance(template, str) else template[name] for name in self.suites}
         named(suites, benefit)
@@ -178,7 +189,8 @@ class _Work:
         if against:
             signs[against] = -1.0 if named(suites, against).kind == "benefit" else 1.0
         self.benefit = Benefit(benefit, against, signs)
-        self.candidates = [s.name for s in suites if s.kind == "capability" and s.name != against]
+        capabilities = [s.name for s in suites if s.kind == "capability" and s.name != against]
+        self.candidates = capabilities if candidates is None else [named(suites, name).name for name in candidates]
         self.notes = [] if against else [
             f"no harmless prompts were given beside {benefit}: refusing everything would count as benefit"
         ]  # fmt: skip
@@ -197,7 +209,8 @@ class _Work:
         return changed_units(self.difference, self.options.unit)
 
     def half(self, name: str, side: str) -> Suite:
-        return self.suites[name].subset(getattr(self.splits[name], side))
+        half, most = self.suites[name].subset(getattr(self.splits[name], side)), self.options.train_items
+        return at_most(half, int(most), seed=self.options.seed) if side == "train" and most != "all" else half
 
     def train_effects(self, attribution: Attribution | Sequence[Attribution] | None) -> TrainEffects:
         halves = [self.half(name, "train") for name in self.splits]
@@ -207,16 +220,20 @@ class _Work:
             found = [attribution] if isinstance(attribution, Attribution) else list(attribution)
         return TrainEffects(found, halves, self.units)
 
-    def _attributed(self, halves: Sequence[Suite], method: Any, **options: Any) -> list[Attribution]:
+    def _attributed(self, halves: Sequence[Suite], method: Any, **options: Any) -> list[Any]:
         """One attribution a template, of the metric that plans are chosen on and of the margin."""
         found = []
+        o = self.options
         for template in dict.fromkeys(self.templates[suite.name] for suite in halves):
             mine = [suite for suite in halves if self.templates[suite.name] == template]
-            found.append(method(
-                self.pair, mine, template=template, metrics=tuple(dict.fromkeys((self.options.metric, "margin"))),
-                levels=("component", self.options.unit), tokens=False, max_gradients=self.options.max_gradients,
-                bootstrap=self.options.bootstrap, seed=self.options.seed, progress=self.progress, **options,
-            ))  # fmt: skip
+            metrics = tuple(dict.fromkeys((o.metric, "margin")))
+            run = partial(
+                method, self.pair, mine, template=template, metrics=metrics, levels=("component", o.unit), tokens=False,
+                max_gradients=o.max_gradients, bootstrap=o.bootstrap, seed=o.seed, progress=self.progress, **options,
+            )  # fmt: skip
+            key = [method.__name__, self.pair.base.sha256, self.pair.aligned.sha256, template, metrics, o.unit,
+                   o.max_gradients, sorted(options.items()), *((s.name, s.sha256) for s in mine)]  # fmt: skip
+            found.append(kept_or_new(self.folder, key, o.unit, run))
         return found
 
     def taxed(self, train: TrainEffects, asked: Sequence[str] | None) -> list[str]:
@@ -239,9 +256,11 @@ class _Work:
     def plan_count(self, n_taxed: int) -> int:
         """Plans that the options ask for (checkpoints not counted)."""
         o = self.options
-        per_share = {"random": o.draws, "uniform": 0, "per_layer": 1, "relearn": 0, "checkpoint": 0}
+        drawn = o.shares if o.draw_shares is None else o.draw_shares
+        per_share = {"random": 0, "uniform": 0, "per_layer": 1, "relearn": 0, "checkpoint": 0}
         count = sum(per_share.get(order, 1) * len(o.shares) for order in o.orders)
-        count += len(o.uniform) * ("uniform" in o.orders) + 2 * ("per_layer" in o.orders) + ("relearn" in o.orders)
+        count += o.draws * len(drawn) * ("random" in o.orders) + len(o.uniform) * ("uniform" in o.orders)
+        count += 2 * ("per_layer" in o.orders) + ("relearn" in o.orders)
         return count + (n_taxed * len(o.shares) if o.leave_out and n_taxed > 1 else 0)
 
     def plans(
@@ -258,7 +277,8 @@ class _Work:
             found["one_gradient"] = effect_plans(units, first, order="one_gradient", shares=o.shares, keep=o.keep)
         ranked = {"magnitude": units.energy, "smallest": -units.energy, "reverse": -scores.tax}
         found |= {name: ranked_plans(units, key, order=name, shares=o.shares) for name, key in ranked.items()}
-        found["random"] = random_plans(units, path, draws=o.draws, seed=o.seed)
+        drawn = [plan for plan, share in zip(path, o.shares, strict=True) if share in (o.draw_shares or o.shares)]
+        found["random"] = random_plans(units, drawn, draws=o.draws, seed=o.seed)
         found["uniform"] = uniform_plans(units, o.uniform)
         found["per_layer"] = layer_plans(units, scores, like=path, keep=o.keep)
         learned = [order for order in o.orders if order in ("learned_mask", "weight_patch", "checkpoint", "relearn")]
@@ -287,16 +307,14 @@ class _Work:
             )
         return held
 
-    def measure(
-        self, plans: Sequence[Plan], train: TrainEffects, scores: Scores, taxed: Sequence[str], folder: Path | None
-    ) -> Frontier:
+    def measure(self, plans: Sequence[Plan], train: TrainEffects, scores: Scores, taxed: Sequence[str]) -> Frontier:
         """Every plan on the held-out halves, and the figures that were predicted for it."""
         o = self.options
         held = self.held_suites([*taxed, *self.benefit.suites], len(plans))
         measure = ChoiceMeasure(self.pair, tuple(held), template=self.templates, metrics=MEASURED)
         asked = [suite for suite in held if suite.name in self.benefit.suites] if o.generate else []
         prompts = [at_most(suite, o.generate, seed=o.seed) for suite in asked]
-        runs = PlanRuns(self.pair, measure, self.difference, folder, tuple(prompts))
+        runs = PlanRuns(self.pair, measure, self.difference, self.folder, tuple(prompts))
         base, aligned = runs.ends()
         self._check_benefit(base, aligned, measure.groups)
         values = {}

@@ -204,16 +204,39 @@ def checkpoint_plans(pair: ModelPair, checkpoints: Mapping[str, Any]) -> list[Pl
 
 
 @contextmanager
-def relearned(lesson: Lesson, *, steps: int = 10, rate: float = 2e-5, items: int = 24) -> Iterator[Any]:
+def relearned(lesson: Lesson, *, steps: int = 10, rate: float = 0.002, items: int = 24) -> Iterator[Any]:
     """Yield the aligned model after a few steps of training on the taxed training items; put it back on leaving.
 
-    Adam on the likelihood of the gold answers, every changed weight, some items of each taxed suite a step:
-    the cheapest thing that a reader would otherwise try, with no eye on the benefit.
+    The cheapest thing that a reader would otherwise try, with no eye on the benefit.
 
     References:
         Spurious forgetting, arXiv 2501.13453.
     """
-    pair = lesson.pair
+    suites = [lesson.suites[name] for name in lesson.taxed]
+    with training(
+        lesson.pair, suites, template=lesson.template, steps=steps, rate=rate, items=items, seed=lesson.seed
+    ) as model:
+        yield model
+
+
+@contextmanager
+def training(
+    pair: ModelPair, suites: Sequence[Suite], *, template: Mapping[str, str], steps: int, rate: float, items: int,
+    seed: int = 0,
+) -> Iterator[Any]:  # fmt: skip
+    """Yield the aligned model after some steps of Adam on the likelihood of the gold answers; put it back on leaving.
+
+    Every weight that alignment changed is trained, on some items of each suite a step.
+
+    Args:
+        pair: the two checkpoints.
+        suites: what is trained on.
+        template: suite name to template.
+        steps: of the training.
+        rate: step size, as a share of each weight matrix's root mean square.
+        items: drawn anew from each suite at each step.
+        seed: of the draws.
+    """
     difference = difference_of(pair)
     model = pair.aligned.model
     modules = [role.name for role in pair.aligned.anatomy.modules if difference.changed(role.name)]
@@ -222,11 +245,11 @@ def relearned(lesson: Lesson, *, steps: int = 10, rate: float = 2e-5, items: int
     moments = {key: (torch.zeros_like(p), torch.zeros_like(p)) for key, p in weights.items()}
     try:
         for step in range(1, steps + 1):
-            for name in lesson.taxed:
-                suite = at_most(lesson.suites[name], items, seed=lesson.seed + step)
+            for suite in suites:
+                chosen = template[suite.name]
                 slopes, _ = weight_slopes(
-                    model, suite, pair.aligned.tokenizer, modules=modules, metric="nll",
-                    template=lesson.template[name], chat_template=lesson.chat_template(name),
+                    model, at_most(suite, items, seed=seed + step), pair.aligned.tokenizer, modules=modules,
+                    metric="nll", template=chosen, chat_template=pair.aligned.chat_template if chosen == "chat" else None,
                 )  # fmt: skip
                 for key, slope in slopes.items():
                     _adam(weights[key], slope, moments[key], step, rate)
@@ -245,7 +268,8 @@ def _adam(
         first.mul_(0.9).add_(slope, alpha=0.1)
         second.mul_(0.999).addcmul_(slope, slope, value=0.001)
         spread = (second / (1 - 0.999**step)).sqrt().add_(1e-8)
-        weight.addcdiv_(first, spread, value=-rate / (1 - 0.9**step))
+        size = rate * float(weight.square().mean().sqrt())
+        weight.addcdiv_(first, spread, value=-size / (1 - 0.9**step))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from taxlens.core.stats import group_weights
 if TYPE_CHECKING:
     from taxlens.activations.items import Suite
     from taxlens.analysis.attribution import Attribution
+    from taxlens.analysis.kept_effects import KeptEffects
 
 
 class TrainEffects:
@@ -27,7 +28,9 @@ class TrainEffects:
         units: the units that plans choose from.
     """
 
-    def __init__(self, attributions: Sequence[Attribution], suites: Sequence[Suite], units: Units) -> None:
+    def __init__(
+        self, attributions: Sequence[Attribution | KeptEffects], suites: Sequence[Suite], units: Units
+    ) -> None:
         self.units = units
         self.suites = {suite.name: suite for suite in suites}
         self._found = {name: found for one in attributions for name, found in one.suites.items()}

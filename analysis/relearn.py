@@ -1,0 +1,91 @@
+"""Q: does a little training on other items bring the capability back on held-out ones?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from taxlens.activations.items import Item, Suite
+from taxlens.analysis.learned import training
+from taxlens.analysis.measure import ChoiceMeasure
+from taxlens.analysis.verdict import Evidence
+from taxlens.core.progress import SILENT, Progress
+from taxlens.core.stats import ratio_interval
+
+if TYPE_CHECKING:
+    from taxlens.activations.pair import ModelPair
+
+
+def relearned_share(
+    pair: ModelPair, suite: Suite, *, template: str = "plain", steps: int = 15, rate: float = 0.01, items: int = 24,
+    draws: int = 1000, seed: int = 0, progress: Progress = SILENT,
+) -> list[Evidence]:  # fmt: skip
+    """Share of the tax that comes back on one half of the groups after a few steps of training on the other.
+
+    Both halves are trained on in turn and read on the other, so every item is read held out. A capability that
+    is only hidden returns for items that were never trained on; one that is erased has to be learned item by
+    item. The control trains on the same prompts with the answers dealt out at random among the items: what
+    returns there is the habit of answering, and nothing known. Training that does not even bring back half of
+    the tax on its own items says nothing, and Q is then left out with a note.
+
+    Args:
+        pair: the two checkpoints; the aligned one is trained in place and put back to the bit.
+        suite: the taxed suite.
+        template: "plain" or "chat".
+        steps: of Adam on the likelihood of the right answers.
+        rate: step size, as a share of each weight matrix's root mean square.
+        items: items a step.
+        draws: of the group bootstrap.
+        seed: of the halves and the draws.
+        progress: told of each half.
+
+    Returns:
+        Q, and Q of control "shuffled".
+
+    References:
+        Spurious forgetting, arXiv 2501.13453; reversible and irreversible forgetting, Xu et al. 2025.
+    """
+    kept = Suite(suite.name, tuple(item for item in suite.items if item.choices), suite.kind, suite.source)
+    measure = ChoiceMeasure(pair, (kept,), template=template, metrics=("probability",))
+    ends = [measure(m.model)[kept.name]["probability"] for m in (pair.base, pair.aligned)]
+    options: dict[str, Any] = {"template": {kept.name: template}, "steps": steps, "rate": rate, "items": items}
+    first = _first_half(kept, seed)
+    found = []
+    with progress.task("relearn", total=4, unit="halves") as task:
+        for control in ("", "shuffled"):
+            back, own = np.zeros(len(kept)), np.zeros(len(kept))
+            for side in (first, ~first):
+                lesson = kept.subset(np.flatnonzero(side))
+                lesson = shuffled_answers(lesson, seed=seed) if control else lesson
+                with training(pair, [lesson], seed=seed, **options) as model:
+                    gained = measure(model)[kept.name]["probability"] - ends[1]
+                back[~side], own[side] = gained[~side], gained[side]
+                task.advance(1)
+            share = ratio_interval(back, ends[0] - ends[1], kept.groups, draws=draws, seed=seed)
+            learned = float(own.sum() / (ends[0] - ends[1]).sum())
+            if not control and learned < 0.5:
+                note = f"training brought back {learned:.0%} of the tax on its own items: too little to judge by"
+                found.append(Evidence("Q", np.nan, np.nan, np.nan, control, note))
+                continue
+            found.append(Evidence("Q", share.value, share.low, share.high, control, f"on its own items: {learned:.0%}"))
+    return found
+
+
+def _first_half(suite: Suite, seed: int) -> np.ndarray:
+    """Which items are in the first half, by whole groups."""
+    groups = suite.groups.astype(str)
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    return np.isin(groups, names[: len(names) // 2])
+
+
+def shuffled_answers(suite: Suite, *, seed: int) -> Suite:
+    """The suite with the right answers dealt out at random among its items, as the only change."""
+    order = np.random.default_rng(seed).permutation(len(suite))
+    items = []
+    for item, other in zip(suite.items, order, strict=True):
+        donor = suite.items[int(other)]
+        answer = donor.choices[donor.gold or 0]
+        wrong = next((choice for choice in item.choices if choice != answer), " ")
+        items.append(Item(item.id, item.group, item.prompt, choices=(answer, wrong), gold=0))
+    return Suite(suite.name, tuple(items), suite.kind, suite.source)
