@@ -106,8 +106,9 @@ class DiagnoseSection(_Section):
     """Where the state of a capability is read."""
 
     sites: tuple[Site, ...] = ("resid_post",)
-    layers: Literal["all"] | tuple[int, ...] = "all"
-    relearn: bool = False
+    layers: Literal["auto", "all"] | tuple[int, ...] = "auto"  # auto: five, refined where the damage appears
+    items: Literal["all"] | int = "all"
+    relearn: bool = True  # where a capability looks erased, see whether a little training brings it back
 
 
 class SplitSection(_Section):
@@ -126,7 +127,11 @@ class FrontierSection(_Section):
     shares: tuple[float, ...] = (0.01, 0.025, 0.05)
     draws: int = Field(20, ge=1)
     orders: tuple[Order, ...] = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
-    items: Literal["all"] | int = "all"
+    suites: tuple[str, ...] | None = None  # capability suites whose tax is to be returned; by default all that lost
+    max_gradients: int | None = Field(None, ge=1)  # of its attribution; by default that section's
+    draw_shares: tuple[float, ...] | None = None  # shares at which random plans are drawn; by default all
+    items: Literal["all"] | int = "all"  # most held-out items a suite
+    train_items: Literal["all"] | int = "all"  # most items a suite that plans are chosen on
     leave_out: bool = True  # also choose without each suite and measure on it
     generate: int = Field(0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
     budget_minutes: float = Field(40.0, gt=0)

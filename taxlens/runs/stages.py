@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from taxlens.config import DiagnoseSection
 from taxlens.runs.job import Job
 
 if TYPE_CHECKING:
@@ -192,12 +193,45 @@ def _swaps(job: Job, suites: list[Suite], template: str, found: Attribution) -> 
 
 
 def stage_diagnose(job: Job) -> None:
-    """Say in which state each capability is: states.csv, evidence.csv."""
-    from taxlens.analysis.state import diagnose
+    """Say in which state each capability is: states.csv, evidence.csv, and the steering vectors that were measured."""
+    from taxlens.analysis.diagnoses import diagnose_suites
 
-    found = diagnose(job)
+    config, section = job.config, job.config.diagnose or DiagnoseSection()
+    templates = {one.name: job.template_of(one) for one in config.suites}
+    suites = [suite for several in job.by_template().values() for suite in several if suite.kind == "capability"]
+    depth = job.pair.aligned.anatomy.n_layers
+    layers = (
+        {"auto": None, "all": range(depth)}.get(section.layers) if isinstance(section.layers, str) else section.layers
+    )
+    found = diagnose_suites(
+        job.pair,
+        suites,
+        template=templates,
+        layers=layers,
+        items=None if section.items == "all" else section.items,
+        relearn="if needed" if section.relearn else "never",
+        effects=_effects_by_layer(job),
+        draws=min(config.tax.bootstrap, 1000),
+        seed=config.seed,
+        progress=job.progress,
+    )
     job.run.write("states", found.to_frame())
     job.run.write("evidence", found.evidence_frame())
+    for suite, steering in found.steerings().items():
+        steering.save(job.run.folder / "steering" / f"{suite}.safetensors")
+
+
+def _effects_by_layer(job: Job) -> dict[str, dict[int, float]]:
+    """Path effect on the probability by suite and layer, where the run has attributed it."""
+    if not job.run.has("attribution"):
+        return {}
+    frame = job.run.table("attribution")
+    frame = frame[(frame.level == "component") & (frame.method == "path") & (frame.metric == "probability")]
+    summed = frame.groupby(["suite", "layer"])["effect"].sum()
+    return {
+        str(suite): {int(layer): float(value) for (_, layer), value in mine.items()}
+        for suite, mine in summed.groupby(level="suite")
+    }
 
 
 def stage_frontier(job: Job) -> None:
