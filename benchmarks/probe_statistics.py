@@ -22,7 +22,7 @@ from taxlens.probes.significance import corrected_t, max_t, permutation_p
 from taxlens.probes.swap import fold_differences, group_flips, swap_layer
 
 
-def null_pair(rng, *, n_groups=60, size=5, d=16, layers=24, noise=0.3, literal=False):
+def null_pair(rng, *, n_groups=60, size=3, d=12, layers=24, noise=0.3, literal=False):
     """Yield (X, Y) of each layer: the same hidden rows with group effects, each model with its own noise."""
     groups = np.repeat(np.arange(n_groups), size)
     y = rng.integers(0, 2, n_groups)
@@ -52,7 +52,7 @@ def run_null(simulations, seed, *, literal):
         layers, y, groups = null_pair(rng, literal=literal)
         labels = read_labels(y, groups=groups)
         folds = group_folds(groups, labels.strata(), seed=number)
-        flips = group_flips(groups, permutations=199, seed=number)
+        flips = group_flips(groups, permutations=99, seed=number)
         penalty = 0.1 * len(y)
         results = [swap_layer(X, Y, labels, folds, flips=flips, penalty=penalty) for X, Y in layers]
         observed = np.array([r.observed for r in results])
@@ -62,10 +62,15 @@ def run_null(simulations, seed, *, literal):
         differences = fold_differences(*layers[0], labels, folds, penalty=(penalty, penalty), repeats=10, seed=number)
         fallback.append(corrected_t(differences, n_folds=5)[1] <= 0.05)
         spread.append(observed[0])
+        if (number + 1) % 50 == 0:
+            _say(number + 1, literal, spread, single, family, fallback)
+
+
+def _say(simulations, literal, spread, single, family, fallback):
     name = "base against base + noise" if literal else "two noisy copies of one base"
-    print(f"null, {name}: {simulations} simulations, 60 groups of 5, 24 layers, mean drop {np.mean(spread):+.4f}")
+    print(f"null, {name}: {simulations} simulations, 60 groups of 3, 24 layers, mean drop {np.mean(spread):+.4f}")
     for what, hits in (("swap, one layer", single), ("swap, max-T over 24 layers", family), ("corrected t", fallback)):
-        print(f"  rejections at .05, {what:<28} {100 * np.mean(hits):5.1f} %")
+        print(f"  rejections at .05, {what:<28} {100 * np.mean(hits):5.1f} %", flush=True)
 
 
 def run_power(simulations, seed):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
 from taxlens.probes.probe import Probe
@@ -149,7 +150,7 @@ class PairProbe(Result):
         """Return the layers whose adjusted p is at most alpha and whose drop is positive."""
         return tuple(d.layer for d in self.drops if d.p_adjusted <= alpha and d.drop.value > 0)
 
-    def direction(self, *, layer: int, model: str = "base", site: str = "", label: object = None):
+    def direction(self, *, layer: int, model: str = "base", site: str = "", label: object = None) -> Direction:
         """Return the unit direction of a layer's probe (see `Probe.direction`)."""
         if (model, layer) not in self.probes:
             rows = [("got", f"{model}, layer {layer}"), ("layers", ", ".join(map(str, self.layers)))]

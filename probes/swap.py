@@ -130,7 +130,8 @@ class _Swapper:
 
     def scores(self, flips: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return out-of-fold scores [p, q, n] of the first and of the second side."""
-        out = tuple(np.empty((len(flips), self.q, len(self.folds.of_row))) for _ in range(2))
+        shape = (len(flips), self.q, len(self.folds.of_row))
+        out = np.empty(shape), np.empty(shape)
         of_group = self.folds.of_group()
         change = self.sums[1] - self.sums[0]
         for fold, (_, test) in enumerate(self.folds):
