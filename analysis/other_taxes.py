@@ -15,7 +15,6 @@ from taxlens.analysis.costs import Costs, answer_costs
 from taxlens.analysis.exact_match import answer_surrogate, exact_match
 from taxlens.analysis.ledger import Paired, tax_frame
 from taxlens.analysis.versatility import measure_versatility
-from taxlens.core.errors import UsageError
 from taxlens.core.progress import SILENT, Progress
 
 
@@ -89,7 +88,8 @@ def measure_other_taxes(
             frames["divergence"].append(found.to_frame())
         if all(item.gold is not None for item in answers.suite.items):
             matched.append(exact_match(answers))
-            surrogates += _surrogate(pair, answers, **shared)
+            if matched[-1].base["exact_match"].any():  # else there is no right answer whose likelihood could stand in
+                surrogates.append(_surrogate(pair, answers, **shared))
         if samples:
             varied = measure_versatility(
                 pair, suite, template=template, samples=samples, max_new_tokens=max_new_tokens,
@@ -105,14 +105,11 @@ def measure_other_taxes(
     )
 
 
-def _surrogate(pair: Any, answers: Answers, *, bootstrap: int, seed: int) -> list[dict[str, object]]:
-    try:
-        found = answer_surrogate(pair, answers, bootstrap=bootstrap, seed=seed)
-    except UsageError:  # base answers nothing rightly: there is no answer whose likelihood could stand in
-        return []
+def _surrogate(pair: Any, answers: Answers, *, bootstrap: int, seed: int) -> dict[str, object]:
+    found = answer_surrogate(pair, answers, bootstrap=bootstrap, seed=seed)
     names = ("tax", "low", "high", "auc", "correlation", "n_items", "n_lost")
     row: dict[str, object] = {"suite": answers.suite.name, "template": answers.template}
-    return [row | {name: getattr(found, name) for name in names}]
+    return row | {name: getattr(found, name) for name in names}
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
