@@ -57,7 +57,7 @@ SWEEP = {
     "half-slow": Recipe(refusals=4, answers=4, steps=80, rate=5e-4, keep=(40, 60)),
     "quarter": Recipe(refusals=6, answers=2, steps=60, rate=1.5e-3, keep=(30,)),
 }
-"""What was tried: the share of retention, the learning rate and, by kept steps, the length."""
+"""Settings to try: the share of retention, the learning rate and, by kept steps, the length."""
 
 
 def endless(items: list, generator: np.random.Generator) -> Iterator:
