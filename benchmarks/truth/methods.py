@@ -164,13 +164,20 @@ def layer_drops(asked: Question, sheet: Exam) -> dict[str, Answer]:
     labels = np.array([item["choices"][item["gold"]] for item in sheet.items])
     cka, probe = [], []
     for x, y in zip(*streams):
-        frame = similarity((x, y), groups, measures=("cka",)).to_frame()
-        cka.append(1 - float(frame.loc[frame["measure"] == "cka", "value"].iloc[0]))
+        cka.append(_cka_drop(x, y, groups))
         probe.append(_probe_loss(x, y, labels))
     return {
         "CKA drop by layer": Answer(_steps(cka, asked.parts), False, 2),
         "probe drop by layer": Answer(_steps(probe, asked.parts), False, 2),
     }
+
+
+def _cka_drop(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
+    """One less debiased CKA; 0 where every row is the same (the last token, before any block)."""
+    if min(np.ptp(x, axis=0).max(), np.ptp(y, axis=0).max()) < 1e-9:
+        return 0.0
+    frame = similarity((x, y), groups, measures=("cka",)).to_frame()
+    return 1 - float(frame.loc[frame["measure"] == "cka", "value"].iloc[0])
 
 
 def _probe_loss(x: np.ndarray, y: np.ndarray, labels: np.ndarray) -> float:
@@ -200,7 +207,13 @@ SINGLE: Mapping[str, Callable[[Question], Answer]] = {
 }
 
 
-def every_method(asked: Question, sheet: Exam) -> dict[str, Answer]:
-    """Answers of all methods, by name."""
-    found = {name: method(asked) for name, method in SINGLE.items()}
-    return found | swaps(asked) | patches(asked) | norms(asked) | layer_drops(asked, sheet)
+def every_method(asked: Question, sheet: Exam) -> dict[str, Callable[[], dict[str, Answer]]]:
+    """What answers for all methods, by the name of the batch that gives them together."""
+    single = {name: (lambda name=name: {name: SINGLE[name](asked)}) for name in SINGLE}
+    return {
+        **single,
+        "swaps": lambda: swaps(asked),
+        "patches": lambda: patches(asked),
+        "norms": lambda: norms(asked),
+        "drops": lambda: layer_drops(asked, sheet),
+    }

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from benchmarks.truth import families
 from benchmarks.truth.embed import read_model
 from benchmarks.truth.ground import made, pair_of, remembered, suite_of
-from benchmarks.truth.methods import every_method, exact, question
+from benchmarks.truth.methods import Answer, every_method, exact, question
 from benchmarks.truth.parts import add, halved, select, subtract, weights_of
 from benchmarks.truth.plants import Plant, accept, plant_p1
 from benchmarks.truth.scores import mass, score
@@ -100,32 +100,52 @@ def plant_of(model: PreTrainedModel, world: World, family: str, *, seed: int, st
 def prove(model: PreTrainedModel, world: World, family: str, *, seed: int, steps: int, items: int) -> dict[str, Any]:
     """Acceptance, exact Shapley effects and the scores of every method on one plant."""
 
-    def make() -> dict[str, Any]:
-        plant = plant_of(model, world, family, seed=seed, steps=steps)
-        judged = accept(model, world, plant)
-        pair = pair_of(model, plant.aligned, name="plant")
-        asked = question(model, pair, suite_of(plant.taxed, items=items))
-        sheet = thinned(exam(world, plant.taxed), items)
-        shares, taxes = exact(model, asked, sheet)
-        tax, oracle = float(taxes.mean()), dict(zip(asked.parts, shares.mean(0).tolist()))
-        rows = []
-        for name, answer in every_method(asked, sheet).items():
-            found = score(answer.effects, oracle, plant.truth, tax=tax, passes=answer.passes)
-            rows.append({"method": name, "closes": answer.closes} | asdict(found))
-        on = np.array([name in plant.truth for name in oracle])
-        rows.append(
-            {"method": "exact Shapley", "closes": True, "mass": mass(shares.mean(0), on), "relative_mass": 1.0}
-            | {"distance": 0.0, "raw_distance": 0.0, "closure": 1.0, "passes": 2 ** len(asked.moved)}
-            | {"top": set(sorted(oracle, key=lambda n: -oracle[n])[: len(plant.truth)]) == set(plant.truth)}
-        )
-        groups = [item["group"] for item in sheet.items]
-        return {
-            "family": family, "seed": seed, "truth": list(plant.truth), "tax": tax, "oracle": oracle, "rows": rows,
-            "acceptance": asdict(judged) | {"accepted": judged.accepted},
-            "coverage": coverage(shares, groups, seed=seed),
-        }  # fmt: skip
+    name, key = family.replace(", ", "-").replace(" ", "-"), (family, seed, steps, items)
+    plant = plant_of(model, world, family, seed=seed, steps=steps)
+    pair = pair_of(model, plant.aligned, name="plant")
+    asked = question(model, pair, suite_of(plant.taxed, items=items))
+    sheet = thinned(exam(world, plant.taxed), items)
 
-    return remembered(family.replace(", ", "-").replace(" ", "-"), make, family, seed, steps, items)
+    def judge() -> dict[str, Any]:
+        judged = accept(model, world, plant)
+        return asdict(judged) | {"accepted": judged.accepted}
+
+    def shares() -> list[list[list[float]] | list[float]]:
+        return [part.tolist() for part in exact(model, asked, sheet)]
+
+    effects, taxes = (np.array(part) for part in remembered(f"{name}-exact", shares, *key))
+    tax, oracle = float(taxes.mean()), dict(zip(asked.parts, effects.mean(0).tolist()))
+    rows = [_exact_row(oracle, plant.truth, passes=2 ** len(asked.moved))]
+    for batch, ask in every_method(asked, sheet).items():
+        found = remembered(f"{name}-{batch.split()[0]}", lambda ask=ask: _plain(ask()), *key, batch)
+        for method, answer in found.items():
+            judged = score(answer["effects"], oracle, plant.truth, tax=tax, passes=answer["passes"])
+            rows.append({"method": method, "closes": answer["closes"]} | asdict(judged))
+    groups = [item["group"] for item in sheet.items]
+    return {
+        "family": family, "seed": seed, "truth": list(plant.truth), "tax": tax, "oracle": oracle, "rows": rows,
+        "acceptance": remembered(f"{name}-acceptance", judge, *key),
+        "coverage": remembered(f"{name}-coverage", lambda: coverage(effects, groups, seed=seed), *key),
+    }  # fmt: skip
+
+
+def _plain(answers: Mapping[str, Answer]) -> dict[str, dict[str, Any]]:
+    """Answers as JSON values."""
+    return {
+        name: {"effects": {k: float(v) for k, v in a.effects.items()}, "closes": a.closes, "passes": a.passes}
+        for name, a in answers.items()
+    }
+
+
+def _exact_row(oracle: Mapping[str, float], planted: tuple[str, ...], *, passes: int) -> dict[str, Any]:
+    """The oracle's own row."""
+    on = np.array([name in planted for name in oracle])
+    first = set(sorted(oracle, key=lambda name: -oracle[name])[: len(planted)])
+    return {
+        "method": "exact Shapley", "closes": True, "mass": mass(np.array(list(oracle.values())), on),
+        "relative_mass": 1.0, "distance": 0.0, "raw_distance": 0.0, "closure": 1.0, "top": first == set(planted),
+        "passes": passes,
+    }  # fmt: skip
 
 
 def coverage(effects: np.ndarray, groups: list[str], *, seed: int, worlds: int = 100) -> list[int]:
