@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +26,7 @@ class TokenEffects:
         place: its place in the row, int64 [tokens]; the last token of a row is predicted and never read.
         ids: its token id, int64 [tokens].
         values: by metric, [tokens, components].
+        words: text of each token id.
     """
 
     item: np.ndarray
@@ -33,6 +34,7 @@ class TokenEffects:
     place: np.ndarray
     ids: np.ndarray
     values: Mapping[str, np.ndarray]
+    words: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,7 +205,7 @@ class Attribution(Result):
         """Rows of attribution_tokens.csv: effect by token, of all components (blank) and of the `top` largest.
 
         Args:
-            text: token id to text; ids are written where it is not given.
+            text: token id to text, instead of the tokenizer's.
             top: components of each metric to list beside the total.
         """
         columns = ["suite", "template", "metric", "method", "level", "component", "item", "choice", "token"]
@@ -212,7 +214,7 @@ class Attribution(Result):
             if found.tokens is None:
                 continue
             tokens = found.tokens
-            words = [(text or {}).get(int(i), str(int(i))) for i in tokens.ids]
+            words = [(text or tokens.words).get(int(i), str(int(i))) for i in tokens.ids]
             for metric, values in tokens.values.items():
                 largest = np.argsort(-np.abs(found.values[metric, "component"].mean(axis=0)))[:top]
                 shown = [("", values.sum(axis=1))] + [
@@ -226,7 +228,7 @@ class Attribution(Result):
                             "token": tokens.place,
                             "text": words,
                             "effect": effect,
-                        }  # fmt: skip
+                        }
                     ).assign(suite=name, template=self.template, metric=metric, method=self.method)
                     frame = frame.assign(level="component", component=component)
                     frames.append(frame[[*columns, "text", "effect"]])
@@ -262,7 +264,7 @@ class Attribution(Result):
                     chord = float(values[0] + t * (values[-1] - values[0]))
                     rows.append((name, self.template, metric, float(t), float(value), chord))
         if self.walkability is not None:
-            rows += [("perplexity", "plain", "perplexity", *row) for row in self.walkability.rows()]
+            rows += [("perplexity", self.template, "perplexity", *row) for row in self.walkability.rows()]
         return pd.DataFrame(rows, columns=["suite", "template", "metric", "t", "value", "chord"])
 
     def __repr__(self) -> str:

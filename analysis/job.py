@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,10 +81,19 @@ class Job:
         parts = []
         for rows in self.shards(self.rows(suite)):
             started = time.perf_counter()
-            shard = shard_of(rows, batch_tokens=self.settings.batch_tokens, vocabulary=vocabulary)
+            shard = shard_of(
+                rows, batch_tokens=self.settings.batch_tokens, vocabulary=vocabulary, names=[i.id for i in suite.items]
+            )
             found = self.walked(shard, choices_of(shard, suite), suite, log_probability)
             parts.append(found(time.perf_counter() - started))
-        return merged(parts)
+        return self.worded(merged(parts))
+
+    def worded(self, found: SuiteEffects) -> SuiteEffects:
+        """The same effects, with the text of every token."""
+        if found.tokens is None:
+            return found
+        words = {int(i): self.pair.base.tokenizer.decode([int(i)]) for i in np.unique(found.tokens.ids)}
+        return dataclasses.replace(found, tokens=dataclasses.replace(found.tokens, words=words))
 
     def rows(self, suite: Suite) -> list[Row]:
         """A suite's choice rows; one prompt for both models.

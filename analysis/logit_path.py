@@ -89,12 +89,14 @@ def _suite(job: Job, suite: Suite, function: PerPosition) -> Any:
     parts = []
     for rows in job.shards(gold):
         started = time.perf_counter()
-        shard = shard_of(rows, batch_tokens=job.settings.batch_tokens, vocabulary=vocabulary)
+        shard = shard_of(
+            rows, batch_tokens=job.settings.batch_tokens, vocabulary=vocabulary, names=[i.id for i in suite.items]
+        )
         score = _score(function, _base_logits(job, shard))
         choices = choices_of(shard, suite)
         only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
         parts.append(job.walked(shard, only, suite, score)(time.perf_counter() - started))
-    return merged(parts)
+    return job.worded(merged(parts))
 
 
 def _base_logits(job: Job, shard: Shard) -> dict[int, torch.Tensor]:

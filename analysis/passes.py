@@ -49,11 +49,13 @@ class Shard:
         rows: (item, choice) rows; the last token of each is predicted and never read.
         offsets: number of each row's first token, int64 [rows + 1].
         bundles: the batches.
+        names: ids of the suite's items, for errors.
     """
 
     rows: tuple[Row, ...]
     offsets: np.ndarray
     bundles: tuple[Bundle, ...]
+    names: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -61,13 +63,14 @@ class Shard:
         return int(self.offsets[-1])
 
 
-def shard_of(rows: Sequence[Row], *, batch_tokens: int, vocabulary: int) -> Shard:
+def shard_of(rows: Sequence[Row], *, batch_tokens: int, vocabulary: int, names: Sequence[str] = ()) -> Shard:
     """Return rows with their batches: inputs of like length together, rows with one input sharing its forward pass.
 
     Args:
         rows: choice rows.
         batch_tokens: most padded tokens of a batch.
         vocabulary: number of logits at each position.
+        names: ids of the suite's items, for errors.
     """
     offsets = np.concatenate([[0], np.cumsum([len(row.ids) - 1 for row in rows])])
     inputs: dict[tuple[int, ...], list[int]] = {}
@@ -84,7 +87,8 @@ def shard_of(rows: Sequence[Row], *, batch_tokens: int, vocabulary: int) -> Shar
             width, asked = len(ids), 0
         groups[-1].append((ids, members))
         asked += positions
-    return Shard(tuple(rows), offsets, tuple(_bundle(group, rows, offsets) for group in groups))
+    bundles = tuple(_bundle(group, rows, offsets) for group in groups)
+    return Shard(tuple(rows), offsets, bundles, tuple(names))
 
 
 def _bundle(group: Sequence[tuple[tuple[int, ...], list[int]]], rows: Sequence[Row], offsets: np.ndarray) -> Bundle:
@@ -209,6 +213,7 @@ def _finite(scores: np.ndarray, shard: Shard) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(scores))
     if len(bad):
         row = shard.rows[bad[0]]
-        rows = [("scores", f"{len(bad)} of {len(scores)}"), ("first", f"item {row.item}, choice {row.choice}")]
+        item = repr(shard.names[row.item]) if shard.names else row.item
+        rows = [("scores", f"{len(bad)} of {len(scores)}"), ("first", f"item {item}, choice {row.choice}")]
         raise TaxlensError(explain("a choice's score is not finite.", rows, "dtype: float32, or drop the item."))
     return scores

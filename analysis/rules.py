@@ -181,7 +181,8 @@ class EmbeddingRule(ModuleRule):
 
     def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
         """The change of the rows that were looked up."""
-        base, aligned = (_wide(end[inputs[0]]) for end in self.ends)
+        ids = inputs[0]
+        base, aligned = (_wide(end[ids.to(end.device)]).to(ids.device) for end in self.ends)
         scale = getattr(module, "embed_scale", None)
         return (aligned - base) if scale is None else (aligned - base) * scale
 

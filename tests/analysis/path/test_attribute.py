@@ -231,6 +231,19 @@ def test_a_weight_that_is_not_finite_is_named(build, words):
         attribute(pair, words(4))
 
 
+def test_a_score_that_is_not_finite_names_the_item(build, words):
+    pair = build("llama")
+    pair.aligned.model.model.norm.weight.data[:] = 1e308
+    with pytest.raises(TaxlensError, match=r"score is not finite[\s\S]*item 'i0', choice 0"):
+        attribute(pair, words(4))
+
+
+def test_tokens_carry_their_text(found):
+    table = found[2].tokens_frame()
+    assert table["text"].str.match(r"w\d+$|<").all()
+    assert (table["component"] == "").any()
+
+
 def test_asking_for_what_was_not_attributed_lists_what_was(found):
     with pytest.raises(UsageError, match="no suite 'other' was attributed"):
         found[2].effects("other", "nll")
