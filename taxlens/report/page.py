@@ -13,6 +13,7 @@ from taxlens.report.answer import headline
 from taxlens.view import RunView
 
 MOST_ROWS = 40
+MOST_BYTES = 1_700_000  # of figures inside the page; further ones are linked
 
 
 def write_report(run: RunView) -> Path:
@@ -44,13 +45,14 @@ def _content(run: RunView) -> dict[str, Any]:
 
 
 def _figures(folder: Path) -> list[dict[str, str]]:
-    found = []
+    found, size = [], 0
     for path in sorted(folder.glob("*.png"), key=_importance):
         caption = path.with_suffix(".txt")
+        size += path.stat().st_size
         found.append(
             {
                 "name": path.stem,
-                "data": base64.b64encode(path.read_bytes()).decode("ascii"),
+                "data": base64.b64encode(path.read_bytes()).decode("ascii") if size <= MOST_BYTES else "",
                 "caption": caption.read_text(encoding="utf-8").strip() if caption.is_file() else path.stem,
             }
         )
@@ -58,7 +60,18 @@ def _figures(folder: Path) -> list[dict[str, str]]:
 
 
 def _importance(path: Path) -> tuple[int, str]:
-    order = ("tax_probability", "attribution", "similarity", "probe", "tax")
+    order = (
+        "figure1",
+        "tax_probability",
+        "two_by_two_probability",
+        "attribution",
+        "restoration",
+        "predicted",
+        "states",
+        "similarity",
+        "probe",
+        "tax",
+    )
     rank = next((i for i, start in enumerate(order) if path.stem.startswith(start)), len(order))
     return rank, path.stem
 
