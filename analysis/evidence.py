@@ -269,10 +269,13 @@ def gain(bench: Bench, layer: int) -> Evidence | None:
         streams, labels, items = labelled(bench, one, layer)
         weights = np.vstack([np.ones((1, len(items))), draws[:, items]])
         sizes.append(_class_size(streams, labels, half[items], weights))
-    share = sizes[1] / sizes[0]
+    share = sizes[1] / np.where(sizes[0] > 0, sizes[0], np.nan)
     if not np.isfinite(share[0]):
         return None
-    low, high = np.nanquantile(share[1:], [0.025, 0.975])
+    drawn = share[1:][np.isfinite(share[1:])]
+    if len(drawn) < 20:
+        return None
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Evidence("gain", float(share[0]), float(low), float(high))
 
 
