@@ -340,3 +340,57 @@ def test_gguf_checkpoint_loads_as_an_ordinary_model():
     assert loaded.anatomy.n_layers == 30
     for (name, one), two in zip(loaded.model.named_parameters(), saved.model.parameters(), strict=True):
         assert torch.equal(one, two), name
+
+
+@pytest.fixture(scope="module")
+def gguf_directory(make_model, tmp_path_factory):
+    """The small Llama as a GGUF file of float32 tensors with a byte-pair tokenizer; and the model itself."""
+    import gguf
+
+    model, folder = make_model(tie_word_embeddings=False), tmp_path_factory.mktemp("gguf")
+    writer = gguf.GGUFWriter(folder / "small.gguf", "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_rope_dimension_count(8)
+    writer.add_layer_norm_rms_eps(model.config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(64)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(
+        ["<unk>", "<s>", "</s>", *(chr(97 + n) for n in range(26)), "ab", *(f"<{n}>" for n in range(34))]
+    )
+    writer.add_token_types([3, 3, 3, *[1] * 27, *[4] * 34])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    short = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up",
+             "down": "ffn_down", "pre_attn": "attn_norm", "pre_mlp": "ffn_norm"}  # fmt: skip
+    outer = {"embed": "token_embd", "final_norm": "output_norm", "unembed": "output"}
+    from taxlens.activations.anatomy import anatomy
+
+    for module in anatomy(model).modules:
+        name = outer[module.role] if module.layer is None else f"blk.{module.layer}.{short[module.role]}"
+        weight = model.get_submodule(module.name).weight.detach().numpy()
+        if module.role in "qk":  # llama.cpp stores the halves of each head's rotary pairs side by side
+            heads = 4 if module.role == "q" else 2
+            weight = weight.reshape(heads, 2, 4, 32).swapaxes(1, 2).reshape(weight.shape)
+        writer.add_tensor(f"{name}.weight", weight.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder, model
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_gguf_file_gives_the_model_that_it_was_made_of(gguf_directory):
+    folder, model = gguf_directory
+    loaded = load_model(folder, gguf="small.gguf", device="cpu")
+    ids = torch.arange(3, 20)[None]
+    torch.testing.assert_close(logits(loaded, ids), model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert loaded.anatomy.n_kv_heads == 2
+    assert loaded.bridge() is loaded.bridge()
