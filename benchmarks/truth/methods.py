@@ -182,6 +182,8 @@ def _cka_drop(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
 
 def _probe_loss(x: np.ndarray, y: np.ndarray, labels: np.ndarray) -> float:
     """What a ridge probe of the answer, fitted on the base, loses when it reads the aligned stream."""
+    if np.ptp(x, axis=0).max() < 1e-9:
+        return 0.0
     classes = np.unique(labels)
     target = (labels[:, None] == classes[None]).astype(float)
     centre = x.mean(0)
