@@ -4,7 +4,8 @@
 
 The concept is the number of a sentence's subject, read at the last token of phrases like "The wolves near
 the river". "Aligned" is the same model with LEACE erasers, fitted on other nouns, hooked to the output of
-every block from --layer on. The tense of the phrase is the label that must stay unflagged. Then the model is
+every block from --layer on, each on the stream that the earlier ones left (else later blocks fetch the number
+again from the noun). The tense of the phrase is the label that must stay unflagged. Then the model is
 compared with itself in another batch order and in bfloat16. docs/probes.md quotes the lines printed here.
 """
 
@@ -51,8 +52,12 @@ def sentences():
     return list(texts), np.array(plural), np.array(past), np.array(noun)
 
 
-def read(model, tokenizer, texts, *, batch=32, erasers=None, order=None):
-    """Return [layers, n, d] float32 outputs of every block at the last token."""
+def read(model, tokenizer, texts, *, batch=32, order=None, hook_from=None, sign=None, fit=None):
+    """Return [layers, n, d] float32 outputs of every block at the last token.
+
+    With hook_from, one batch holds all texts and every block from there on is erased: the eraser is fitted on
+    the last-token rows `fit` as they arrive there, and applied to every row and position.
+    """
     order = np.arange(len(texts)) if order is None else order
     blocks = model.model.layers
     out = np.zeros((len(blocks), len(texts), model.config.hidden_size), dtype=np.float32)
@@ -60,9 +65,10 @@ def read(model, tokenizer, texts, *, batch=32, erasers=None, order=None):
         rows = order[start : start + batch]
         ids = tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True)
         last = ids["attention_mask"].sum(1) - 1
-        handles = [
-            block.register_forward_hook(_hook(layer, out, rows, last, erasers)) for layer, block in enumerate(blocks)
-        ]
+        handles = []
+        for layer, block in enumerate(blocks):
+            erased = (sign, fit) if hook_from is not None and layer >= hook_from else None
+            handles.append(block.register_forward_hook(_hook(out[layer], rows, last, erased)))
         with torch.no_grad():
             model.model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
         for handle in handles:
@@ -70,14 +76,17 @@ def read(model, tokenizer, texts, *, batch=32, erasers=None, order=None):
     return out
 
 
-def _hook(layer, out, rows, last, erasers):
+def _hook(out, rows, last, erased):
     def hook(module, inputs, output):
         hidden = output[0] if isinstance(output, tuple) else output
-        if erasers is not None and layer in erasers:
-            eraser = erasers[layer]
+        at_last = hidden[torch.arange(len(rows)), last]
+        if erased is not None:
+            sign, fit = erased
+            eraser = Leace.fit(at_last[fit].double().numpy(), sign[fit])
             mean, left, right = (torch.tensor(a, dtype=hidden.dtype) for a in (eraser.mean, eraser.left, eraser.right))
             hidden = hidden - ((hidden - mean) @ right.T) @ left.T
-        out[layer][rows] = hidden[torch.arange(len(rows)), last].float().numpy()
+            at_last = hidden[torch.arange(len(rows)), last]
+        out[rows] = at_last.float().numpy()
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     return hook
@@ -109,14 +118,12 @@ def main():
     base = read(model, tokenizer, texts)
     fit, rest = np.flatnonzero(noun % 2 == 0), np.flatnonzero(noun % 2 == 1)
     sign = np.where(plural, 1.0, -1.0)[:, None]
-    erasers = {k: Leace.fit(base[k][fit].astype(np.float64), sign[fit]) for k in range(given.layer, len(base))}
-    aligned = read(model, tokenizer, texts, erasers=erasers)
+    aligned = read(model, tokenizer, texts, batch=len(texts), hook_from=given.layer, sign=sign, fit=fit)
     labels = {"number (erased)": plural[rest], "tense (kept)": past[rest]}
     found = probes(base[:, rest], aligned[:, rest], labels, noun[rest], given.permutations)
     print(f"erased from layer {given.layer} of {len(base)}; {len(rest)} phrases of {len(set(noun[rest]))} nouns")
     k = given.layer
-    share = 1 - row_cosine(base[k][rest], aligned[k][rest])
-    print(f"  mean cosine at layer {k}: {1 - share:.3f}")
+    print(f"  mean cosine at layer {k}: {row_cosine(base[k][rest], aligned[k][rest]):.3f}")
     for name, result in found.items():
         own = result.readings["base", "base", "none"], result.readings["aligned", "aligned", "none"]
         middle = [f"{side[layer].value:.2f}" for layer in (k - 1, k, len(base) - 1) for side in own]
