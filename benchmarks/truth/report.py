@@ -34,7 +34,7 @@ def method_table(plants: Rows) -> list[str]:
     for method in methods:
         rows = [row for plant in plants for row in plant["rows"] if row["method"] == method]
         cells = [spread([row[key] for row in rows]) for key in ("mass", "relative_mass", "distance", "raw_distance")]
-        norms = "norm" in method or "drop" in method
+        norms = method.endswith("norm") or "norm of" in method or "drop" in method
         cells[3] = "-" if norms else cells[3]
         cells.append("-" if norms else spread([row["closure"] for row in rows]))
         cells.append(f"{sum(row['top'] for row in rows)} of {len(rows)}")
@@ -134,7 +134,7 @@ def write_report(plants: Rows, nulls: Rows, findings: dict[str, dict[str, Any]],
         "Made by `python -m benchmarks.truth`. World, base and plants are described in `benchmarks/truth/`; every plant",
         "is a change of named components of the embedded base, and is accepted only if the harm alone makes at least 80 %",
         "of the tax and everything else at most 1 %. The suite is `demo:facts`, the metric probability; medians and",
-        "ranges are over plants.",
+        f"ranges are over plants; this page holds {len(plants)} plant(s) and {len(nulls)} null pair(s).",
         "",
         "## Every method on every accepted plant",
         "",
