@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.joint import joint_mean, joint_ratio
 from taxlens.analysis.measure import Values
 from taxlens.analysis.metrics import LOSS_SIGN
-from taxlens.analysis.plan_runs import GENERATED, joined
+from taxlens.analysis.plan_runs import GENERATED
 from taxlens.analysis.plans import Plan
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.result import Result
-from taxlens.core.stats import Interval, mean_interval, ratio_interval
+from taxlens.core.stats import Interval
 
 COLUMNS = (
     "plan", "unit", "order", "draw", "n_units", "share_undone", "energy_undone", "suite", "metric",
@@ -45,9 +46,13 @@ class Benefit:
         """The suites that it is measured on."""
         return [self.suite, self.against] if self.against else [self.suite]
 
-    def column(self, values: Values, groups: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Items of both suites as one column whose mean is the benefit in nats, and their groups."""
-        return joined([self.signs[s] * values[s]["margin"] for s in self.suites], [groups[s] for s in self.suites])
+    def columns(self, values: Values) -> list[np.ndarray]:
+        """A column of items a suite; the sum of their means is the benefit in nats."""
+        return [self.signs[s] * values[s]["margin"] for s in self.suites]
+
+    def groups(self, groups: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The groups of those items."""
+        return [groups[s] for s in self.suites]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +123,28 @@ class Frontier(Result):
     def returned(self, name: str, *, suite: str = "", metric: str | None = None) -> Interval:
         """Share of the tax that a plan returns, numerator and denominator resampled together by group."""
         top, bottom, groups = self._columns(self.values[name], suite, metric or self.metric)
-        return ratio_interval(top, bottom, groups, draws=self.draws, seed=self.seed)
+        return joint_ratio(top, bottom, groups, draws=self.draws, seed=self.seed)
 
     def ahead(self, name: str, other: str, *, suite: str = "", metric: str | None = None) -> Interval:
         """How much more of the tax one plan returns than another, share of the tax, resampled together."""
         mine, tax, groups = self._columns(self.values[name], suite, metric or self.metric)
         theirs = self._columns(self.values[other], suite, metric or self.metric)[0]
-        return ratio_interval(mine - theirs, tax, groups, draws=self.draws, seed=self.seed)
+        apart = [one - two for one, two in zip(mine, theirs, strict=True)]
+        return joint_ratio(apart, tax, groups, draws=self.draws, seed=self.seed)
 
     def benefit_kept(self, name: str) -> Interval:
         """Share of the benefit that a plan keeps (1: as aligned, 0: as the base), in nats."""
-        here, groups = self.benefit.column(self.values[name], self.groups)
-        base, aligned = (self.benefit.column(end, self.groups)[0] for end in (self.base, self.aligned))
-        return ratio_interval(here - base, aligned - base, groups, draws=self.draws, seed=self.seed)
+        here, base, aligned = (self.benefit.columns(one) for one in (self.values[name], self.base, self.aligned))
+        kept = [one - two for one, two in zip(here, base, strict=True)]
+        raised = [one - two for one, two in zip(aligned, base, strict=True)]
+        groups = self.benefit.groups(self.groups)
+        return joint_ratio(kept, raised, groups, draws=self.draws, seed=self.seed)
 
     def benefit_nats(self, name: str) -> Interval:
         """Refusal log-odds on harmful minus on harmless prompts under a plan, or under "base" or "aligned"."""
         values = {"base": self.base, "aligned": self.aligned}.get(name) or self.values[name]
-        column, groups = self.benefit.column(values, self.groups)
-        return mean_interval(column, groups, draws=self.draws, seed=self.seed)
+        groups = self.benefit.groups(self.groups)
+        return joint_mean(self.benefit.columns(values), groups, draws=self.draws, seed=self.seed)
 
     def benefit_generated(self, name: str) -> float:
         """Refusals by generation, harmful minus harmless prompts, -1..1; nan where none were generated."""
@@ -148,10 +156,9 @@ class Frontier(Result):
         """The same with its interval."""
         refused = self.generated[name]
         sides = [(s, 1.0 if s == self.benefit.suite else -1.0) for s in self.benefit.suites if s in refused]
-        column, groups = joined(
-            [sign * refused[s][GENERATED] for s, sign in sides], [self.prompt_groups[s] for s, _ in sides]
-        )
-        return mean_interval(column, groups, draws=self.draws, seed=self.seed)
+        columns = [sign * refused[s][GENERATED] for s, sign in sides]
+        groups = [self.prompt_groups[s] for s, _ in sides]
+        return joint_mean(columns, groups, draws=self.draws, seed=self.seed)
 
     @property
     def recommended(self) -> str:
@@ -175,7 +182,7 @@ class Frontier(Result):
             for suite in self.taxed:
                 predicted = self.predicted.get(plan.name, {}).get((suite, metric))
                 if predicted is not None:
-                    points.append((predicted, float(self._columns(self.values[plan.name], suite, metric)[0].mean())))
+                    points.append((predicted, _total(self._columns(self.values[plan.name], suite, metric)[0])))
         x, y = np.array(points).T
         if len(points) < 3 or np.ptp(x) == 0:
             raise UsageError(explain("too few different plans to fit a line.", [("plans", len(points))]))
@@ -220,16 +227,17 @@ class Frontier(Result):
 
     def _suite_row(self, plan: Plan, suite: str, metric: str) -> dict[str, Any]:
         back, whole, groups = self._columns(self.values[plan.name], suite, metric)
-        tax = mean_interval(whole - back, groups, draws=self.draws, seed=self.seed)
+        left = [one - two for one, two in zip(whole, back, strict=True)]
+        tax = joint_mean(left, groups, draws=self.draws, seed=self.seed)
         predicted = self.predicted.get(plan.name, {})
         sums = [predicted.get((s, metric), np.nan) for s in ([suite] if suite else self.taxed)]
         row = {
-            "suite": suite, "metric": metric, "tax_predicted": float(whole.mean()) - float(np.sum(sums)),
+            "suite": suite, "metric": metric, "tax_predicted": _total(whole) - float(np.sum(sums)),
             "tax": tax.value, "tax_low": tax.low, "tax_high": tax.high, "held_out": self._held_out(plan, suite),
         }  # fmt: skip
         row |= dict.fromkeys(("returned", "returned_low", "returned_high"), np.nan)
-        if whole.sum():
-            share = ratio_interval(back, whole, groups, draws=self.draws, seed=self.seed)
+        if _total(whole):
+            share = joint_ratio(back, whole, groups, draws=self.draws, seed=self.seed)
             row |= {"returned": share.value, "returned_low": share.low, "returned_high": share.high}
         return row
 
@@ -239,16 +247,15 @@ class Frontier(Result):
         kinds = {self.held_out[s] for s in ([suite] if suite else self.taxed)}
         return "answers" if kinds == {"answers"} else "items"
 
-    def _columns(self, values: Values, suite: str, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Loss taken back and loss of each held-out item, and groups; all taxed suites at once for a blank suite."""
+    def _columns(
+        self, values: Values, suite: str, metric: str
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """Loss taken back and loss of each held-out item, and groups, by suite; all taxed suites for a blank one."""
         suites: Sequence[str] = [suite] if suite else self.taxed
         sign = LOSS_SIGN[metric]
         back = [sign * (values[s][metric] - self.aligned[s][metric]) for s in suites]
         whole = [sign * (self.base[s][metric] - self.aligned[s][metric]) for s in suites]
-        groups = [self.groups[s] for s in suites]
-        if suite:
-            return back[0], whole[0], groups[0]
-        return *(joined(column, groups)[0] for column in (back, whole)), joined(back, groups)[1]
+        return back, whole, [self.groups[s] for s in suites]
 
     def __repr__(self) -> str:
         best = self.recommended
@@ -265,3 +272,8 @@ class Frontier(Result):
             f"[{kept.low:.0%}, {kept.high:.0%}] of the benefit with {self.plan(best).energy_undone:.1%} of the "
             f"update's energy; {sample}"
         )
+
+
+def _total(columns: Sequence[np.ndarray]) -> float:
+    """The sum of the suites' means."""
+    return float(sum(column.mean() for column in columns))

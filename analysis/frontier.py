@@ -12,6 +12,7 @@ import numpy as np
 
 from taxlens.analysis.attribution import Attribution
 from taxlens.analysis.front import Benefit, Frontier
+from taxlens.analysis.joint import joint_mean
 from taxlens.analysis.kept_effects import kept_or_new
 from taxlens.analysis.learned import extra_plans
 from taxlens.analysis.measure import ChoiceMeasure, named
@@ -356,9 +357,9 @@ class _Work:
         return replace(found, generated=generated, prompt_groups=groups)
 
     def _check_benefit(self, base: Any, aligned: Any, groups: Mapping[str, np.ndarray]) -> None:
-        before, names = self.benefit.column(base, groups)
-        after, _ = self.benefit.column(aligned, groups)
-        raised = mean_interval(after - before, names, seed=self.options.seed)
+        before, after = self.benefit.columns(base), self.benefit.columns(aligned)
+        gained = [one - two for one, two in zip(after, before, strict=True)]
+        raised = joint_mean(gained, self.benefit.groups(groups), seed=self.options.seed)
         if raised.low <= 0:
             rows = [
                 ("benefit", " minus ".join(self.benefit.suites)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,11 +128,3 @@ def _unflat(path: Path) -> Values:
             suite, metric = name.split("\t")
             values.setdefault(suite, {})[metric] = stored[name]
     return values
-
-
-def joined(columns: Sequence[np.ndarray], groups: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Items of several suites as one column whose mean is the sum of the suites' means, and their groups."""
-    total = sum(len(column) for column in columns)
-    values = np.concatenate([column * (total / len(column)) for column in columns])
-    names = np.concatenate([[f"{i}/{g}" for g in group] for i, group in enumerate(groups)])
-    return values, names

@@ -130,7 +130,7 @@ def test_a_steering_file_gives_the_steering_back(tmp_path, refusal_pair):
     steering.measured["returned"] = 0.5
     again = Steering.load(steering.save(tmp_path / "facts.safetensors"))
     x = torch.tensor(rng.normal(size=(4, 32)))
-    assert torch.equal(again.apply(x), steering.apply(x))
+    assert torch.allclose(again.apply(x), steering.apply(x))
     assert (again.layer, again.measured) == (1, {"returned": 0.5})
     ids = torch.tensor([[3, 4, 5]])
     plain = refusal_pair.aligned.model(ids).logits
