@@ -10,13 +10,17 @@ import numpy as np
 from taxlens.analysis.chain import Chained, Path, ScoreMetric, chain
 from taxlens.analysis.contract import Tally
 from taxlens.analysis.metrics import LOSS_SIGN, item_metrics
-from taxlens.analysis.quadrature import LADDER, Rule, gauss_patterson, panelled
+from taxlens.analysis.quadrature import LADDER, Rule, companion, gauss_patterson, panelled
 
 SMALL = 0.02
 """Taxes below this are judged by an absolute bound: tolerance * SMALL."""
 
 Gradient = Callable[[float], tuple[Tally, np.ndarray]]
 """One gradient at time t: its tally and the rows' scores."""
+
+
+Before = tuple[Rule, dict[str, Chained], dict[str, np.ndarray]]
+"""The coarser rule that a rule is judged against: itself, its weights by metric, its mean effects by metric."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,17 +99,24 @@ class Walker:
     def run(self, rules: Sequence[Rule] | None = None) -> Walked:
         """Walk rule after rule, each finer than the one before, and stop at the first that closes."""
         ladder = list(rules) if rules else ladder_of(self.max_gradients)
-        before: tuple[Rule, dict[str, np.ndarray], dict[str, np.ndarray]] | None = None
+        before: Before | None = None
         for number, rule in enumerate(ladder):
-            path = self._path(rule)
-            chained = {m: chain(path, self.functions.get(m, m)) for m in self.metrics}
-            effects = {m: self._mean_effects(rule, c.weights) for m, c in chained.items()}
+            path, chained, effects = self._chained(rule)
+            inner = None if rules else companion(rule)
+            if inner is not None:
+                before = (inner, *self._chained(inner)[1:])
             reason = self._unmet(path, chained, effects, before[2] if before else None)
             self.note(reason or "closed")
             if not reason or number == len(ladder) - 1:
                 return self._result(rule, path, chained, before, reason)
-            before = (rule, {m: c.weights for m, c in chained.items()}, effects)
+            before = (rule, chained, effects)
         raise AssertionError("a ladder has at least one rule")
+
+    def _chained(self, rule: Rule) -> tuple[Path, dict[str, Chained], dict[str, np.ndarray]]:
+        """A rule's scores, each metric's weights, and the mean effects of the components."""
+        path = self._path(rule)
+        chained = {m: chain(path, self.functions.get(m, m)) for m in self.metrics}
+        return path, chained, {m: self._mean_effects(rule, c.weights) for m, c in chained.items()}
 
     def _path(self, rule: Rule) -> Path:
         slopes = []
@@ -150,10 +161,13 @@ class Walker:
         rule: Rule,
         path: Path,
         chained: dict[str, Chained],
-        before: tuple[Rule, dict[str, np.ndarray], dict[str, np.ndarray]] | None,
+        before: Before | None,
         reason: str,
     ) -> Walked:
-        coarse = ([self.seen[float(t)][0] for t in before[0].nodes], before[1]) if before else None
+        coarse = None
+        if before:
+            weights = {metric: found.weights for metric, found in before[1].items()}
+            coarse = ([self.seen[float(t)][0] for t in before[0].nodes], weights)
         seen = [self.seen[float(t)] for t in rule.nodes]
         tallies, measured = [tally for tally, _ in seen], np.stack([scores for _, scores in seen])
         return Walked(path, tallies, chained, coarse, len(self.seen), len(self.seen) + 2, not reason, reason, measured)

@@ -114,6 +114,24 @@ def gauss_patterson(size: int, *, start: float = 0.0, end: float = 1.0) -> Rule:
     return Rule((Panel(start, end, start + (end - start) * (1 + unit) / 2),))
 
 
+_COMPANIONS = {7: (0, 1, 3, 5, 6), 15: (1, 2, 3, 5, 6, 7, 8, 9, 11, 12, 13), 31: tuple(range(1, 31, 2))}
+"""For each nested rule, which of its nodes make the coarser rule that it is judged against."""
+
+
+def companion(rule: Rule) -> Rule | None:
+    """Return the coarser rule inside a nested rule of 7, 15 or 31 nodes, or None for another rule.
+
+    5 of 7, 11 of 15 or 23 of 31 nodes: the rule before and half of the nodes added to it, chosen so that the
+    polynomial through them does not swing. It integrates polynomials no better than the rule before, and follows
+    the scores between the nodes better: what changes from it to the whole rule is the error of the coarser one.
+    """
+    size = len(rule.nodes)
+    if len(rule.panels) != 1 or size not in _COMPANIONS:
+        return None
+    extra = (0, 4, 8, 12, 18, 22, 26, 30) if size == 31 else ()
+    return through(rule.nodes[sorted((*_COMPANIONS[size], *extra))].tolist())
+
+
 def single(t: float) -> Rule:
     """Return the rule of one node at `t`: one gradient taken for the whole path (a first-order estimate)."""
     return Rule((Panel(0.0, 1.0, np.array([float(t)])),))

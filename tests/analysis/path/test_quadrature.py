@@ -8,6 +8,7 @@ import pytest
 from taxlens.analysis.quadrature import (
     LADDER,
     Trajectory,
+    companion,
     cumulative,
     gauss_patterson,
     interpolation,
@@ -34,6 +35,22 @@ def test_rule_is_not_exact_beyond_its_degree(size, degree):
 def test_each_rule_contains_the_one_before():
     for small, large in itertools.pairwise(LADDER):
         assert set(gauss_patterson(small).nodes) <= set(gauss_patterson(large).nodes)
+
+
+@pytest.mark.parametrize(("size", "count"), [(7, 5), (15, 11), (31, 23)])
+def test_a_companion_lies_between_a_rule_and_the_one_before(size, count):
+    rule, before = gauss_patterson(size), gauss_patterson((size - 1) // 2)
+    inner = companion(rule)
+    assert len(inner.nodes) == count
+    assert set(before.nodes) < set(inner.nodes) < set(rule.nodes)
+    assert inner.nodes == pytest.approx(1 - inner.nodes[::-1])
+    swing = np.abs(inner.panels[0].basis(np.linspace(0, 1, 201))).sum(axis=0).max()
+    assert swing < 30
+
+
+def test_other_rules_have_no_companion():
+    assert companion(gauss_patterson(3)) is None
+    assert companion(panelled(7, [0.0, 0.5, 1.0])) is None
 
 
 def test_all_weights_are_positive_and_sum_to_one():
