@@ -56,11 +56,11 @@ class TaxSection(_Section):
     """How the tax is measured."""
 
     metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
-    bootstrap: int = Field(2000, ge=100)
+    bootstrap: int = Field(default=2000, ge=100)
     prior: bool = False  # also the tax after PMI, and the shift of the choices' prior
     generate: tuple[str, ...] = ()  # suites to answer: exact match, refusals, length, KL by position
-    max_new_tokens: int = Field(32, ge=1)
-    samples: int = Field(0, ge=0)  # continuations a prompt for versatility; 0: none
+    max_new_tokens: int = Field(default=32, ge=1)
+    samples: int = Field(default=0, ge=0)  # continuations a prompt for versatility; 0: none
 
 
 class CaptureSection(_Section):
@@ -71,7 +71,7 @@ class CaptureSection(_Section):
     positions: str = "last"
     templates: tuple[Template, ...] | None = None  # by default the config's
     dtype: Dtype = "float32"
-    batch_tokens: int = Field(4096, ge=1)
+    batch_tokens: int = Field(default=4096, ge=1)
 
 
 class ProbeSection(_Section):
@@ -79,7 +79,7 @@ class ProbeSection(_Section):
 
     labels: Literal["all"] | tuple[str, ...] = "all"
     probe: Literal["ridge", "logistic", "diff_of_means", "mlp", "lda", "mdl"] = "ridge"
-    permutations: int = Field(199, ge=0)
+    permutations: int = Field(default=199, ge=0)
 
 
 class SimilaritySection(_Section):
@@ -94,12 +94,12 @@ class AttributionSection(_Section):
 
     metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
     levels: tuple[Literal["component", "head", "neuron", "singular"], ...] = ("component", "head", "singular")
-    tolerance: float = Field(0.01, gt=0, lt=1)
-    max_gradients: int = Field(32, ge=2)
+    tolerance: float = Field(default=0.01, gt=0, lt=1)
+    max_gradients: int = Field(default=32, ge=2)
     items: Literal["all"] | int = "all"
     methods: tuple[Method, ...] = ("path",)
-    leading: int = Field(8, ge=1)  # components that the other methods are run on, by rank of the path
-    controls: int = Field(4, ge=0)  # and random ones beside them
+    leading: int = Field(default=8, ge=1)  # components that the other methods are run on, by rank of the path
+    controls: int = Field(default=4, ge=0)  # and random ones beside them
 
 
 class DiagnoseSection(_Section):
@@ -114,7 +114,7 @@ class DiagnoseSection(_Section):
 class SplitSection(_Section):
     """How items are split between choosing and measuring."""
 
-    holdout: float = Field(0.5, gt=0, lt=1)
+    holdout: float = Field(default=0.5, gt=0, lt=1)
     disjoint: tuple[Literal["group", "gold"], ...] = ("group", "gold")
 
 
@@ -125,16 +125,16 @@ class FrontierSection(_Section):
     against: str | None = None
     unit: Literal["component", "head", "singular"] = "singular"
     shares: tuple[float, ...] = (0.01, 0.025, 0.05)
-    draws: int = Field(20, ge=1)
+    draws: int = Field(default=20, ge=1)
     orders: tuple[Order, ...] = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
     suites: tuple[str, ...] | None = None  # capability suites whose tax is to be returned; by default all that lost
-    max_gradients: int | None = Field(None, ge=1)  # of its attribution; by default that section's
+    max_gradients: int | None = Field(default=None, ge=1)  # of its attribution; by default that section's
     draw_shares: tuple[float, ...] | None = None  # shares at which random plans are drawn; by default all
     items: Literal["all"] | int = "all"  # most held-out items a suite
     train_items: Literal["all"] | int = "all"  # most items a suite that plans are chosen on
     leave_out: bool = True  # also choose without each suite and measure on it
-    generate: int = Field(0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
-    budget_minutes: float = Field(40.0, gt=0)
+    generate: int = Field(default=0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
+    budget_minutes: float = Field(default=40.0, gt=0)
 
 
 class FigureSection(_Section):
@@ -148,10 +148,10 @@ class Config(_Section):
     """A whole run, as resolved: what was given plus every default."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     pair: PairSection
     suites: tuple[SuiteSection, ...] = Field(min_length=1)
-    templates: tuple[Template, ...] = Field(("plain", "chat"), min_length=1)
+    templates: tuple[Template, ...] = Field(default=("plain", "chat"), min_length=1)
     chat_template: str = "own"
     stages: tuple[Stage, ...] | None = None
     tax: TaxSection = TaxSection()

@@ -133,8 +133,8 @@ def _probe(
 
     def layers() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         for layer in store.layers(site):
-            both = [store.read(site, layer, model=model, rows=index) for model in ("base", "aligned")]
-            yield layer, *(x.reshape(len(index), -1) for x in both)
+            base, aligned = (store.read(site, layer, model=model, rows=index) for model in ("base", "aligned"))
+            yield layer, base.reshape(len(index), -1), aligned.reshape(len(index), -1)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ProbeWarning)  # every warning stands in the result's notes

@@ -143,13 +143,12 @@ def figures(
 @app.command()
 def report(
     source: RunFolder,
-    latex: Annotated[bool, typer.Option("--latex", help="Also write booktabs tables, captions and methods.")] = False,
     as_json: Json = False,
 ) -> None:
     """Write report.html of a run: one file, no network."""
     from taxlens.cli.work import do_report
 
-    do_report(source, latex=latex, as_json=as_json)
+    do_report(source, as_json=as_json)
 
 
 @app.command()

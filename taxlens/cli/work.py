@@ -74,17 +74,13 @@ def do_figures(source: Path, *, only: str | None, venue: str | None, width: str 
     print(json.dumps({"figures": names}) if as_json else "\n".join(names))
 
 
-def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
+def do_report(source: Path, *, as_json: bool) -> None:
     """Write a run's report."""
     from taxlens.report.page import write_report
 
     opened = Run.open(source)
     with opened.locked():
         paths = [write_report(opened)]
-        if latex:
-            from taxlens.report.latex import write_latex
-
-            paths += write_latex(opened)
         opened.finish(opened.manifest["status"], error=opened.manifest["error"])
     names = [str(path) for path in paths]
     print(json.dumps({"report": names}) if as_json else "\n".join(names))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
@@ -107,7 +109,7 @@ def draw_attribution(
     return Drawn(figure, bars, caption)
 
 
-def _bar_style(kind: str) -> dict[str, object]:
+def _bar_style(kind: str) -> dict[str, Any]:
     if kind == "tax":
         return {"color": "black"}
     if kind == "residual":

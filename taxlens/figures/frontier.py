@@ -12,7 +12,7 @@ from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, unit_of
 
 _ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "learned_mask")
-_FIRST = dict(zip(_ORDERS, [*SERIES, (GREY, "x", "-"), (GREY, "+", "--")]))
+_FIRST: dict[str, tuple[str, str, str]] = dict(zip(_ORDERS, [*SERIES, (GREY, "x", "-"), (GREY, "+", "--")]))
 
 
 def total_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -84,7 +84,7 @@ def _heat(grid: np.ndarray, names: list[str], layers: list[int], metric: str, *,
         image = axes.imshow(grid * scale, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
         axes.set_yticks(range(len(names)), names)
         step = max(1, len(layers) // 15)
-        axes.set_xticks(range(0, len(layers), step), layers[::step])
+        axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
         axes.set_xlabel(x)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)

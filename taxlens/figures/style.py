@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -37,7 +38,7 @@ SERIES = (
 KINDS = {"attn": BLUE, "mlp": ORANGE, "norm": GREEN, "embed": PURPLE, "unembed": SKY}
 DIVERGING = "PuOr"
 
-_RULES = {
+_RULES: dict[str, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "path",
@@ -84,7 +85,7 @@ def paper_style() -> Iterator[None]:
     """Draw inside this block with the rules above; the caller's settings come back afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_RULES)
+        mpl.rcParams.update(_RULES)  # type: ignore[call-overload]
         yield
 
 
