@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from taxlens.activations.items import Item, Suite, read_suite
 from taxlens.activations.loading import LoadedModel
@@ -47,10 +48,16 @@ def random_pair(layers: int, width: int) -> Any:
         if "layers" in name and p.dim() == 2:
             p.data += 0.02 * torch.randn(p.shape[0], 8) @ torch.randn(8, p.shape[1])
     ends = [
-        LoadedModel(m, None, n, n, None, torch.device("cpu"), "float32")  # type: ignore[arg-type]
+        LoadedModel(m, words(), n, n, None, torch.device("cpu"), "float32")
         for n, m in (("base", base), ("aligned", aligned))
     ]
     return make_pair(*ends)
+
+
+def words() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of 2,048 words."""
+    names = {f"w{n}": n for n in range(2048)}
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(names, unk_token="w0")), unk_token="w0")
 
 
 def random_rows(count: int, length: int) -> list[Row]:
@@ -65,9 +72,7 @@ def plain(model: Any, shard: Shard, *, weights: bool) -> None:
     for bundle in shard.bundles:
         with torch.enable_grad():
             if not weights:
-                handle = model.get_input_embeddings().register_forward_hook(
-                    lambda _m, _i, out: out.requires_grad_(True) and None
-                )
+                handle = model.get_input_embeddings().register_forward_hook(_start)
             for _, (_, target), _, at in bundle.lanes:
                 logits = asked_logits(model, bundle)
                 score = torch.log_softmax(logits[at], -1).gather(1, target[:, None]).sum()
@@ -77,6 +82,10 @@ def plain(model: Any, shard: Shard, *, weights: bool) -> None:
     model.requires_grad_(False)
     for parameter in model.parameters():
         parameter.grad = None
+
+
+def _start(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
 
 
 def jvp(model: Any, shard: Shard, along: dict[str, torch.Tensor]) -> None:
