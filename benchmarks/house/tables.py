@@ -81,7 +81,15 @@ def restoration_table(run: Run, metric: str = "probability") -> str:
     body = []
     for (order, share), part in total.groupby(["order", "share_undone"], sort=False):
         body.append((order, f"{100 * share:.1f} %", len(part), *_measured(part)))
-    header = ["order", "units undone", "plans", "update energy", "tax returned [95 %]", "benefit kept [95 %]", "by generation"]
+    header = [
+        "order",
+        "units undone",
+        "plans",
+        "update energy",
+        "tax returned [95 %]",
+        "benefit kept [95 %]",
+        "by generation",
+    ]
     return rows(header, body)
 
 
@@ -90,7 +98,9 @@ def _measured(part: pd.DataFrame) -> tuple[str, ...]:
     energy = f"{100 * part['energy_undone'].mean():.1f} %"
     generated = f"{first['benefit_generated']:.2f}" if pd.notna(first["benefit_generated"]) else ""
     if len(part) > 1:
-        spread = [f"{100 * part[c].mean():.0f} % (largest {100 * part[c].max():.0f})" for c in ("returned", "benefit_kept")]
+        spread = [
+            f"{100 * part[c].mean():.0f} % (largest {100 * part[c].max():.0f})" for c in ("returned", "benefit_kept")
+        ]
         return energy, *spread, generated
     spans = [
         f"{100 * first[c]:.0f} % [{100 * first[f'{c}_low']:.0f}, {100 * first[f'{c}_high']:.0f}]"
