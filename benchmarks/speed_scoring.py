@@ -1,6 +1,6 @@
 """Scoring speed against lm-evaluation-harness: the same model, items and batch size, interleaved in one run.
 
-    python benchmarks/speed_scoring.py [--items 500] [--batch 16] [--rounds 3] [--model .cache/smollm2/base]
+    python -m benchmarks.speed_scoring [--items 500] [--batch 16] [--rounds 3] [--model .cache/smollm2/base]
 
 Prints seconds and the ratio by round, and the largest difference of a choice's log-probability. A batch of B rows of
 lm-eval is a budget of B times the longest row for taxlens.

@@ -1,6 +1,6 @@
 """Do the intervals cover, and how often do the tests cry wolf? Simulated paired suites with group effects.
 
-    python benchmarks/stats_coverage.py [--suites 500]
+    python -m benchmarks.stats_coverage [--suites 500]
 
 Prints coverage of the nominal 95 % intervals and false alarms at .05, by design.
 """
