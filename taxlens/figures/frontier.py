@@ -28,9 +28,10 @@ def total_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 def by_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row an order and share: plans as measured, random draws as mean with their smallest and largest."""
     found = []
-    for (order, share), part in rows.groupby(["order", "share_undone"], sort=False):
+    drawn_together = rows["plan"].str.replace(r"-d\d+$", "", regex=True)
+    for (order, _), part in rows.groupby(["order", drawn_together], sort=False):
         first = part.iloc[0]
-        row = {"order": order, "share_undone": share, "draws": len(part)}
+        row = {"order": order, "share_undone": part["share_undone"].mean(), "draws": len(part)}
         for name in ("returned", "benefit_kept"):
             several = len(part) > 1
             row[name] = part[name].mean()
@@ -59,6 +60,7 @@ def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width:
             axes.axhline(1.0 if name == "benefit_kept" else 0.0, color=GREY, linewidth=0.6)
             axes.set_title(f"{title} (share)", loc="left")
             axes.set_xlabel("share of units undone (%)")
+            axes.xaxis.set_major_locator(MaxNLocator(6, prune="both"))
         handles, labels = left.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=5)
     caption = (
@@ -86,6 +88,7 @@ def draw_predicted(frame: pd.DataFrame, *, metric: str = "probability", width: f
         figure = new_figure(min(width, 3.4), 3.0)
         axes = figure.subplots()
         slope, r2 = _scatter(axes, rows, metric)
+        axes.legend(loc="upper left")
     caption = (
         f"Measured against predicted tax in {metric} on held-out items, a dot a plan and suite ({len(rows)}); line: identity. "
         f"Slope {slope:.2f}, R² {r2:.2f}."

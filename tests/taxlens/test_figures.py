@@ -11,7 +11,7 @@ from pypdf import PdfReader
 from taxlens.core.errors import UsageError
 from taxlens.figures.attribution import attribution_rows, draw_attribution
 from taxlens.figures.curves import draw_probe_curves, draw_similarity_curves
-from taxlens.figures.frontier import draw_figure1, draw_predicted, draw_restoration
+from taxlens.figures.frontier import by_order, draw_figure1, draw_predicted, draw_restoration
 from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
 from taxlens.figures.maps import draw_head_map, draw_layer_map
 from taxlens.figures.profile import draw_profile
@@ -226,6 +226,17 @@ def test_a_result_draws_its_first_figure(tables):
     assert draw_result("tax", tables["tax"]).plotted["metric"].iloc[0] == "accuracy"
     with pytest.raises(UsageError, match="unknown drawing"):
         draw_result("tax", tables["tax"], name="tax_margin")
+
+
+def test_random_draws_of_one_share_are_one_point_however_many_units_each_touches():
+    rows = pd.DataFrame(
+        {"plan": ["random-2.5%-d00", "random-2.5%-d01", "path-2.5%"], "order": ["random", "random", "path"]}
+    ).assign(share_undone=[0.2, 0.3, 0.025], returned=[0.1, 0.3, 0.4], benefit_kept=[0.6, 0.8, 0.9])
+    for name in ("returned", "benefit_kept"):
+        rows[f"{name}_low"], rows[f"{name}_high"] = rows[name] - 0.01, rows[name] + 0.01
+    found = by_order(rows).set_index("order")
+    assert found.loc["random", ["draws", "returned", "returned_low", "returned_high"]].tolist() == [2, 0.2, 0.1, 0.3]
+    assert found.loc["path", "returned_low"] == pytest.approx(0.39)
 
 
 def test_every_venue_has_a_column_and_a_page():
