@@ -7,62 +7,18 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-import scipy.linalg
 from scipy.special import stdtrit
 
 from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
-from taxlens.probes.cca import count_components
+from taxlens.probes.base_components import PENALTY, VARIANCE, Components, components, gain_map, loss_matrix
 from taxlens.probes.gather import Gathered
 from taxlens.probes.spectrum_null import null_draws
 
-VARIANCE = 0.99
-PENALTY = 1e-4
 DRAWS = 20
 RANKS = 32
 ENOUGH = 16
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Components:
-    """The leading principal components of the base rows, on which both spectra are taken.
-
-    Args:
-        values: [r] their variances, largest first.
-        vectors: [d, r] orthonormal.
-        penalty_x: ridge penalty added to base variances.
-        penalty_y: ridge penalty added to aligned variances.
-    """
-
-    values: np.ndarray
-    vectors: np.ndarray
-    penalty_x: float
-    penalty_y: float
-
-
-def components(
-    A: np.ndarray, B: np.ndarray, n: int, *, variance: float = VARIANCE, penalty: float = PENALTY
-) -> Components:
-    """Return the components that hold `variance` of the base covariance, at most n / 4 of them.
-
-    Args:
-        A: base covariance [d, d].
-        B: aligned covariance [d, d].
-        n: rows behind them.
-        variance: share of base variance to hold.
-        penalty: in units of the mean eigenvalue of each side.
-    """
-    values, vectors = np.linalg.eigh(A)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    r = max(1, min(count_components(values, variance), n // 4))
-    scale_x, scale_y = penalty * np.trace(A) / len(A), penalty * np.trace(B) / len(B)
-    return Components(values[:r], vectors[:, :r], scale_x, scale_y)
-
-
-def gain_map(basis: Components, C: np.ndarray) -> np.ndarray:
-    """Return the ridge map [r, d_y] from base components to aligned rows, from the cross-covariance C."""
-    return (basis.vectors.T @ C) / (basis.values + basis.penalty_x)[:, None]
 
 
 def gain_spectrum(basis: Components, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,15 +33,6 @@ def gain_spectrum(basis: Components, C: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     left, values, _ = np.linalg.svd(gain_map(basis, C), full_matrices=False)
     return values[::-1], _signed((basis.vectors @ left).T[::-1])
-
-
-def loss_matrix(basis: Components, C: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """Return the share of base variance [r, r] (on whitened components) that aligned does not predict."""
-    cross = (C.T @ basis.vectors) / np.sqrt(basis.values)
-    ridge = B + basis.penalty_y * np.eye(len(B))
-    factor = scipy.linalg.cholesky(ridge, lower=True, overwrite_a=True, check_finite=False)
-    half = scipy.linalg.solve_triangular(factor, cross, lower=True, check_finite=False)
-    return np.eye(len(basis.values)) - half.T @ half
 
 
 def loss_spectrum(basis: Components, C: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from taxlens.probes.base_components import Components, loss_matrix
 from taxlens.probes.gather import Gathered
 from taxlens.probes.moments import PairMoments
-
-if TYPE_CHECKING:
-    from taxlens.probes.spectra import Components
 
 
 def null_draws(
@@ -29,8 +25,6 @@ def null_draws(
         seed: of the signs.
         with_loss: also draw the loss spectrum.
     """
-    from taxlens.probes.spectra import loss_matrix
-
     A = gathered.total.cov_xx()
     cross, noise = _residual_sums(gathered, basis)
     signs = _signs(len(cross), draws, seed)
