@@ -1,9 +1,10 @@
 """Scoring speed against lm-evaluation-harness: the same model, items and batch size, interleaved in one run.
 
-    python -m benchmarks.speed_scoring [--items 500] [--batch 16] [--rounds 3] [--model .cache/smollm2/base]
+    python -m benchmarks.speed_scoring [--items 500] [--batch 16] [--rounds 3] [--separate] [--model .cache/smollm2/base]
 
 Prints seconds and the ratio by round, and the largest difference of a choice's log-probability. A batch of B rows of
-lm-eval is a budget of B times the longest row for taxlens.
+lm-eval is a budget of B times the longest row for taxlens. `--separate` also times taxlens without sharing the prompt
+among an item's choices.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--separate", action="store_true")
     parser.add_argument("--model", type=Path, default=Path(".cache/smollm2/base"))
     given = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(given.model)
@@ -71,13 +73,14 @@ def main() -> None:
     budget = given.batch * max(len(row.ids) for row in rows)
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=given.batch, device="cpu")
     print(f"{len(suite)} items, {len(rows)} choices, batch {given.batch} rows, {torch.get_num_threads()} threads")
-    ratios: dict[str, list[float]] = {"shared": [], "separate": []}
+    ways = {"shared": True, "separate": False} if given.separate else {"shared": True}
+    ratios: dict[str, list[float]] = {name: [] for name in ways}
     worst = 0.0
     for number in range(given.rounds):
         theirs, found = timed(lambda: harness.loglikelihood(requests(suite), disable_tqdm=True))
         reference = np.array([value for value, _ in found])
         line = f"round {number + 1}: lm-eval {theirs:.1f} s"
-        for name, share in (("shared", True), ("separate", False)):
+        for name, share in ways.items():
             ours, scores = timed(
                 lambda share=share: score_suite(
                     model, suite, tokenizer=tokenizer, batch_tokens=budget, share_prefix=share
