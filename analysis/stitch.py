@@ -66,6 +66,7 @@ class StitchProfile(Result):
                     "suite": suite,
                     "metric": metric,
                     "layer": layer,
+                    "tax": float(tax.mean()),
                     "restored": np.nan,
                     "low": np.nan,
                     "high": np.nan,

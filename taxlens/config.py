@@ -100,6 +100,7 @@ class AttributionSection(_Section):
     methods: tuple[Method, ...] = ("path",)
     leading: int = Field(default=8, ge=1)  # components that the other methods are run on, by rank of the path
     controls: int = Field(default=4, ge=0)  # and random ones beside them
+    stitch: Literal["all"] | tuple[int, ...] = ()  # cuts of the restoration profile (0 to the number of layers)
 
 
 class DiagnoseSection(_Section):

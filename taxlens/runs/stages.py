@@ -128,6 +128,7 @@ def stage_similarity(job: Job) -> None:
 def stage_attribute(job: Job) -> None:
     """Attribute every tax to weights: attribution*.csv, closure.csv, path.csv."""
     from taxlens.analysis.path import attribute
+    from taxlens.runs.profile import measure_restoration
 
     config, section = job.config, job.config.attribution
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -159,6 +160,7 @@ def stage_attribute(job: Job) -> None:
             parts[name].append(frame)
     for name, frames in parts.items():
         job.run.write(name, pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True))
+    measure_restoration(job)
 
 
 def token_texts(tokenizer: Any) -> dict[int, str]:
