@@ -1,4 +1,4 @@
-"""Benchmark questions and suites of them: read from JSON lines, checked to the last field."""
+"""Benchmark questions and suites of them: read from JSON lines or CSV, checked to the last field."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from taxlens.activations.item_tables import SEPARATORS, table_items
 from taxlens.core.artifacts import atomic_path, sha256_text
 from taxlens.core.errors import ItemError, explain, one_of
 
 KINDS = ("capability", "benefit")
-FIELDS = ("id", "group", "prompt", "text", "choices", "gold", "labels")
+FIELDS = ("id", "group", "prompt", "text", "contexts", "choices", "gold", "labels")
 Label = str | int | float | bool | None
 
 
@@ -31,6 +32,8 @@ class Item:
         choices: continuations of the prompt, none or at least two, with their leading space.
         gold: index of the right choice; None without choices.
         labels: name -> value, what probes read from the item's own row.
+        contexts: instead of a prompt, one context a choice (a gap filled in different ways, as in Winogrande);
+            the choices then may be equal, and there is no prompt to answer or to capture.
     """
 
     id: str
@@ -40,6 +43,11 @@ class Item:
     choices: tuple[str, ...] = ()
     gold: int | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
+    contexts: tuple[str, ...] = ()
+
+    def context(self, choice: int) -> str:
+        """What stands before a choice: its own context, or the item's prompt."""
+        return self.contexts[choice] if self.contexts else (self.prompt or "")
 
     def to_json(self) -> dict[str, Any]:
         """Return the item as the JSON object that `read_suite` reads, without empty fields."""
@@ -48,6 +56,8 @@ class Item:
             out["prompt"] = self.prompt
         if self.text is not None:
             out["text"] = self.text
+        if self.contexts:
+            out["contexts"] = list(self.contexts)
         if self.choices:
             out |= {"choices": list(self.choices), "gold": self.gold}
         return out | {"group": self.group} | ({"labels": dict(self.labels)} if self.labels else {})
@@ -102,7 +112,9 @@ class Suite:
 
 
 def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capability") -> Suite:
-    """Read a suite from a JSON-lines file (UTF-8, one item a line; blank lines are passed over).
+    """Read a suite from a JSON-lines file (UTF-8, one item a line; blank lines are passed over), or from CSV.
+
+    A file that ends in ``.csv`` or ``.tsv`` has a header and one item a row (`taxlens.activations.item_tables`).
 
     Args:
         path: the file.
@@ -124,22 +136,35 @@ def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capabi
         (' 2', ' 6')
     """
     path = Path(path)
+    text = suite_text(path)
+    if path.suffix.lower() in SEPARATORS:
+        items = [item_of(raw, where=where) for where, raw in table_items(text, path)]
+    else:
+        items = [parse_item(line, where=where) for where, line in numbered_lines(text, path)]
+    return Suite(name=name or path.stem, items=tuple(items), kind=kind, source=str(path))
+
+
+def suite_text(path: Path) -> str:
+    """The text of a suite's file.
+
+    Raises:
+        ItemError: there is no such file, it cannot be read, or it is not UTF-8.
+    """
     if not path.is_file():
         raise ItemError(explain("suite file not found.", [("file", path)], "check the path of the suite."))
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         rows = [("file", path), ("byte", error.start)]
         raise ItemError(explain("suite file is not UTF-8.", rows, "save it as UTF-8.")) from error
     except OSError as error:
         rows = [("file", path), ("system", error.strerror)]
         raise ItemError(explain("suite file cannot be read.", rows, "check its permissions.")) from error
-    items = [
-        parse_item(line, where=f"{path}:{number}")
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    ]
-    return Suite(name=name or path.stem, items=tuple(items), kind=kind, source=str(path))
+
+
+def numbered_lines(text: str, path: Path) -> list[tuple[str, str]]:
+    """("file:line", line) of every line that is not blank."""
+    return [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def write_suite(suite: Suite, path: Path | str) -> Path:
@@ -160,6 +185,15 @@ def parse_item(line: str, *, where: str) -> Item:
     Raises:
         ItemError: if any field is missing, of the wrong type or contradicts another.
     """
+    return item_of(json_object(line, where=where), where=where)
+
+
+def json_object(line: str, *, where: str) -> dict[str, Any]:
+    """The JSON object that a line holds.
+
+    Raises:
+        ItemError: it holds none.
+    """
     try:
         raw = json.loads(line)
     except json.JSONDecodeError as error:
@@ -168,6 +202,19 @@ def parse_item(line: str, *, where: str) -> Item:
     if not isinstance(raw, dict):
         rows = [("line", where), ("got", type(raw).__name__)]
         raise ItemError(explain("an item is not a JSON object.", rows, '{"id": ..., "group": ..., ...}'))
+    return raw
+
+
+def item_of(raw: Mapping[str, Any], *, where: str) -> Item:
+    """Return the item with the given fields, every one checked.
+
+    Args:
+        raw: field -> value, as a JSON line has them.
+        where: file and line, for errors.
+
+    Raises:
+        ItemError: if any field is missing, of the wrong type or contradicts another.
+    """
     for key in raw:
         one_of(key, FIELDS, what=f"field at {where}:", error=ItemError)
     item_id = _text(raw, "id", where)
@@ -180,6 +227,7 @@ def parse_item(line: str, *, where: str) -> Item:
         choices=_choices(raw, here),
         gold=raw.get("gold"),
         labels=_labels(raw, here),
+        contexts=_contexts(raw, here),
     )
     _check_whole(item, here)
     return item
@@ -189,7 +237,7 @@ def _fail(title: str, where: str, got: object, fix: str) -> ItemError:
     return ItemError(explain(title, [("at", where), ("got", got)], fix))
 
 
-def _text(raw: dict[str, Any], key: str, where: str, *, empty: bool = False) -> str:
+def _text(raw: Mapping[str, Any], key: str, where: str, *, empty: bool = False) -> str:
     value = raw.get(key)
     if value is None:
         raise _fail(f"an item has no {key}.", where, f"fields {', '.join(raw)}", f'add "{key}".')
@@ -210,7 +258,7 @@ def _check_unicode(value: str, key: str, where: str) -> None:
         raise _fail(f"{key} holds a NUL character.", where, ascii(value), "remove it.")
 
 
-def _choices(raw: dict[str, Any], where: str) -> tuple[str, ...]:
+def _choices(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
     choices = raw.get("choices")
     if choices is None:
         return ()
@@ -225,7 +273,23 @@ def _choices(raw: dict[str, Any], where: str) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _labels(raw: dict[str, Any], where: str) -> dict[str, Label]:
+def _contexts(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    contexts = raw.get("contexts")
+    if contexts is None:
+        return ()
+    fix = '"contexts": ["The cup", "The box"], "choices": [" fell.", " fell."]'
+    if not isinstance(contexts, list) or not all(isinstance(c, str) and c.strip() for c in contexts):
+        raise _fail("contexts must be a list of texts that are not empty.", where, repr(contexts), fix)
+    choices = raw.get("choices")
+    if not isinstance(choices, list) or len(choices) != len(contexts):
+        count = len(choices) if isinstance(choices, list) else "no"
+        raise _fail("an item has one context a choice.", where, f"{len(contexts)} contexts, {count} choices", fix)
+    for context in contexts:
+        _check_unicode(context, "a context", where)
+    return tuple(contexts)
+
+
+def _labels(raw: Mapping[str, Any], where: str) -> dict[str, Label]:
     labels = raw.get("labels")
     if labels is None:
         return {}
@@ -242,9 +306,11 @@ def _labels(raw: dict[str, Any], where: str) -> dict[str, Label]:
 
 
 def _check_whole(item: Item, where: str) -> None:
-    if (item.prompt is None) == (item.text is None):
-        got = "both" if item.text is not None else "neither"
-        raise _fail("an item has either a prompt or a text.", where, got, "keep one of the two.")
+    given = [item.prompt is not None, item.text is not None, bool(item.contexts)]
+    if sum(given) != 1:
+        got = "neither" if not any(given) else "both" if not item.contexts else "contexts and another"
+        fix = "keep one of the two (contexts stand in the prompt's place)."
+        raise _fail("an item has either a prompt or a text.", where, got, fix)
     if item.text is not None and item.choices:
         raise _fail("a text item has no choices.", where, "choices", 'write "prompt" instead of "text".')
     if not item.choices:

@@ -48,8 +48,9 @@ def encode_suite(
 
     The arithmetic is lm-eval's `_encode_pair`: white space at the end of the context moves to the choice,
     context and choice are encoded together, and the choice is what follows the context's own length. An empty
-    context is the tokenizer's BOS (or EOS) token. In chat the context is the rendered template (which holds
-    its own BOS, so no special token is added) and the choice loses its leading space.
+    context is the tokenizer's BOS (or EOS) token. An item with contexts has one before each choice. In chat the
+    context is the rendered template (which holds its own BOS, so no special token is added) and the choice loses
+    its leading space.
 
     Args:
         suite: the items.
@@ -69,9 +70,10 @@ def encode_suite(
     for index, item in enumerate(suite.items):
         if not item.choices:
             continue
-        context = _context(item, tokenizer, template, chat_template)
+        contexts = item.contexts or (item.prompt or "",)
+        rendered = [_context(content, tokenizer, template, chat_template) for content in contexts]
         for number, choice in enumerate(item.choices):
-            ids, start = encode_pair(tokenizer, context, choice, template=template)
+            ids, start = encode_pair(tokenizer, rendered[number % len(rendered)], choice, template=template)
             row = Row(item=index, choice=number, ids=tuple(ids), start=start, kind="choice")
             _check_row(row, item, suite, tokenizer, max_length)
             rows.append(row)
@@ -100,7 +102,8 @@ def encode_prompts(
     for index, item in enumerate(suite.items):
         if item.text is None and not (item.prompt or "").strip():
             continue
-        context = _context(item, tokenizer, template, chat_template)
+        content = item.text if item.text is not None else (item.prompt or "")
+        context = _context(content, tokenizer, template, chat_template, reply=item.text is None)
         if template == "plain" and item.text is None:
             context = context.rstrip()
         ids = tuple(_encode(tokenizer, context, special=template == "plain"))
@@ -218,12 +221,11 @@ def pad_token(tokenizer: Tokenizer) -> int:
     return 0
 
 
-def _context(item: Item, tokenizer: Tokenizer, template: str, chat_template: str | None) -> str:
+def _context(
+    content: str, tokenizer: Tokenizer, template: str, chat_template: str | None, *, reply: bool = True
+) -> str:
     one_of(template, TEMPLATES, what="template")
-    content = item.text if item.text is not None else (item.prompt or "")
-    if template == "plain":
-        return content
-    return render_chat(tokenizer, content, chat_template=chat_template, reply=item.text is None)
+    return content if template == "plain" else render_chat(tokenizer, content, chat_template=chat_template, reply=reply)
 
 
 def _encode(tokenizer: Tokenizer, text: str, *, special: bool) -> list[int]:

@@ -74,7 +74,8 @@ def measure_prior(
 
     The prior of a choice is its log-probability after ``premise`` alone: nothing but the
     tokenizer's BOS (lm-eval's acc_mutual_info) or a neutral text such as "Answer:"
-    (domain-conditional PMI). Misleads where every item has the same choices: there the prior
+    (domain-conditional PMI). Suites whose choices have contexts of their own are passed over: their choices
+    are equal, and so are the priors. Misleads where every item has the same choices: there the prior
     cancels only if the premise does too.
 
     Args:
@@ -97,16 +98,19 @@ def measure_prior(
     """
     if not tax.scores:
         raise UsageError(explain("this tax holds no scores to divide by a prior.", fix="measure_tax on the pair"))
+    kept = [suite for suite in tax.suites if not any(item.contexts for item in suite.items)]
     priors = {
         suite.name: tuple(
             _prior(model, suite, premise, batch_tokens=batch_tokens, progress=progress)
             for model in (pair.base, pair.aligned)
         )
-        for suite in tax.suites
+        for suite in kept
     }
     rows: list[dict[str, object]] = []
     measured = []
     for paired, scores in zip(tax.measured, tax.scores):
+        if paired.suite not in priors:
+            continue
         prior = priors[paired.suite]
         sides = [
             (item_metrics(s.logp, s.gold, metrics=METRICS), item_metrics(s.logp - p.logp, s.gold, metrics=METRICS))

@@ -90,6 +90,6 @@ def walkability(path: Walk, tokenizer: Any, suites: Sequence[Suite], *, batch_to
 
 def _row(number: int, item: Item, tokenizer: Any) -> Row | None:
     gold = item.choices[item.gold] if item.choices and item.gold is not None else ""
-    text = item.text if item.text is not None else f"{item.prompt or ''}{gold}"
+    text = item.text if item.text is not None else f"{item.context(item.gold or 0)}{gold}"
     ids = tuple(int(i) for i in tokenizer.encode(text))
     return Row(number, -1, ids, 1, "text") if len(ids) > 1 else None

@@ -116,14 +116,14 @@ def leak_report(suites: Sequence[Suite], splits: Sequence[SuiteSplit]) -> pd.Dat
     Returns:
         Columns suite, key, kept_apart, shared, share, n_train, n_held, n_dropped.
     """
-    everywhere = {s.items[i].prompt for s, halves in zip(suites, splits, strict=True) for i in halves.train}
+    everywhere = {_prompt(s.items[i]) for s, halves in zip(suites, splits, strict=True) for i in halves.train}
     rows = []
     for suite, halves in zip(suites, splits, strict=True):
         train, held = ([suite.items[i] for i in side] for side in (halves.train, halves.held))
         seen = {
             "group": ({i.group for i in train}, lambda i: i.group),
             "gold": ({gold_text(i) for i in train}, gold_text),
-            "prompt": (everywhere, lambda i: i.prompt),
+            "prompt": (everywhere, _prompt),
             "opening": ({_opening(i) for i in train}, _opening),
             "choice": ({c.strip().lower() for i in train for c in i.choices}, gold_text),
         }
@@ -142,8 +142,12 @@ def gold_text(item: Item) -> str:
     return item.choices[item.gold].strip().lower() if item.gold is not None else ""
 
 
+def _prompt(item: Item) -> str | tuple[str, ...] | None:
+    return item.prompt or item.contexts or item.choices or item.text  # a minimal pair has an empty prompt
+
+
 def _opening(item: Item) -> str:
-    return " ".join((item.prompt or "").split()[:3])
+    return " ".join(item.context(item.gold or 0).split()[:3])
 
 
 def _codes(values: Sequence[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from taxlens.activations.items import Suite
+from taxlens.activations.items import Item, Suite
 from taxlens.analysis.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
 from taxlens.analysis.metrics import CHOICE_METRICS
 from taxlens.analysis.scoring import SuiteScores, score_suite
@@ -86,7 +86,7 @@ class Tax(Result):
                 item = texts[paired.suite, paired.items[n]]
                 says = [item.choices[side[n]] for side in chosen]
                 right = item.choices[gold[n]]
-                rows.append((paired.suite, paired.template, item.id, item.group, change, item.prompt, right, *says))
+                rows.append((paired.suite, paired.template, item.id, item.group, change, _asked(item), right, *says))
         columns = ["suite", "template", "item", "group", "change", "prompt", "gold", "base", "aligned"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -195,6 +195,10 @@ def measure_tax(
         frame=tax_frame(measured, bootstrap=bootstrap, seed=seed, margin=margin, interval=interval),
         effects=two_by_two_frame(measured, bootstrap=bootstrap, seed=seed),
     )
+
+
+def _asked(item: Item) -> str:
+    return " | ".join(item.contexts) if item.contexts else (item.prompt or "")
 
 
 def _item_rows(paired: Paired, both: tuple[SuiteScores, SuiteScores]) -> list[pd.DataFrame]:

@@ -21,6 +21,7 @@ Order = Literal[
     "path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "learned_mask", "weight_patch",
     "checkpoint", "relearn", "reverse",
 ]  # fmt: skip
+Format = Literal["items", "minimal_pairs", "true_false", "statements", "questions", "gaps"]
 Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
 STAGES = ("tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report")
 Stage = Literal["tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report"]
@@ -43,13 +44,17 @@ class PairSection(_Section):
 
 
 class SuiteSection(_Section):
-    """One suite: a JSON-lines file (relative to the config) or `demo:NAME`."""
+    """One suite: a JSON-lines or CSV file (relative to the config), `demo:NAME` or `suite:NAME`."""
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
     file: str
     kind: Literal["capability", "benefit"] = "capability"
     template: Template | None = None  # where it is attributed; by default the first of `templates`
     attribute: bool = True  # whether its tax is attributed
+    format: Format = "items"  # how the file is laid out: taxlens's own items, or a shape of published benchmarks
+    group_by: str | None = None  # of such a shape: the field that groups the items
+    ask: str | None = None  # of true_false and questions: how it is asked, with {statement} or {question}
+    letters: bool = False  # of questions: list the choices under letters and score the letters
 
 
 class TaxSection(_Section):
@@ -80,13 +85,20 @@ class ProbeSection(_Section):
     labels: Literal["all"] | tuple[str, ...] = "all"
     probe: Literal["ridge", "logistic", "diff_of_means", "mlp", "lda", "mdl"] = "ridge"
     permutations: int = Field(default=199, ge=0)
+    heads: bool = True  # sites that have heads are read head by head too
 
 
 class SimilaritySection(_Section):
-    """Which measures of representation similarity are computed."""
+    """Which measures of representation similarity are computed, and what is done with the directions found."""
 
     measures: tuple[str, ...] = ("cka", "procrustes", "linear_r2", "drift")
+    map: tuple[str, ...] = ("cka",)  # measures of every base layer against every aligned layer; []: none
+    map_rows: int = Field(default=4096, ge=4)  # most rows of a map
+    heads: bool = True  # sites that have heads are compared head by head too
     spectra: bool = True
+    name_directions: int = Field(default=3, ge=0)  # directions beyond the null to name, a spectrum and layer
+    test_layers: int = Field(default=1, ge=0)  # layers whose directions are ablated in base, injected into aligned
+    test_items: int = Field(default=64, ge=2)  # most items a suite of that test
 
 
 class AttributionSection(_Section):
@@ -135,6 +147,7 @@ class FrontierSection(_Section):
     train_items: Literal["all"] | int = "all"  # most items a suite that plans are chosen on
     leave_out: bool = True  # also choose without each suite and measure on it
     generate: int = Field(default=0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
+    generate_plans: tuple[str, ...] | None = None  # plans answered by generation; by default path and one_gradient
     budget_minutes: float = Field(default=40.0, gt=0)
 
 

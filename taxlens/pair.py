@@ -18,13 +18,22 @@ if TYPE_CHECKING:
     from taxlens.analysis.tax import Tax
 
 
-def suite(file: str | Path, *, kind: str = "capability", name: str | None = None) -> Suite:
-    """Return a suite: a JSON-lines file, or an embedded one (`demo:facts`).
+def suite(
+    file: str | Path, *, kind: str = "capability", name: str | None = None, format: str = "items", **options: Any
+) -> Suite:
+    """Return a suite: a JSON-lines or CSV file, or an embedded one (`demo:facts`, `suite:capitals`).
 
     Args:
-        file: path of the file, or `demo:NAME`.
+        file: path of the file, or `demo:NAME`, or `suite:NAME`.
         kind: "capability", or "benefit" for what alignment was for.
         name: the suite's name (default: the file's).
+        format: "items", or how a published benchmark is laid out: "minimal_pairs", "true_false", "statements",
+            "questions" or "gaps" (`taxlens.suites.shapes`).
+        options: of such a format: `group_by`, `ask`, `letters`.
+
+    Raises:
+        ConfigError: the file is missing, or an option does not go with the format.
+        ItemError: an item cannot be used.
 
     Example:
         >>> import taxlens
@@ -32,7 +41,8 @@ def suite(file: str | Path, *, kind: str = "capability", name: str | None = None
         True
     """
     text = str(file)
-    return resolve_suite(name or Path(text.removeprefix("demo:")).stem, text, kind=kind, root=".")
+    short = name or Path(text.removeprefix("demo:").removeprefix("suite:")).stem
+    return resolve_suite(short, text, kind=kind, root=".", shape=format, **options)
 
 
 def load_pair(

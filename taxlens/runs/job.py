@@ -59,7 +59,7 @@ class Job:
     def suites(self) -> dict[str, Suite]:
         """The suites by name, read, checked and written into the manifest."""
         root = self.run.root
-        read = {s.name: resolve_suite(s.name, s.file, kind=s.kind, root=root) for s in self.config.suites}
+        read = {section.name: _read(section, root) for section in self.config.suites}
         self.run.manifest["suites"] = {
             name: {"items": len(suite), "groups": len(set(suite.groups)), "kind": suite.kind, "sha256": suite.sha256}
             for name, suite in read.items()
@@ -97,6 +97,11 @@ class Job:
             rows = [("looked for", self.store_path)]
             raise UsageError(explain("nothing was captured yet.", rows, f"taxlens capture {self.run.folder}"))
         return Store.open(self.store_path)
+
+
+def _read(section: SuiteSection, root: Path) -> Suite:
+    options = {"shape": section.format, "group_by": section.group_by, "ask": section.ask, "letters": section.letters}
+    return resolve_suite(section.name, section.file, kind=section.kind, root=root, **options)
 
 
 def pair_facts(pair: ModelPair) -> dict[str, Any]:

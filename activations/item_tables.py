@@ -1,0 +1,129 @@
+"""Items in a CSV or TSV file: one row an item, the fields of a JSON line as columns.
+
+Columns: ``id``, ``group``, ``prompt`` or ``text``, ``gold``, the choices as ``choice_0``, ``choice_1``, ... or as one
+column ``choices`` that holds a JSON list; likewise ``context_0`` ... or ``contexts``; labels as ``label.NAME``, or as
+one column ``labels`` that holds a JSON object. Cells keep their leading spaces. An empty cell is an absent value,
+except an empty ``prompt`` beside choices, which is an empty prompt.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from taxlens.core.errors import ItemError, explain, one_of
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_PLAIN = ("id", "group", "prompt", "text", "gold", "choices", "contexts", "labels")
+_NUMBERED = re.compile(r"(choice|context)_(\d+)")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+
+
+def table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """("file:line", {column: cell}) of every row of a CSV (or TSV) text with a header; empty rows are passed over.
+
+    Raises:
+        ItemError: there is no header, two columns have one name, or a row has not as many cells as the header.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=SEPARATORS[path.suffix.lower()], strict=True)
+    columns: list[str] = []
+    try:
+        for cells in reader:
+            where = f"{path}:{reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = [cell.strip() for cell in cells]
+                _check_header(columns, where)
+                continue
+            if len(cells) != len(columns):
+                rows = [("at", where), ("cells", len(cells)), ("columns", f"{len(columns)}: {', '.join(columns)}")]
+                fix = "put a text that holds a separator in double quotes."
+                raise ItemError(explain("a row has not one cell a column.", rows, fix))
+            yield where, dict(zip(columns, cells))
+    except csv.Error as error:
+        rows = [("at", f"{path}:{reader.line_num}"), ("reason", error)]
+        raise ItemError(
+            explain("the table cannot be read.", rows, 'double the quotes inside a quoted cell: "".')
+        ) from error
+    if not columns:
+        raise ItemError(explain("the table has no header.", [("file", path)], "id,group,prompt,choice_0,choice_1,gold"))
+
+
+def table_items(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """("file:line", fields as a JSON line has them) of every row.
+
+    Raises:
+        ItemError: an unknown column, or a cell that cannot be read as what its column holds.
+    """
+    for where, cells in table_rows(text, path):
+        yield where, _fields(cells, where)
+
+
+def _check_header(columns: list[str], where: str) -> None:
+    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if doubled:
+        rows = [("at", where), ("columns", ", ".join(doubled))]
+        raise ItemError(explain("two columns have one name.", rows, "rename or drop one of them."))
+
+
+def _fields(cells: Mapping[str, str], where: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    for column, cell in cells.items():
+        if column.startswith("label."):
+            if cell.strip():
+                labels[column.removeprefix("label.")] = _number(cell)
+        elif not _NUMBERED.fullmatch(column):
+            one_of(column, (*_PLAIN, "choice_0", "label.NAME"), what=f"column at {where}:", error=ItemError)
+            if column in ("choices", "contexts", "labels") and cell.strip():
+                found[column] = _json(cell, column, where)
+            elif column == "gold" and cell.strip():
+                found[column] = _integer(cell, where)
+            elif cell:
+                found[column] = cell
+    for kind in ("choice", "context"):
+        numbered = _numbered(cells, kind, where)
+        if numbered:
+            found[f"{kind}s"] = numbered
+    if labels:
+        found["labels"] = {**found.get("labels", {}), **labels}
+    if "prompt" in cells and not found.keys() & {"prompt", "text", "contexts"} and "choices" in found:
+        found["prompt"] = ""
+    return found
+
+
+def _numbered(cells: Mapping[str, str], kind: str, where: str) -> list[str]:
+    named = {int(m[2]): cells[m[0]] for m in map(_NUMBERED.fullmatch, cells) if m and m[1] == kind}
+    present = {number: cell for number, cell in named.items() if cell}
+    if sorted(present) != list(range(len(present))):
+        rows = [("at", where), ("given", ", ".join(f"{kind}_{n}" for n in sorted(present)))]
+        raise ItemError(explain(f"the {kind}s of a row leave a gap.", rows, f"number them from {kind}_0 on."))
+    return [present[number] for number in sorted(present)]
+
+
+def _json(cell: str, column: str, where: str) -> Any:
+    try:
+        return json.loads(cell)
+    except json.JSONDecodeError as error:
+        example = '{"truth": 1}' if column == "labels" else '[" one", " two"]'
+        rows = [("at", where), ("got", cell[:80]), ("reason", error.msg)]
+        raise ItemError(explain(f"the cell of {column} is no JSON.", rows, example)) from error
+
+
+def _integer(cell: str, where: str) -> int:
+    if not re.fullmatch(r"\s*\d+\s*", cell):
+        raise ItemError(explain("gold must be the index of a choice.", [("at", where), ("got", repr(cell))], "0"))
+    return int(cell)
+
+
+def _number(cell: str) -> str | int | float:
+    text = cell.strip()
+    if not _NUMBER.fullmatch(text):
+        return cell
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
