@@ -40,7 +40,7 @@ class UnitEffects(Result):
         seed: its seed.
     """
 
-    figure: ClassVar[str] = "attribution"
+    figure: ClassVar[str] = "methods"
 
     method: str
     level: str

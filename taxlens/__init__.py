@@ -64,7 +64,8 @@ def _register_figures() -> None:
 
         return draw
 
-    for kind in ("tax", "attribution", "probe", "similarity", "spectra", "states", "frontier"):
+    kinds = ("tax", "attribution", "probe", "similarity", "similarity_map", "spectra", "states", "frontier")
+    for kind in (*kinds, "directions", "direction_effects", "methods", "restoration", "comparison"):
         register_figure(kind, drawn_by(kind))
 
 

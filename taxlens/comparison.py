@@ -31,7 +31,7 @@ class Comparison(Result):
         runs: the runs, in the order given.
     """
 
-    figure: ClassVar[str] = "tax"
+    figure: ClassVar[str] = "comparison"
 
     runs: tuple[Run, ...]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, KINDS, Drawn, interval_words, new_figure, paper_style, unit_of
+from taxlens.figures.style import GREY, KINDS, Drawn, effect_label, interval_words, new_figure, paper_style, unit_of
 
 
 def attribution_rows(
@@ -76,37 +77,58 @@ def draw_attribution(
     """
     bars = attribution_rows(frame, closure, suite=suite, metric=metric, level=level)
     unit, scale = unit_of(metric)
+    doubt = unsettled(closure, suite=suite, metric=metric)
     with paper_style():
-        figure = new_figure(width, 0.7 + 0.2 * len(bars))
+        figure = new_figure(width, 0.85 + 0.19 * len(bars))
         axes = figure.subplots()
-        start = 0.0
-        for y, bar in enumerate(bars.itertuples()):
-            left = 0.0 if bar.kind == "tax" else start
-            style = _bar_style(bar.kind)
-            axes.barh(y, bar.effect * scale, left=left * scale, height=0.62, **style)
-            if pd.notna(bar.low):
-                axes.plot(
-                    [(left + bar.low) * scale, (left + bar.high) * scale],
-                    [y, y],
-                    color="black",
-                    linewidth=0.7,
-                )
-            end = (left + bar.effect) * scale
-            if y + 1 < len(bars):
-                axes.plot([end, end], [y - 0.31, y + 1.31], color=GREY, linewidth=0.5)
-            start = left + bar.effect
-        axes.axvline(0, color="black", linewidth=0.6)
-        axes.set_yticks(range(len(bars)), list(bars["component"]))
-        axes.set_ylim(len(bars) - 0.5, -0.6)
-        axes.set_xlabel(f"effect on {metric} ({unit}); positive is loss; bars run from zero to the measured tax")
+        waterfall(axes, bars, scale=scale)
+        axes.set_xlabel(effect_label("effect on", metric, width=width) + (" *" if doubt else ""))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=6)
     tax = bars.loc[bars["kind"] == "tax", "effect"].iloc[0]
     closed = interval_words("the attributed", "their own")
     caption = (
         f"Where the tax of {suite} in {metric} was lost{f' ({names})' if names else ''}: path attribution by {level}; "
-        f"effects sum to the measured tax of {tax * scale:.3g} {unit} with the unexplained remainder drawn. "
-        f"Whiskers: {closed}."
+        f"bars run from zero to the measured tax of {tax * scale:.3g} {unit}, with the unexplained remainder drawn. "
+        f"Whiskers: {closed}.{f' * Not settled by the stopping rule: {doubt}.' if doubt else ''}"
     )
     return Drawn(figure, bars, caption)
+
+
+def unsettled(closure: pd.DataFrame, *, suite: str, metric: str) -> str:
+    """Return why the path's account is not closed by its own stopping rule; blank where it is (or was not judged).
+
+    Args:
+        closure: closure.csv [rows, columns].
+        suite: which suite.
+        metric: which metric.
+    """
+    if "closed" not in closure:
+        return ""
+    here = (closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")
+    rows = closure[here & (closure["closed"].astype(str) == "False")]
+    return "" if rows.empty else str(rows["reason"].iloc[0])
+
+
+def waterfall(axes: Axes, bars: pd.DataFrame, *, scale: float) -> None:
+    """Draw bars [rows: component, kind, effect, low, high], each from where the last ended; "tax" from zero."""
+    start = 0.0
+    for y, bar in enumerate(bars.itertuples()):
+        left = 0.0 if bar.kind == "tax" else start
+        known = bar.kind in KINDS and bar.kind not in axes.get_legend_handles_labels()[1]
+        axes.barh(
+            y, bar.effect * scale, left=left * scale, height=0.62, label=bar.kind if known else None,
+            **_bar_style(str(bar.kind)),
+        )  # fmt: skip
+        if pd.notna(bar.low):
+            axes.plot([(left + bar.low) * scale, (left + bar.high) * scale], [y, y], color="black", linewidth=0.7)
+        end = (left + bar.effect) * scale
+        if y + 1 < len(bars):
+            axes.plot([end, end], [y - 0.31, y + 1.31], color=GREY, linewidth=0.5)
+        start = left + bar.effect
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_yticks(range(len(bars)), list(bars["component"]))
+    axes.set_ylim(len(bars) - 0.5, -0.6)
+    axes.margins(x=0.03)
 
 
 def _bar_style(kind: str) -> dict[str, Any]:

@@ -1,18 +1,31 @@
-"""What comes back, and at what price: restoration curve, predicted against measured, and the composite figure 1."""
+"""What comes back, and at what price: restoration curve, front, and predicted against measured."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style, unit_of
 
-_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "learned_mask")
-_FIRST: dict[str, tuple[str, str, str]] = dict(zip(_ORDERS, [*SERIES, (GREY, "x", "-"), (GREY, "+", "--")]))
+ORDERS = (
+    "path", "one_gradient", "magnitude", "random", "uniform", "per_layer", "smallest", "learned_mask", "weight_patch",
+    "checkpoint", "relearn", "reverse",
+)  # fmt: skip
+"""Orders of frontier.csv, as figures list them."""
+_MORE = (
+    (GREY, "x", "-"),
+    (BLACK, "+", "--"),
+    (GREY, "*", "-."),
+    (BLACK, "1", ":"),
+    (GREY, "2", "-"),
+    (BLACK, "3", "--"),
+)
+LOOKS: dict[str, tuple[str, str, str]] = dict(zip(ORDERS, [*SERIES, *_MORE]))
+KEPT = 0.95
+"""Share of the benefit at which orders are compared."""
 
 
 def total_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -38,7 +51,17 @@ def by_order(rows: pd.DataFrame) -> pd.DataFrame:
             row[f"{name}_low"] = part[name].min() if several else first[f"{name}_low"]
             row[f"{name}_high"] = part[name].max() if several else first[f"{name}_high"]
         found.append(row)
-    return pd.DataFrame(found)
+    curves = pd.DataFrame(found)
+    rank = curves["order"].map({order: place for place, order in enumerate(ORDERS)}).fillna(len(ORDERS))
+    return curves.assign(rank=rank).sort_values(["rank", "share_undone"], kind="stable").drop(columns="rank")
+
+
+def left_out_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rows of plans that were chosen without a suite, measured on that suite; one row a share: the mean."""
+    rows = frame[(frame["held_out"] == "suite") & (frame["metric"] == metric)] if "held_out" in frame else frame[:0]
+    names = [f"{value}{end}" for value in ("returned", "benefit_kept") for end in ("", "_low", "_high")]
+    found = rows.groupby("share_undone", as_index=False)[names].mean()
+    return found.assign(order="path, suite left out", draws=rows["suite"].nunique())
 
 
 def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
@@ -50,19 +73,22 @@ def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width:
         width: inches.
     """
     curves = by_order(total_rows(frame, metric))
-    curves = curves[curves["order"].isin(_ORDERS)]
+    curves = curves[(curves["order"] != "uniform") & (curves["share_undone"] > 0)]
     with paper_style():
-        figure = new_figure(width, 2.4)
+        figure = new_figure(width, 2.5)
         left, right = figure.subplots(1, 2)
-        for name, axes, title in (("returned", left, "tax returned"), ("benefit_kept", right, "benefit kept")):
-            for order, part in curves[curves["order"] != "uniform"].groupby("order", sort=False):
-                _curve(axes, part.sort_values("share_undone"), name, str(order))
+        for name, axes, title in (
+            ("returned", left, "tax returned (share)"),
+            ("benefit_kept", right, "benefit kept (share)"),
+        ):
+            for order, part in curves.groupby("order", sort=False):
+                _curve(axes, part, name, str(order))
             axes.axhline(1.0 if name == "benefit_kept" else 0.0, color=GREY, linewidth=0.6)
-            axes.set_title(f"{title} (share)", loc="left")
+            axes.set_title(title, loc="left")
             axes.set_xlabel("share of units undone (%)")
-            axes.xaxis.set_major_locator(MaxNLocator(6, prune="both"))
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=5)
+            _log_shares(axes, 100 * curves["share_undone"])
+        columns = 3 if width < 4.5 else 6
+        figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     caption = (
         f"Share of the tax in {metric} that comes back, and share of the benefit that stays, when units are undone in each "
         "order; measured on held-out items. Whiskers: 95 % joint intervals by group bootstrap; random: mean, smallest and "
@@ -71,140 +97,159 @@ def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width:
     return Drawn(figure, curves, caption)
 
 
-def draw_predicted(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
-    """Draw measured against predicted tax, a dot a plan and suite, with the identity, slope and R^2.
+def draw_front(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
+    """Draw the share of the benefit kept against the share of the tax returned: a curve an order, with bands.
 
     Args:
         frame: frontier.csv [rows, columns].
         metric: which metric.
         width: inches.
+    """
+    with paper_style():
+        figure = new_figure(width, 2.9)
+        axes = figure.subplots()
+        plotted = front_panel(axes, frame, metric)
+        columns = 2 if width < 4.5 else 4
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+    return Drawn(figure, plotted, f"{front_words(frame, metric)}.")
+
+
+def front_words(frame: pd.DataFrame, metric: str) -> str:
+    """Return what the front shows, for a caption."""
+    apart = "held_out" in frame and set(total_rows(frame, metric)["held_out"]) == {"answers"}
+    return (
+        f"Share of the benefit kept (x) against share of the tax in {metric} returned (y) on held-out items"
+        f"{' that share neither group nor answer with those that plans were chosen on' if apart else ''}, a curve an order; "
+        f"bands: 95 % joint intervals by group bootstrap. Grey line: {KEPT:.0%} of the benefit, where orders are compared"
+    )
+
+
+def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Draw the front into axes and return what was drawn [rows, columns]."""
+    curves = pd.concat([by_order(total_rows(frame, metric)), left_out_rows(frame, metric)], ignore_index=True)
+    for order, part in curves.groupby("order", sort=False):
+        line = pd.concat([_START, part.sort_values("share_undone")], ignore_index=True)
+        colour, marker, dash = LOOKS.get(str(order), (BLACK, "p", ":"))
+        axes.fill_between(
+            line["benefit_kept"], line["returned_low"], line["returned_high"], color=colour, alpha=0.12, linewidth=0
+        )
+        axes.plot(
+            line["benefit_kept"], line["returned"], color=colour, marker=marker, linestyle=dash, label=_said(str(order))
+        )
+    axes.axvline(KEPT, color=GREY, linewidth=0.8)
+    axes.axhline(0, color="black", linewidth=0.4)
+    axes.set_xlabel("share of benefit kept")
+    axes.set_ylabel("share of tax returned")
+    low = max(-0.5, float(curves["benefit_kept"].min()) - 0.08)
+    axes.set_xlim(low, max(1.05, float(curves["benefit_kept"].max()) + 0.03))
+    axes.set_ylim(
+        min(-0.05, float(curves["returned"].min()) - 0.05), max(0.2, float(curves["returned_high"].max()) * 1.05)
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    return curves
+
+
+_START = pd.DataFrame(
+    [(0.0, 0.0, 0.0, 0.0, 1.0)], columns=["share_undone", "returned", "returned_low", "returned_high", "benefit_kept"]
+)
+
+
+def effect_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return predicted and measured effect of each plan on each taxed suite: the tax that it takes back.
+
+    The tax of a suite is what no plan returns: tax / (1 - returned).
+
+    Args:
+        frame: frontier.csv [rows, columns].
+        metric: which metric.
+
+    Returns:
+        plan, order, suite, predicted, measured, in the metric's unit.
     """
     rows = frame[(frame["suite"].fillna("") != "") & (frame["metric"] == metric)].dropna(
         subset=["tax_predicted", "tax"]
     )
     if rows.empty:
         raise UsageError(explain("the front holds no predicted plans.", [("metric", metric)]))
-    with paper_style():
-        figure = new_figure(min(width, 3.4), 3.0)
-        axes = figure.subplots()
-        slope, r2 = _scatter(axes, rows, metric)
-        axes.legend(loc="upper left")
-    caption = (
-        f"Measured against predicted tax in {metric} on held-out items, a dot a plan and suite ({len(rows)}); line: identity. "
-        f"Slope {slope:.2f}, R² {r2:.2f}."
+    whole = (rows["tax"] / (1 - rows["returned"])).where((1 - rows["returned"]).abs() > 0.05)
+    taxes = rows["suite"].map(whole.groupby(rows["suite"]).median())
+    found = rows[["plan", "order", "suite"]].assign(
+        predicted=taxes - rows["tax_predicted"], measured=taxes - rows["tax"]
     )
-    return Drawn(figure, rows[["plan", "order", "suite", "tax_predicted", "tax"]], caption)
+    return found.dropna().reset_index(drop=True)
 
 
-def draw_figure1(
-    frame: pd.DataFrame,
-    *,
-    attribution: pd.DataFrame,
-    closure: pd.DataFrame,
-    metric: str = "probability",
-    width: float = 5.5,
-) -> Drawn:
-    """Draw the composite: (A) benefit kept against tax returned, (B) predicted against measured, (C) the leading components.
+def fitted(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return slope and R^2 of measured over predicted effects (nan where all predictions are equal)."""
+    x, y = rows["predicted"].to_numpy(float), rows["measured"].to_numpy(float)
+    if len(x) < 3 or np.ptp(x) == 0:
+        return float("nan"), float("nan")
+    slope, start = np.polyfit(x, y, 1)
+    total = float(((y - y.mean()) ** 2).sum())
+    return float(slope), 1 - float(((y - slope * x - start) ** 2).sum()) / total if total else float("nan")
+
+
+def draw_predicted(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
+    """Draw measured against predicted effect, a dot a plan and suite, with the identity, slope and R^2.
 
     Args:
         frame: frontier.csv [rows, columns].
-        attribution: attribution.csv [rows, columns].
-        closure: closure.csv [rows, columns].
         metric: which metric.
         width: inches.
     """
-    curves = by_order(total_rows(frame, metric))
-    rows = frame[(frame["suite"].fillna("") != "") & (frame["metric"] == metric)].dropna(
-        subset=["tax_predicted", "tax"]
-    )
-    taxed = closure[(closure["metric"] == metric) & (closure["method"] == "path")]
-    suite = str(taxed.loc[taxed["tax"].abs().idxmax(), "suite"])
+    rows = effect_rows(frame, metric)
+    slope, r2 = fitted(rows)
     with paper_style():
-        figure = new_figure(width, 2.5)
-        first, second, third = figure.subplots(1, 3)
-        for order, part in curves.groupby("order", sort=False):
-            colour, marker, dash = _FIRST.get(str(order), (GREY, ".", ":"))
-            line = part.sort_values("share_undone")
-            dash = "" if order == "random" else dash
-            first.plot(
-                line["benefit_kept"],
-                line["returned"],
-                color=colour,
-                marker=marker,
-                linestyle=dash or "none",
-                label=order,
-            )
-        first.axvline(0.95, color=GREY, linewidth=0.6)
-        first.set_xlabel("share of benefit kept")
-        first.set_ylabel("share of tax returned")
-        first.set_title("A", loc="left", fontweight="bold")
-        slope, r2 = _scatter(second, rows, metric)
-        for axes in (first, second):
-            axes.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
-        second.set_title("B", loc="left", fontweight="bold")
-        shown = _leading(third, attribution, suite, metric)
-        third.set_title("C", loc="left", fontweight="bold")
-        figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    caption = (
-        f"(A) Share of benefit kept against share of tax returned in {metric} on held-out items, by order; grey: 95 % of the "
-        f"benefit. (B) Measured against predicted tax, a dot a plan and suite; slope {slope:.2f}, R² {r2:.2f}. (C) Leading "
-        f"components of {suite} by path attribution."
-    )
-    plotted = pd.concat([curves.assign(panel="A"), rows.assign(panel="B"), shown.assign(panel="C")], ignore_index=True)
-    keep = [
-        "panel",
-        "order",
-        "share_undone",
-        "returned",
-        "benefit_kept",
-        "plan",
-        "suite",
-        "tax_predicted",
-        "tax",
-        "component",
-        "effect",
-    ]
-    return Drawn(figure, plotted[[c for c in keep if c in plotted]], caption)
+        figure = new_figure(width, 2.7)
+        axes = figure.subplots()
+        predicted_panel(axes, rows, metric)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return Drawn(figure, rows, f"{predicted_words(rows, metric, slope, r2)}.")
 
 
-def _curve(axes: Any, line: pd.DataFrame, name: str, order: str) -> None:
-    colour, marker, dash = _FIRST[order]
-    x, y = 100 * line["share_undone"], line[name]
-    errors = np.abs([y - line[f"{name}_low"], line[f"{name}_high"] - y])
-    axes.errorbar(
-        x, y, yerr=np.nan_to_num(errors), color=colour, marker=marker, linestyle=dash, elinewidth=0.6, label=order
+def predicted_words(rows: pd.DataFrame, metric: str, slope: float, r2: float) -> str:
+    """Return what predicted against measured shows, for a caption."""
+    return (
+        f"Measured against predicted effect (tax in {metric} taken back) on held-out items, a dot a plan and suite ({len(rows)}); "
+        f"line: identity. Slope {slope:.2f}, R² {r2:.2f}"
     )
 
 
-def _scatter(axes: Any, rows: pd.DataFrame, metric: str) -> tuple[float, float]:
+def predicted_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
+    """Draw predicted against measured effects [rows, columns] into axes."""
     unit, scale = unit_of(metric)
-    x, y = rows["tax_predicted"].to_numpy(float), rows["tax"].to_numpy(float)
-    slope, start = np.polyfit(x, y, 1) if len(x) > 1 and np.ptp(x) > 0 else (float("nan"), float("nan"))
-    left, total = float(((y - slope * x - start) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
-    for (order, part), (colour, marker, _) in zip(rows.groupby("order", sort=False), SERIES * 4):
+    for order, part in rows.groupby("order", sort=False):
+        colour, marker, _ = LOOKS.get(str(order), (BLACK, "p", ":"))
         axes.plot(
-            part["tax_predicted"] * scale,
-            part["tax"] * scale,
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            label=order,
-        )
-    ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())]) * scale
+            part["predicted"] * scale, part["measured"] * scale, color=colour, marker=marker, linestyle="none",
+            label=_said(str(order)),
+        )  # fmt: skip
+    both = rows[["predicted", "measured"]].to_numpy(float) * scale
+    ends = [both.min(), both.max()]
     axes.plot(ends, ends, color="black", linewidth=0.6)
-    axes.set_xlabel(f"predicted tax ({unit})")
-    axes.set_ylabel(f"measured tax ({unit})")
-    return float(slope), 1 - left / total if total else float("nan")
+    axes.set_xlabel(f"predicted effect ({unit})")
+    axes.set_ylabel(f"measured effect ({unit})")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
-def _leading(axes: Any, attribution: pd.DataFrame, suite: str, metric: str) -> pd.DataFrame:
-    here = (attribution["suite"] == suite) & (attribution["metric"] == metric) & (attribution["level"] == "component")
-    rows = attribution[here & (attribution["method"] == "path")]
-    top = rows.loc[rows["effect"].abs().sort_values(ascending=False, kind="stable").index[:8]]
-    unit, scale = unit_of(metric)
-    axes.barh(range(len(top)), top["effect"] * scale, color=SERIES[0][0])
-    axes.set_yticks(range(len(top)), list(top["component"]))
-    axes.invert_yaxis()
-    axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_xlabel(f"effect ({unit})")
-    return top[["component", "effect"]]
+def _said(order: str) -> str:
+    return order.replace("_", " ")
+
+
+def _curve(axes: Axes, line: pd.DataFrame, name: str, order: str) -> None:
+    colour, marker, dash = LOOKS.get(order, (BLACK, "p", ":"))
+    x = 100 * line["share_undone"]
+    axes.vlines(x, line[f"{name}_low"], line[f"{name}_high"], color=colour, linewidth=0.6)
+    axes.plot(x, line[name], color=colour, marker=marker, linestyle=dash, label=_said(order))
+
+
+def _log_shares(axes: Axes, shares: pd.Series) -> None:
+    axes.set_xscale("log")
+    axes.set_xlim(float(shares.min()) * 0.8, float(shares.max()) * 1.25)
+    marks = [m for m in (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100) if shares.min() * 0.9 <= m <= shares.max() * 1.1]
+    axes.xaxis.set_major_locator(FixedLocator(marks))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, Drawn, effect_label, new_figure, paper_style, unit_of
 
 _PARTS = (("weights", BLUE, ""), ("template", ORANGE, "////"), ("interaction", GREEN, "...."))
 
@@ -24,10 +24,10 @@ def draw_two_by_two(frame: pd.DataFrame, *, metric: str = "probability", width: 
     rows = frame[frame["metric"] == metric].reset_index(drop=True)
     if rows.empty:
         raise UsageError(explain("nothing to draw.", [("metric", metric)]))
-    unit, scale = unit_of(metric)
+    scale = unit_of(metric)[1]
     suites = list(dict.fromkeys(rows["suite"]))
     with paper_style():
-        figure = new_figure(width, 0.9 + 0.55 * len(suites))
+        figure = new_figure(width, 0.9 + 0.42 * len(suites))
         axes = figure.subplots()
         for y, suite in enumerate(suites):
             for place, (part, colour, hatch) in enumerate([*_PARTS, ("total", GREY, "")]):
@@ -43,8 +43,8 @@ def draw_two_by_two(frame: pd.DataFrame, *, metric: str = "probability", width: 
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(suites)), suites)
         axes.set_ylim(len(suites) - 0.45, -0.55)
-        axes.set_xlabel(f"part of the change from base, plain to aligned, chat, in {metric} ({unit}); positive is loss")
-        figure.legend(loc="outside upper center", ncols=4)
+        axes.set_xlabel(effect_label("change in", metric, width=width))
+        figure.legend(loc="outside upper center", ncols=2 if width < 4.5 else 4)
     caption = (
         f"Is it the weights or the template? The change in {metric} from base with the plain prompt to aligned with the "
         "chat prompt is the sum of the weights' effect (both plain), the template's (both base) and their interaction. "
@@ -64,7 +64,7 @@ def draw_lost_won(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
     if rows.empty:
         raise UsageError(explain("nothing to draw.", [("metric", "accuracy")]))
     with paper_style():
-        figure = new_figure(width, 0.8 + 0.24 * len(rows))
+        figure = new_figure(width, 0.8 + 0.2 * len(rows))
         axes = figure.subplots()
         axes.barh(range(len(rows)), -rows["lost"], color=ORANGE, hatch="////", edgecolor="white", label="lost")
         axes.barh(range(len(rows)), rows["won"], color=BLUE, label="won")
@@ -72,7 +72,7 @@ def draw_lost_won(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
         axes.set_yticks(range(len(rows)), [f"{r.suite}, {r.template}" for r in rows.itertuples()])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-        axes.set_xlabel("items lost (right to wrong)    |    items won (wrong to right)")
+        axes.set_xlabel("items lost | items won")
         figure.legend(loc="outside upper center", ncols=2)
-    caption = "Items lost and won by accuracy, of the items of each suite; a net tax near zero can hide both."
+    caption = "Items lost (right to wrong) and won (wrong to right) by accuracy; a net tax near zero can hide both."
     return Drawn(figure, rows[["suite", "template", "lost", "won", "n_items", "n_groups"]], caption)

@@ -10,6 +10,9 @@ import pandas as pd
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style, unit_of
 
+SIGNED = 0.35
+"""Cells whose effect is above this share of the largest carry their sign, for readers in grey."""
+
 _OUTSIDE = ("embed", "final_norm", "unembed")
 _HEAD = re.compile(r"^(\d+)\.attn\.(h|kv)(\d+)$")
 
@@ -83,14 +86,16 @@ def _heat(grid: np.ndarray, names: list[str], layers: list[int], metric: str, *,
         axes = figure.subplots()
         image = axes.imshow(grid * scale, cmap=DIVERGING, vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
         axes.set_yticks(range(len(names)), names)
-        step = max(1, len(layers) // 15)
+        step = max(1, len(layers) // (15 if width > 4.5 else 8))
         axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
         axes.set_xlabel(x)
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        for y, column in zip(*np.nonzero(np.abs(grid * scale) > 0.25 * most)):
+        signed = np.abs(grid * scale) > SIGNED * most
+        for y, column in zip(*np.nonzero(signed & (0.8 * width / len(layers) > 0.1))):
             sign = "+" if grid[y, column] > 0 else "\N{MINUS SIGN}"
-            axes.text(column, y, sign, ha="center", va="center", fontsize=6, color="white")
+            ink = "white" if abs(grid[y, column] * scale) > 0.5 * most else "black"
+            axes.text(column, y, sign, ha="center", va="center", fontsize=6, color=ink)
         bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01)
         bar.set_label(unit)
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style
+from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style
 
 
 def draw_profile(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
@@ -27,12 +27,14 @@ def draw_profile(frame: pd.DataFrame, *, metric: str = "probability", width: flo
             rows = frame[frame["metric"] == panel].sort_values("t", kind="stable")
             for (suite, line), (colour, marker, dash) in zip(rows.groupby("suite", sort=False), SERIES * 4):
                 axes.plot(line["t"], line["chord"], color=GREY, linewidth=0.5)
+                if panel == "perplexity":
+                    colour, marker, dash = BLACK, "o", "-"
                 axes.plot(line["t"], line["value"], color=colour, marker=marker, linestyle=dash, label=str(suite))
                 parts.append(line)
-            axes.set_xlabel("t: 0 is base, 1 is aligned")
+            axes.set_xlabel("t (0: base, 1: aligned)")
             axes.set_title(panel, loc="left")
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        figure.legend(handles, labels, loc="outside upper center", ncols=3 if width < 4.5 else 6)
     caption = (
         "Profile along the weight path. Grey: the chord between the ends; an excess of perplexity over it is a barrier."
     )

@@ -10,17 +10,26 @@ import pandas as pd
 
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.figures.attribution import draw_attribution
-from taxlens.figures.curves import draw_probe_curves, draw_similarity_curves
-from taxlens.figures.frontier import draw_figure1, draw_predicted, draw_restoration
+from taxlens.figures.comparison import draw_comparison
+from taxlens.figures.composite import draw_figure1
+from taxlens.figures.curves import draw_similarity_curves
+from taxlens.figures.directions import draw_direction_effects, draw_direction_names
+from taxlens.figures.evidence import draw_evidence
+from taxlens.figures.frontier import draw_front, draw_predicted, draw_restoration
 from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
 from taxlens.figures.maps import draw_head_map, draw_layer_map
+from taxlens.figures.methods import draw_methods
+from taxlens.figures.probe_curves import draw_probe_curves
 from taxlens.figures.profile import draw_profile
+from taxlens.figures.restoration import draw_restoration_profile
 from taxlens.figures.save import save_figure
+from taxlens.figures.similarity_map import draw_similarity_map
 from taxlens.figures.spectra import draw_spectra
 from taxlens.figures.states import draw_states
 from taxlens.figures.style import Drawn, width_of
 from taxlens.figures.tax import draw_tax
 from taxlens.figures.tokens import draw_tokens
+from taxlens.figures.truth import draw_proving_ground, planted_components
 from taxlens.view import RunView
 
 Tables = Mapping[str, pd.DataFrame]
@@ -29,11 +38,13 @@ Jobs = Iterator[tuple[str, Callable[[], Drawn]]]
 
 @dataclass(frozen=True, slots=True)
 class FigureKind:
-    """A kind of figure: its name, the tables it needs, and the drawings that a run's tables give (name, draw)."""
+    """A kind of figure: its name, the tables it needs, the drawings that a run's tables give (name, draw), and the
+    tables that it also shows where the run has them."""
 
     name: str
     tables: tuple[str, ...]
     jobs: Callable[[Tables, float], Jobs]
+    optional: tuple[str, ...] = ()
 
 
 def main_metric(frame: pd.DataFrame) -> str:
@@ -49,18 +60,42 @@ def _tax(tables: Tables, width: float) -> Jobs:
 
 
 def _probe(tables: Tables, width: float) -> Jobs:
-    frame = tables["probes"]
-    keys = frame[["suite", "label", "template"]].drop_duplicates()
-    for key in keys.itertuples(index=False):
-        name = f"probe_{key.suite}_{key.label}_{key.template}"
-        yield (
-            name,
-            lambda k=key: draw_probe_curves(frame, suite=k.suite, label=k.label, template=k.template, width=width),
-        )
+    frame, drops = tables["probes"], tables.get("probe_drop")
+    several = frame["site"].nunique() > 1 if "site" in frame else False
+    where = ["suite", "label", "template", *(["site"] if "site" in frame else [])]
+    for key in frame[where].drop_duplicates().to_dict("records"):
+        name = f"probe_{key['suite']}_{key['label']}_{key['template']}" + (f"_{key['site']}" if several else "")
+        yield name, lambda k=key: draw_probe_curves(frame, **k, drops=drops, width=width)
 
 
 def _similarity(tables: Tables, width: float) -> Jobs:
-    yield "similarity", lambda: draw_similarity_curves(tables["similarity"], width=width)
+    frame = tables["similarity"]
+    sites = list(dict.fromkeys(frame["site"])) if "site" in frame else [None]
+    for number, site in enumerate(sites):
+        name = "similarity" if number == 0 else f"similarity_{site}"
+        yield name, lambda s=site: draw_similarity_curves(frame, site=s, width=width)
+
+
+def _similarity_map(tables: Tables, width: float) -> Jobs:
+    frame = tables["similarity"]
+    crossed = frame[frame["layer_base"] != frame["layer_aligned"]]
+    where = [name for name in ("template", "site", "measure") if name in crossed]
+    for key in crossed[where].drop_duplicates().to_dict("records"):
+        name = "_".join(["similarity_map", *map(str, key.values())])
+        yield name, lambda k=key: draw_similarity_map(frame, **k, width=width)
+
+
+def _directions(tables: Tables, width: float) -> Jobs:
+    frame = tables["directions"]
+    for template in dict.fromkeys(frame["template"]) if "template" in frame else [None] * (len(frame) > 0):
+        name = f"directions_{template}" if template else "directions"
+        yield name, lambda t=template: draw_direction_names(frame, template=t, width=width)
+
+
+def _direction_effects(tables: Tables, width: float) -> Jobs:
+    frame = tables["direction_effects"]
+    for metric in dict.fromkeys(frame["metric"]):
+        yield f"direction_effects_{metric}", lambda m=metric: draw_direction_effects(frame, metric=m, width=width)
 
 
 def _attribution(tables: Tables, width: float) -> Jobs:
@@ -75,6 +110,20 @@ def _attribution(tables: Tables, width: float) -> Jobs:
                 frame, closure=closure, suite=k.suite, metric=k.metric, level=k.level, width=width
             ),
         )
+
+
+def _methods(tables: Tables, width: float) -> Jobs:
+    frame = tables["attribution"]
+    frame = frame[(frame["level"] == "component") & (frame["metric"] == main_metric(frame))] if len(frame) else frame
+    several = frame.groupby("suite", sort=False)["method"].nunique() if len(frame) else {}
+    only = set(frame["method"]) != {"path"}
+    for suite, count in several.items():
+        if count > 1 or only:
+            metric = str(frame["metric"].iloc[0])
+            yield (
+                f"methods_{suite}_{metric}",
+                lambda s=suite, m=metric: draw_methods(frame, suite=s, metric=m, width=width),
+            )
 
 
 def _two_by_two(tables: Tables, width: float) -> Jobs:
@@ -135,10 +184,37 @@ def _states(tables: Tables, width: float) -> Jobs:
         yield "states", lambda: draw_states(tables["states"], width=width)
 
 
+def _evidence(tables: Tables, width: float) -> Jobs:
+    frame = tables["evidence"]
+    for suite in dict.fromkeys(frame.loc[frame["layer"].notna(), "suite"]):
+        yield f"evidence_{suite}", lambda s=suite: draw_evidence(frame, suite=s, width=width)
+
+
+def _restoration(tables: Tables, width: float) -> Jobs:
+    frame = tables["restoration"]
+    for metric in dict.fromkeys(frame["metric"]):
+        yield (
+            f"restoration_profile_{metric}",
+            lambda m=metric: draw_restoration_profile(frame, metric=m, width=width),
+        )
+
+
+def _comparison(tables: Tables, width: float) -> Jobs:
+    frame = tables["comparison"]
+    metrics = list(dict.fromkeys(frame["metric"]))
+    for metric in sorted(metrics, key=lambda m: (m != "probability", metrics.index(m))):
+        yield f"comparison_{metric}", lambda m=metric: draw_comparison(frame, metric=m, width=width)
+
+
+def _proving_ground(tables: Tables, width: float) -> Jobs:
+    yield "proving_ground", lambda: draw_proving_ground(tables["proving_ground"], width=width)
+
+
 def _frontier(tables: Tables, width: float) -> Jobs:
     frame = tables["frontier"]
     for metric in dict.fromkeys(frame.loc[frame["suite"].fillna("") == "", "metric"]):
         yield f"restoration_{metric}", lambda m=metric: draw_restoration(frame, metric=m, width=width)
+        yield f"front_{metric}", lambda m=metric: draw_front(frame, metric=m, width=width)
         yield f"predicted_{metric}", lambda m=metric: draw_predicted(frame, metric=m, width=width)
 
 
@@ -149,7 +225,12 @@ def _figure1(tables: Tables, width: float) -> Jobs:
         yield (
             "figure1",
             lambda: draw_figure1(
-                frame, attribution=tables["attribution"], closure=tables["closure"], metric=metrics[0], width=width
+                frame,
+                attribution=tables["attribution"],
+                closure=tables["closure"],
+                truth=tables.get("truth"),
+                metric=metrics[0],
+                width=width,
             ),
         )
 
@@ -160,16 +241,24 @@ KINDS: dict[str, FigureKind] = {
         FigureKind("tax", ("tax",), _tax),
         FigureKind("two_by_two", ("tax_2x2",), _two_by_two),
         FigureKind("lost_won", ("tax",), _lost_won),
-        FigureKind("probe", ("probes",), _probe),
+        FigureKind("probe", ("probes",), _probe, ("probe_drop",)),
         FigureKind("similarity", ("similarity",), _similarity),
+        FigureKind("similarity_map", ("similarity",), _similarity_map),
+        FigureKind("directions", ("directions",), _directions),
+        FigureKind("direction_effects", ("direction_effects",), _direction_effects),
         FigureKind("spectra", ("spectra",), _spectra),
         FigureKind("attribution", ("attribution", "closure"), _attribution),
+        FigureKind("methods", ("attribution",), _methods),
         FigureKind("maps", ("attribution",), _maps),
         FigureKind("tokens", ("attribution_tokens",), _tokens),
         FigureKind("path", ("path",), _profile),
         FigureKind("states", ("states",), _states),
         FigureKind("frontier", ("frontier",), _frontier),
-        FigureKind("figure1", ("frontier", "attribution", "closure"), _figure1),
+        FigureKind("evidence", ("evidence",), _evidence),
+        FigureKind("restoration", ("restoration",), _restoration),
+        FigureKind("figure1", ("frontier", "attribution", "closure"), _figure1, ("truth",)),
+        FigureKind("comparison", ("comparison",), _comparison),
+        FigureKind("proving_ground", ("proving_ground",), _proving_ground),
     )
 }
 
@@ -196,7 +285,9 @@ def draw_run(run: RunView, *, venue: str = "neurips", width: str = "page", only:
             raise UsageError(explain("the run lacks what the figure shows.", rows, "run the stage that writes them"))
         if missing:
             continue
-        tables = {name: run.table(name) for name in kind.tables}
+        tables = {name: run.table(name) for name in (*kind.tables, *kind.optional) if run.has(name)}
+        if "truth" in kind.optional:
+            tables["truth"] = planted_components(run.config)
         for name, draw in kind.jobs(tables, inches):
             written += save_figure(draw(), run.folder / "figures", name)
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.patches import Patch
 
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, Drawn, new_figure, paper_style
@@ -31,23 +32,27 @@ def draw_states(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
     suites = list(dict.fromkeys(rows["suite"]))
     layers = sorted(rows["layer"].astype(int).unique())
     with paper_style():
-        figure = new_figure(width, 0.9 + 0.3 * len(suites))
+        figure = new_figure(width, 0.85 + 0.27 * len(suites))
         axes = figure.subplots()
         for row in rows.itertuples():
-            letter, colour = STATES[row.state]
+            letter, colour = STATES[str(row.state)]
             x, y = layers.index(int(row.layer)), suites.index(row.suite)
-            axes.plot([x], [y], marker="s", markersize=11, color=colour)
-            axes.text(x, y, letter, ha="center", va="center", fontsize=7, color="white")
-        for state in dict.fromkeys(rows["state"]):
-            axes.plot(
-                [], [], marker="s", linestyle="none", color=STATES[state][1], label=f"{STATES[state][0]}: {state}"
-            )
-        axes.set_xticks(range(len(layers)), layers)
+            axes.barh(y, 0.94, left=x - 0.47, height=0.84, color=colour)
+            axes.text(x, y, letter, ha="center", va="center_baseline", fontsize=7, color="white", fontweight="bold")
+        handles = [
+            Patch(color=STATES[state][1], label=f"{STATES[state][0]}: {state}")
+            for state in STATES
+            if state in set(rows["state"])
+        ]
+        step = max(1, len(layers) // (16 if width > 4.5 else 8))
+        axes.set_xticks(range(0, len(layers), step), [str(layer) for layer in layers[::step]])
         axes.set_yticks(range(len(suites)), suites)
+        axes.tick_params(left=False, bottom=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
         axes.set_xlim(-0.6, len(layers) - 0.4)
         axes.set_ylim(len(suites) - 0.4, -0.6)
         axes.set_xlabel("layer")
-        figure.legend(loc="outside upper center", ncols=4)
+        figure.legend(handles=handles, loc="outside upper center", ncols=2 if width < 4.5 else 4)
     caption = (
         "State of each capability by layer; the evidence and the rule that fired stand in evidence.csv and states.csv."
     )

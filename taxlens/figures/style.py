@@ -35,6 +35,7 @@ SERIES = (
     (SKY, "v", "-"),
     (YELLOW, "P", "--"),
 )
+BLACK = "#000000"
 KINDS = {"attn": BLUE, "mlp": ORANGE, "norm": GREEN, "embed": PURPLE, "unembed": SKY}
 DIVERGING = "PuOr"
 
@@ -102,6 +103,12 @@ def width_of(venue: str = "neurips", width: str = "page") -> float:
 def unit_of(metric: str) -> tuple[str, float]:
     """Return the unit that a metric is shown in, and the factor from the table's unit to it."""
     return ("nats", 1.0) if metric in ("nll", "margin") else ("points", 100.0)
+
+
+def effect_label(what: str, metric: str, *, width: float) -> str:
+    """Return an axis label such as "effect on nll (nats); positive is loss", short where the figure is a column wide."""
+    label = f"{what} {metric} ({unit_of(metric)[0]})"
+    return label if width < 4.5 else f"{label}; positive is loss"
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, unit_of
+from taxlens.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Drawn,
+    effect_label,
+    interval_words,
+    new_figure,
+    paper_style,
+    unit_of,
+)
 
 
 def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probability", names: str = "") -> Drawn:
@@ -24,7 +34,7 @@ def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probabil
     if rows.empty:
         have = [("metric", metric), ("in the table", ", ".join(sorted(set(frame["metric"]))))]
         raise UsageError(explain("nothing to draw.", have))
-    unit, scale = unit_of(metric)
+    scale = unit_of(metric)[1]
     with paper_style():
         figure = new_figure(width, 0.75 + 0.24 * len(rows))
         axes = figure.subplots()
@@ -36,7 +46,7 @@ def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probabil
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(rows)), [f"{r.suite}, {r.template}" for r in rows.itertuples()])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(f"tax in {metric} ({unit}); positive is loss")
+        axes.set_xlabel(effect_label("tax in", metric, width=width))
     plotted = rows[["suite", "kind", "template", "metric", "tax", "low", "high", "n_items", "n_groups"]]
     spans = interval_words(_span(rows["n_items"]), _span(rows["n_groups"]))
     caption = (

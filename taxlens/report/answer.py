@@ -6,31 +6,67 @@ import pandas as pd
 
 from taxlens.view import RunView
 
-_NATS = ("nll", "margin")
+NATS = ("nll", "margin")
+"""Metrics in nats; all others are shares."""
+KEPT = 0.95
+"""Share of the benefit that a plan must keep to be named where none is recommended."""
 
 
 def amount(value: float, metric: str) -> str:
     """Return a loss as read aloud: "12.4 points", "0.31 nats"."""
-    return f"{value:.3g} nats" if metric in _NATS else f"{100 * value:.1f} points"
+    return f"{_bare(value, metric)} {'nats' if metric in NATS else 'points'}"
+
+
+def main_metric(run: RunView) -> str:
+    """Return the metric that a run is told in: probability, or the tax table's first; blank without that table."""
+    if not run.has("tax"):
+        return ""
+    metrics = run.table("tax")["metric"]
+    return "probability" if "probability" in set(metrics) else str(metrics.iloc[0])
+
+
+def by_loss(run: RunView) -> list[str]:
+    """Return the capability suites, the largest tax first (each in the template in which it is localised)."""
+    if not run.has("tax"):
+        return []
+    frame = run.table("tax")
+    rows = frame[(frame["metric"] == main_metric(run)) & (frame["kind"] == "capability")]
+    found = {str(suite): _row(run, str(suite), here)["tax"] for suite, here in rows.groupby("suite", sort=False)}
+    return sorted(found, key=lambda suite: -float(found[suite]))
 
 
 def headline(run: RunView) -> list[str]:
-    """Return the sentences that answer, most important first: loss, its place, its closure.
+    """Return the sentences that answer, most important first: the largest tax, its place, its state and its price.
 
     Args:
         run: a finished run with at least its tax table.
     """
     if not run.has("tax"):
-        return ["No tax was measured in this run."]
-    tax = run.table("tax")
-    metric = "probability" if "probability" in set(tax["metric"]) else str(tax["metric"].iloc[0])
+        return [_capital(price) for price in _price(run, "probability")] or ["No tax was measured in this run."]
+    tax, metric = run.table("tax"), main_metric(run)
     rows = tax[(tax["metric"] == metric) & (tax["kind"] == "capability")]
+    chosen = {suite: _row(run, suite, rows[rows["suite"] == suite]) for suite in by_loss(run)}
+    if not chosen:
+        return [*map(_capital, [*_benefit(run, metric), *_price(run, metric)])] or [
+            "The run holds no capability suite."
+        ]
     sentences = []
-    for suite, here in rows.groupby("suite", sort=False):
-        name, row = str(suite), here[here["template"] == _localised(run, str(suite), here)].iloc[0]
-        parts = (_loss(name, row), _template_part(run, name, metric), _place(run, name, metric), _state(run, name))
+    for place, (suite, row) in enumerate(chosen.items()):
+        parts = [_loss(suite, row)]
+        if _sure(row):
+            parts += [_template_part(run, suite, metric), _place(run, suite, metric), _state(run, suite)]
+        if place == 0:
+            parts += [price.rstrip(".") for price in _price(run, metric)]
         sentences.append("; ".join(part for part in parts if part) + ".")
-    return [*sentences, *_benefit(run, metric), *_price(run, metric)] or ["The run holds no capability suite."]
+    return [*sentences, *_benefit(run, metric)]
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _row(run: RunView, suite: str, rows: pd.DataFrame) -> pd.Series:
+    return rows[rows["template"] == _localised(run, suite, rows)].iloc[0]
 
 
 def _localised(run: RunView, suite: str, rows: pd.DataFrame) -> str:
@@ -42,19 +78,25 @@ def _localised(run: RunView, suite: str, rows: pd.DataFrame) -> str:
     return str(rows["template"].iloc[0])
 
 
+def _sure(row: pd.Series) -> bool:
+    return bool(row["low"] > 0 or row["high"] < 0)
+
+
 def _loss(suite: str, row: pd.Series) -> str:
     span = f"[{_bare(row['low'], row['metric'])}, {_bare(row['high'], row['metric'])}]"
-    sure = row["low"] > 0 or row["high"] < 0
-    if not sure:
+    if not _sure(row):
         return (
             f"{suite}: no tax shown in {row['metric']} ({amount(row['tax'], row['metric'])} {span}, {row['template']})"
         )
     verb = "lost" if row["tax"] > 0 else "gained"
+    low, high = sorted((row["low"], row["high"]) if row["tax"] > 0 else (-row["high"], -row["low"]))
+    span = f"[{_bare(low, row['metric'])}, {_bare(high, row['metric'])}]"
     return f"{suite} {verb} {amount(abs(row['tax']), row['metric'])} {span} of {row['metric']} ({row['template']})"
 
 
 def _bare(value: float, metric: str) -> str:
-    return f"{value:.3g}" if metric in _NATS else f"{100 * value:.1f}"
+    said = f"{value:.3g}" if metric in NATS else f"{100 * value:.1f}"
+    return said.lstrip("-") if float(said) == 0 else said
 
 
 def _template_part(run: RunView, suite: str, metric: str) -> str:
@@ -78,16 +120,33 @@ def _place(run: RunView, suite: str, metric: str) -> str:
     if not here.any() or closed.empty or abs(closed["tax"].iloc[0]) < 0.005:
         return ""
     top = frame[here].sort_values("effect", ascending=closed["tax"].iloc[0] < 0, kind="stable").head(3)
-    parts = ", ".join(f"{row.component} {100 * row.share:.0f} %" for row in top.itertuples())
-    return f"the weights' part sits in {parts} (residual {closed['residual'].iloc[0]:.1e})"
+    top = top[top["share"] >= 0.01]
+    parts = [f"{100 * row.share:.0f} % in {row.component}" for row in top.itertuples()]
+    said = ", ".join(parts) if parts else "in no single component"
+    return f"the weights' part sits {said} (unexplained: {closed['residual'].iloc[0]:.1e})"
 
 
 def _state(run: RunView, suite: str) -> str:
-    if not run.has("states"):
+    parts = [_decodable(run, suite)]
+    if run.has("states"):
+        frame = run.table("states")
+        overall = frame[(frame["suite"] == suite) & frame["layer"].isna()]
+        parts += [str(overall["state"].iloc[0])] if len(overall) else []
+    return ": ".join(part for part in parts if part)
+
+
+def _decodable(run: RunView, suite: str) -> str:
+    if not run.has("probe_drop"):
         return ""
-    frame = run.table("states")
-    overall = frame[(frame["suite"] == suite) & frame["layer"].isna()]
-    return f"state: {overall['state'].iloc[0]}" if len(overall) else ""
+    frame = run.table("probe_drop")
+    rows = frame[(frame["suite"] == suite) & (frame["label"] == "correct")].dropna(subset=["p_adjusted"])
+    if rows.empty:
+        return ""
+    lost = rows.loc[(rows["p_adjusted"] < 0.05) & (rows["drop"] > 0), "layer"]
+    layers = sorted({int(layer) for layer in lost})
+    if not layers:
+        return f"no probe drop of the right answer at any of {rows['layer'].nunique()} layers"
+    return f"the right answer is less decodable at layers {', '.join(map(str, layers))}"
 
 
 def _benefit(run: RunView, metric: str) -> list[str]:
@@ -103,16 +162,24 @@ def _benefit(run: RunView, metric: str) -> list[str]:
 
 def _price(run: RunView, metric: str) -> list[str]:
     plan = (run.manifest.get("frontier") or {}).get("recommended")
-    if not (plan and run.has("frontier")):
+    if not run.has("frontier"):
         return []
     frame = run.table("frontier")
-    rows = frame[(frame["plan"] == plan) & (frame["suite"].fillna("") == "") & (frame["metric"] == metric)]
+    rows = frame[(frame["suite"].fillna("") == "") & (frame["metric"] == metric)]
     if rows.empty:
         return []
-    row = rows.iloc[0]
+    if plan and (rows["plan"] == plan).any():
+        row, start = rows[rows["plan"] == plan].iloc[0], "undoing"
+    else:
+        keeping = rows[(rows["benefit_kept"] >= KEPT) & (rows["draw"] < 0)] if "draw" in rows else rows[:0]
+        if keeping.empty or keeping["returned"].max() <= 0:
+            return [f"no plan that was measured returns any of it and keeps {KEPT:.0%} of the benefit."]
+        row, start = (
+            keeping.loc[keeping["returned"].idxmax()],
+            f"of the plans that keep {KEPT:.0%} of the benefit, undoing",
+        )
     kept = f", keeping {100 * row['benefit_kept']:.0f} % of the benefit" if "benefit_kept" in row else ""
     share, returned = f"{100 * row['share_undone']:.1f} %", f"{100 * row['returned']:.0f} %"
     span = f"[{100 * row['returned_low']:.0f}, {100 * row['returned_high']:.0f}]"
-    return [
-        f"Undoing {share} of the update's units ({plan}) returns {returned} {span} of the tax on held-out items{kept}."
-    ]
+    named = f"{start} {share} of the update's units ({row['plan']})"
+    return [f"{named} returns {returned} {span} of the tax on held-out items{kept}."]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from taxlens.core.artifacts import atomic_path
-from taxlens.report.answer import headline
+from taxlens.report.answer import NATS, amount, by_loss, headline, main_metric
+from taxlens.report.limits import limits
+from taxlens.report.pictures import pictures
 from taxlens.view import RunView
 
-MOST_ROWS = 40
-MOST_BYTES = 1_700_000  # of figures inside the page; further ones are linked
+MOST_ROWS = 25
 
 
 def write_report(run: RunView) -> Path:
@@ -31,59 +33,71 @@ def write_report(run: RunView) -> Path:
 
 
 def _content(run: RunView) -> dict[str, Any]:
-    manifest = run.manifest
+    manifest, answers = run.manifest, headline(run)
+    first, groups = pictures(run.folder / "figures", suites=by_loss(run))
+    facts = {key: value for key, value in (manifest["pair"] or {}).items() if key not in ("notes", "weights sha256")}
     return {
         "name": run.config.name,
-        "answers": headline(run),
-        "figures": _figures(run.folder / "figures"),
+        "answer": answers[0],
+        "further": answers[1:],
+        "ledger": ledger(run),
+        "ledger_unit": f"{main_metric(run).capitalize()}, in {'nats' if main_metric(run) in NATS else 'points'}",
+        "figures": first,
+        "groups": groups,
         "tables": [_table(run, name) for name in run.tables],
-        "pair": manifest["pair"] or {},
+        "limits": limits(run),
+        "pair": facts,
+        "weights": (manifest["pair"] or {}).get("weights sha256", {}),
         "suites": manifest["suites"],
         "versions": manifest["versions"],
+        "stages": manifest.get("stages", {}),
+        "config": json.dumps(manifest["config"]["given"], indent=1, ensure_ascii=False),
         "seed": manifest["seed"],
     }
 
 
-def _figures(folder: Path) -> list[dict[str, str]]:
-    found, size = [], 0
-    for path in sorted(folder.glob("*.png"), key=_importance):
-        caption = path.with_suffix(".txt")
-        size += path.stat().st_size
-        found.append(
+def ledger(run: RunView) -> list[dict[str, str]]:
+    """Return the taxes of the main metric as the page's first table: one row a suite and template."""
+    if not run.has("tax"):
+        return []
+    frame, metric = run.table("tax"), main_metric(run)
+    rows = []
+    for row in frame[frame["metric"] == metric].itertuples():
+        found = row._asdict()
+        bare = [amount(value, metric).split()[0] for value in (row.tax, row.low, row.high)]
+        rows.append(
             {
-                "name": path.stem,
-                "data": base64.b64encode(path.read_bytes()).decode("ascii") if size <= MOST_BYTES else "",
-                "caption": caption.read_text(encoding="utf-8").strip() if caption.is_file() else path.stem,
+                "suite": f"{row.suite}{' (benefit)' if row.kind == 'benefit' else ''}",
+                "template": row.template,
+                "tax": f"{bare[0]} [{bare[1]}, {bare[2]}]",
+                "base": amount(row.base, metric).split()[0],
+                "aligned": amount(row.aligned, metric).split()[0],
+                "lost, won": _pair(found.get("lost"), found.get("won")),
+                "items, groups": _pair(row.n_items, row.n_groups),
             }
         )
-    return found
+    return rows
 
 
-def _importance(path: Path) -> tuple[int, str]:
-    order = (
-        "figure1",
-        "tax_probability",
-        "two_by_two_probability",
-        "attribution",
-        "restoration",
-        "predicted",
-        "states",
-        "similarity",
-        "probe",
-        "tax",
-    )
-    rank = next((i for i, start in enumerate(order) if path.stem.startswith(start)), len(order))
-    return rank, path.stem
+def _pair(one: Any, two: Any) -> str:
+    return ", ".join("-" if one is None or pd.isna(one) else f"{int(one)}" for one in (one, two))
 
 
 def _table(run: RunView, name: str) -> dict[str, Any]:
     frame = run.table(name)
     shown = frame.head(MOST_ROWS)
     rows = [[_cell(value) for value in row] for row in shown.itertuples(index=False)]
-    return {"name": name, "columns": list(frame.columns), "rows": rows, "more": max(0, len(frame) - MOST_ROWS)}
+    return {
+        "name": name,
+        "columns": list(frame.columns),
+        "rows": rows,
+        "total": len(frame),
+        "more": max(0, len(frame) - MOST_ROWS),
+    }
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

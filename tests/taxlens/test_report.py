@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from taxlens.config import build_config
-from taxlens.report.answer import headline
+from taxlens.report.answer import by_loss, headline
+from taxlens.report.limits import limits
 from taxlens.report.page import write_report
 from taxlens.runs.folder import Run
 
@@ -48,8 +49,64 @@ def opened(tmp_path):
 def test_the_answer_says_loss_template_place_and_closure_in_one_sentence(opened):
     assert headline(opened)[0] == (
         "facts lost 48.1 points [46.0, 50.3] of probability (plain); of 57.1 points from base, plain to aligned, chat, "
-        "9.0 points are the template; the weights' part sits in 2.mlp 64 %, 1.attn 34 %, embed 0 % (residual 3.0e-09)."
+        "9.0 points are the template; the weights' part sits 64 % in 2.mlp, 34 % in 1.attn (unexplained: 3.0e-09)."
     )
+
+
+def test_the_largest_tax_opens_the_page_whatever_the_order_of_suites(opened):
+    opened.write("tax", TAX.iloc[[1, 0, 2]])
+    assert by_loss(opened) == ["facts", "sums"]
+    assert headline(opened)[0].startswith("facts lost 48.1 points")
+
+
+def test_a_gain_is_said_with_its_interval_in_rising_order(opened):
+    gained = TAX.assign(tax=[-0.02, 0.002, -0.8], low=[-0.04, -0.01, -0.9], high=[-0.01, 0.012, -0.7])
+    opened.write("tax", gained)
+    assert any(said.startswith("facts gained 2.0 points [1.0, 4.0] of probability") for said in headline(opened))
+
+
+def test_what_stays_decodable_and_the_state_are_said_with_the_loss(opened):
+    drops = pd.DataFrame({"suite": "facts", "label": "correct", "layer": [0, 1, 2], "drop": [0.0, 0.1, 0.2]})
+    opened.write("probe_drop", drops.assign(p_adjusted=1.0))
+    opened.write("states", pd.DataFrame({"suite": ["facts"], "layer": [float("nan")], "state": ["suppressed"]}))
+    assert "no probe drop of the right answer at any of 3 layers: suppressed" in headline(opened)[0]
+    opened.write("probe_drop", drops.assign(p_adjusted=[1.0, 0.01, 0.04]))
+    assert "the right answer is less decodable at layers 1, 2: suppressed" in headline(opened)[0]
+
+
+def test_without_a_recommended_plan_the_best_that_keeps_the_benefit_is_named(opened):
+    columns = [
+        "plan",
+        "suite",
+        "metric",
+        "share_undone",
+        "returned",
+        "returned_low",
+        "returned_high",
+        "benefit_kept",
+        "draw",
+    ]
+    rows = [
+        ("a", "", "probability", 0.01, 0.9, 0.8, 0.95, 0.5, -1),
+        ("b", "", "probability", 0.02, 0.3, 0.2, 0.4, 0.96, -1),
+    ]
+    opened.write("frontier", pd.DataFrame(rows, columns=columns))
+    assert (
+        "of the plans that keep 95% of the benefit, undoing 2.0 % of the update's units (b) returns 30 % [20, 40]"
+        in headline(opened)[0]
+    )
+    opened.write("frontier", pd.DataFrame(rows[:1], columns=columns))
+    assert "no plan that was measured returns any of it and keeps 95% of the benefit" in headline(opened)[0]
+
+
+def test_limits_name_what_had_not_settled_and_small_suites(opened):
+    opened.manifest["suites"] = {"facts": {"items": 40, "groups": 7}, "sums": {"items": 400, "groups": 90}}
+    opened.write("closure", CLOSURE.assign(closed=False, reason="effects still change by 7 %"))
+    said = " ".join(limits(opened))
+    assert "Not settled by the stopping rule: facts (effects still change by 7 %)." in said
+    assert "fewer than 20 groups, whose intervals are rough: facts (7)." in said
+    opened.write("closure", CLOSURE.assign(closed=True, reason=""))
+    assert "Not settled" not in " ".join(limits(opened))
 
 
 def test_an_interval_over_zero_is_no_tax_shown(opened):
@@ -67,8 +124,8 @@ def test_the_recommended_plan_is_said_with_its_price(opened):
     row = ("path-0.025", "", "probability", 0.025, 0.84, 0.7, 0.95, 0.98)
     columns = ["plan", "suite", "metric", "share_undone", "returned", "returned_low", "returned_high", "benefit_kept"]
     opened.write("frontier", pd.DataFrame([row], columns=columns))
-    assert headline(opened)[-1] == (
-        "Undoing 2.5 % of the update's units (path-0.025) returns 84 % [70, 95] of the tax on held-out items, "
+    assert headline(opened)[0].endswith(
+        "; undoing 2.5 % of the update's units (path-0.025) returns 84 % [70, 95] of the tax on held-out items, "
         "keeping 98 % of the benefit."
     )
 
@@ -80,7 +137,12 @@ def test_the_page_escapes_needs_no_network_and_no_script(opened):
     for outside in ("<script", "http://", "https://", "//cdn"):
         assert outside not in page
     assert page.startswith("<!doctype html>")
-    assert page.index("facts lost 48.1") < page.index("Figures") < page.index("Tables")
+    assert (
+        page.index("facts lost 48.1")
+        < page.index('id="tables"')
+        < page.index('id="limits"')
+        < page.index('id="reproduce"')
+    )
     assert page.count("<h1>") == 1
 
 
