@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from taxlens.analysis.templates import template_of
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
+from taxlens.core.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,6 +32,7 @@ class Answers(Result):
         aligned: [n] answers of the aligned model.
         tokens: (base, aligned), each [n] tokens of the answer.
         seconds: (base, aligned) wall time of all answers, in the same run; never equal twice.
+        batches: (base, aligned), each [batches, 2] prompts and seconds of a batch; empty where it was not timed.
     """
 
     figure: ClassVar[str] = "answers"
@@ -42,6 +43,7 @@ class Answers(Result):
     aligned: tuple[str, ...]
     tokens: tuple[np.ndarray, np.ndarray]
     seconds: tuple[float, float]
+    batches: tuple[np.ndarray, np.ndarray] = (np.empty((0, 2)), np.empty((0, 2)))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item and model: the answer, its tokens, whether it refuses."""
@@ -116,12 +118,12 @@ def generate_answers(
         raise ItemError(explain("no item has a prompt to answer.", [("suite", suite.name)]))
     suite = suite.subset(asked)
     prompts = [item.prompt or "" for item in suite.items]
-    texts, seconds, tokens = [], [], []
+    texts, batches, tokens = [], [], []
     for model in (pair.base, pair.aligned):
         chat = template_of(pair, model) if template == "chat" else None
         if template == "chat":
             render_chat(model.tokenizer, "", chat_template=chat)  # refuses a missing template before any work
-        start = time.perf_counter()
+        watch = Stopwatch(progress)
         said = generate(
             network(model),
             model.tokenizer,
@@ -130,9 +132,10 @@ def generate_answers(
             chat_template=chat,
             max_new_tokens=max_new_tokens,
             batch_tokens=batch_tokens,
-            progress=progress,
+            progress=watch,
         )
-        seconds.append(time.perf_counter() - start)
+        batches.append(watch.steps)
         texts.append(tuple(said))
         tokens.append(np.array([len(model.tokenizer(t, add_special_tokens=False).input_ids) for t in said]))
-    return Answers(suite, template, texts[0], texts[1], (tokens[0], tokens[1]), (seconds[0], seconds[1]))
+    seconds = (float(batches[0][:, 1].sum()), float(batches[1][:, 1].sum()))
+    return Answers(suite, template, texts[0], texts[1], (tokens[0], tokens[1]), seconds, (batches[0], batches[1]))

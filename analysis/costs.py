@@ -13,7 +13,7 @@ from taxlens.activations.items import Suite
 from taxlens.analysis.answers import Answers
 from taxlens.analysis.generation import is_refusal
 from taxlens.core.result import Result
-from taxlens.core.stats import mean_interval
+from taxlens.core.stats import group_counts, sum_intervals
 
 COLUMNS = (
     "suite",
@@ -27,6 +27,10 @@ COLUMNS = (
     "high",
     "n_items",
     "n_groups",
+    "base_low",
+    "base_high",
+    "aligned_low",
+    "aligned_high",
 )
 
 
@@ -77,10 +81,12 @@ def costs_of(
     """
     rows = []
     for measure, base, aligned in measures:
-        found = mean_interval(aligned - base, suite.groups, draws=bootstrap, seed=seed)
+        columns = np.stack([base, aligned, aligned - base], axis=1)
+        low, high = sum_intervals(columns, suite.groups, draws=bootstrap, seed=seed)
+        values = columns.mean(axis=0)
         rows.append(
-            (suite.name, suite.kind, template, measure, float(base.mean()), float(aligned.mean()))
-            + (found.value, found.low, found.high, found.n_items, found.n_groups)
+            (suite.name, suite.kind, template, measure, values[0], values[1], values[2], low[2], high[2])
+            + (len(suite), len(set(suite.groups)), low[0], high[0], low[1], high[1])
         )
     return Costs(pd.DataFrame(rows, columns=list(COLUMNS)))
 
@@ -89,8 +95,8 @@ def answer_costs(answers: Answers, *, bootstrap: int = 2000, seed: int = 0) -> C
     """Refusals, tokens and time of both models' answers.
 
     ``refusal_rate`` on a capability suite is over-refusal, on a benefit suite the benefit. ``tokens``
-    count an answer up to its end or the cut. ``seconds_per_item`` is wall time of both in one run,
-    without an interval: no two runs agree on it.
+    count an answer up to its end or the cut. ``seconds_per_item`` is wall time of both in one run: no two
+    runs agree on it. Its interval resamples the batches (blank where a model needed one batch only).
 
     Args:
         answers: what both models said.
@@ -104,7 +110,20 @@ def answer_costs(answers: Answers, *, bootstrap: int = 2000, seed: int = 0) -> C
     counted = [tokens.astype(np.float64) for tokens in answers.tokens]
     measures = [("refusal_rate", *refused), ("tokens", *counted)]
     found = costs_of(answers.suite, answers.template, measures, bootstrap=bootstrap, seed=seed).frame
-    base, aligned = (seconds / len(answers.base) for seconds in answers.seconds)
-    time = {"measure": "seconds_per_item", "base": base, "aligned": aligned, "change": aligned - base}
-    timed = found.iloc[:1].assign(**time, low=np.nan, high=np.nan)
+    timed = found.iloc[:1].assign(measure="seconds_per_item", **_seconds(answers, bootstrap=bootstrap, seed=seed))
     return Costs(pd.concat([found, timed], ignore_index=True))
+
+
+def _seconds(answers: Answers, *, bootstrap: int, seed: int) -> dict[str, float]:
+    """Seconds per item of both models, with intervals over batches where there are two or more of each."""
+    base, aligned = (seconds / len(answers.base) for seconds in answers.seconds)
+    ends = dict.fromkeys(("low", "high", "base_low", "base_high", "aligned_low", "aligned_high"), float("nan"))
+    if all(len(batches) > 1 for batches in answers.batches):
+        drawn = []
+        for place, (side, batches) in enumerate(zip(("base", "aligned"), answers.batches)):
+            counts = group_counts(len(batches), draws=bootstrap, seed=seed + place)
+            totals = counts @ batches
+            drawn.append(totals[:, 1] / totals[:, 0])
+            ends[f"{side}_low"], ends[f"{side}_high"] = np.quantile(drawn[-1], [0.025, 0.975])
+        ends["low"], ends["high"] = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
+    return {"base": base, "aligned": aligned, "change": aligned - base} | {k: float(v) for k, v in ends.items()}

@@ -47,9 +47,12 @@ TAX_COLUMNS = (
     "macro_tax",
     "paired_error",
     "unpaired_error",
+    "macro_low",
+    "macro_high",
 )
-"""Columns of tax.csv: the contract's, then the test behind p, the group sign-flip p, p adjusted over suites
-(Holm), p of equivalence within the margin, the mean over groups, and the two standard errors."""
+"""Columns of tax.csv: the contract's, then the test behind p, the group sign-flip p, that p adjusted over suites
+(Holm), p of equivalence within the margin, the mean over groups, the two standard errors, and the interval of the
+mean over groups."""
 
 EQUIVALENCE_MARGIN = 0.02
 """What counts as no tax, for metrics in 0..1; metrics in nats have no default margin."""
@@ -105,7 +108,8 @@ def tax_frame(
 
     ``p`` is exact McNemar for metrics that are right or wrong, and the group sign-flip test
     for the others (``p_test`` says which; ``p_group`` is always the latter, which
-    stays honest where whole groups flip together). ``lost`` and ``won`` count items right in
+    stays honest where whole groups flip together, and equals McNemar's where every item is its own
+    group). ``p_adjusted`` is Holm's over the suites of a metric and template, of ``p_group``. ``lost`` and ``won`` count items right in
     one model only; metrics that are no hits repeat those of accuracy.
 
     Args:
@@ -125,7 +129,7 @@ def tax_frame(
     ]
     frame = pd.DataFrame(rows, columns=list(TAX_COLUMNS))
     for _, index in frame.groupby(["metric", "template"], sort=False).groups.items():
-        frame.loc[index, "p_adjusted"] = holm(frame.loc[index, "p"].to_numpy(dtype=float))
+        frame.loc[index, "p_adjusted"] = holm(frame.loc[index, "p_group"].to_numpy(dtype=float))
     return frame
 
 
@@ -137,6 +141,8 @@ def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: floa
     lost, won = int((changes == "lost").sum()), int((changes == "won").sum())
     flip = sign_flip_p(loss, groups, seed=seed)
     exact = metric in HITS
+    means = group_means(loss, groups)
+    macro = mean_interval(means, range(len(means)), draws=bootstrap, seed=seed, method=interval)
     single = np.arange(len(loss))
     return {
         "suite": paired.suite,
@@ -156,7 +162,9 @@ def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: floa
         "p_test": "mcnemar_exact" if exact else "group_sign_flip",
         "p_group": flip,
         "p_equivalent": np.nan if metric in ("margin", "nll") else tost_p(loss, groups, margin),
-        "macro_tax": float(group_means(loss, groups).mean()),
+        "macro_tax": macro.value,
+        "macro_low": macro.low,
+        "macro_high": macro.high,
         "paired_error": cluster_standard_error(loss, groups),
         "unpaired_error": float(
             np.hypot(

@@ -53,7 +53,9 @@ def sign_flip_p(
     """Two-sided p-value that paired differences are centred at zero, flipping whole groups.
 
     Under no tax, exchanging base and aligned on every item of a group leaves the
-    distribution unchanged. Exact by enumeration up to 12 groups, sampled above.
+    distribution unchanged. Groups that did not change do not count. Exact where the changed groups
+    moved equally far (single items right or wrong: then it is `mcnemar_exact`) and by enumeration up to
+    12 of them; sampled above.
 
     Args:
         values: [n] base minus aligned.
@@ -62,13 +64,18 @@ def sign_flip_p(
         seed: of the generator.
 
     Returns:
-        p in (0, 1]; never below 1 / (draws + 1), nor 2 / 2^G when enumerated.
+        p in (0, 1]; never below 1 / (draws + 1) when sampled, nor 2 / 2^G for G changed groups.
 
     Example:
         >>> sign_flip_p(np.ones(8), list("abcdefgh"))
         0.0078125
     """
     totals = _totals(values, groups)
+    totals = totals[totals != 0]
+    if not len(totals):
+        return 1.0
+    if np.all(np.abs(totals) == np.abs(totals[0])):
+        return mcnemar_exact(int((totals > 0).sum()), int((totals < 0).sum()))
     observed = abs(totals.sum())
     slack = 1e-12 * np.abs(totals).sum()
     if len(totals) <= EXACT_GROUPS:

@@ -170,7 +170,8 @@ def test_holm_counts_the_suites_of_one_metric_and_template():
     items, groups = tuple(map(str, range(40))), np.arange(40)
     three = [Paired(name, "capability", "plain", items, groups, *values) for name in "abc"]
     frame = tax_frame(three)
-    assert frame["p_adjusted"].to_numpy() == pytest.approx(3 * frame["p"].to_numpy())
+    assert frame["p_adjusted"].to_numpy() == pytest.approx(3 * frame["p_group"].to_numpy())
+    assert frame["p_group"].tolist() == frame["p"].tolist()  # every item is its own group: one test
     assert tax_frame(three[:1])["p_adjusted"][0] == pytest.approx(frame["p"][0])
 
 

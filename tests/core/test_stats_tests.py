@@ -79,3 +79,21 @@ def test_holm_leaves_missing_tests_out_of_the_count():
 def test_tests_refuse_misaligned_groups():
     with pytest.raises(UsageError, match="aligned"):
         stats.sign_flip_p(np.zeros(3), ["a", "b"])
+
+
+def test_sign_flip_of_single_items_is_mcnemar():
+    loss = np.r_[np.ones(20), -np.ones(7), np.zeros(100)]
+    assert stats.sign_flip_p(loss, np.arange(127)) == stats.mcnemar_exact(20, 7)
+
+
+def test_sign_flip_of_items_that_flip_together_is_not_mcnemar():
+    loss = np.r_[np.ones(20), -np.ones(8), np.zeros(20)]
+    grouped = stats.sign_flip_p(loss, np.arange(48) // 4)
+    assert grouped == stats.mcnemar_exact(5, 2) > stats.mcnemar_exact(20, 8)
+
+
+def test_groups_that_did_not_change_do_not_move_the_sign_flip():
+    loss = np.array([3.0, 1.0, 2.0, -1.0])
+    more = np.r_[loss, np.zeros(30)]
+    assert stats.sign_flip_p(loss, np.arange(4)) == stats.sign_flip_p(more, np.arange(34))
+    assert stats.sign_flip_p(np.zeros(5), np.arange(5)) == 1.0
