@@ -29,7 +29,7 @@ DRAWS = 5
 class DirectionEffect:
     """The effect of one intervention on one metric; positive is loss.
 
-    `control` is the mean effect of the same intervention along random directions, `control_high` the
+    `random` is the mean effect of the same intervention along random directions, `random_extreme` the
     largest of them (for injection the smallest, since there the hope is a negative effect).
     """
 
@@ -38,8 +38,8 @@ class DirectionEffect:
     value: float
     low: float
     high: float
-    control: float
-    control_high: float
+    random: float
+    random_extreme: float
     n_items: int
     n_groups: int
 
@@ -57,7 +57,7 @@ class DirectionEffects(Result):
     figure: ClassVar[str] = "direction_effects"
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row an intervention and metric: value, low, high, control, control_high, counts."""
+        """Return one row an intervention and metric: value, low, high, random, random_extreme, counts."""
         frame = pd.DataFrame([asdict(effect) for effect in self.effects])
         frame.insert(0, "suite", self.suite)
         frame.insert(1, "template", self.template)
@@ -65,7 +65,7 @@ class DirectionEffects(Result):
 
     def __repr__(self) -> str:
         parts = [
-            f"{e.intervention} {e.metric} {e.value:+.4g} [{e.low:.4g}, {e.high:.4g}] (random {e.control:+.2g})"
+            f"{e.intervention} {e.metric} {e.value:+.4g} [{e.low:.4g}, {e.high:.4g}] (random {e.random:+.2g})"
             for e in self.effects
         ]
         return f"DirectionEffects({self.address}, rank {self.rank}: {'; '.join(parts)})"
@@ -137,9 +137,9 @@ def direction_effects(
         for metric in metrics:
             losses = [LOSS_SIGN[metric] * (plain[metric] - values[metric]) for values in changed]
             interval = mean_interval(losses[0], groups, seed=seed)
-            controls = np.array([loss.mean() for loss in losses[1:]])
-            extreme = controls.max() if name == "ablate" else controls.min()
-            ends = (interval.value, interval.low, interval.high, float(controls.mean()), float(extreme))
+            randoms = np.array([loss.mean() for loss in losses[1:]])
+            extreme = randoms.max() if name == "ablate" else randoms.min()
+            ends = (interval.value, interval.low, interval.high, float(randoms.mean()), float(extreme))
             made.append(DirectionEffect(name, metric, *ends, interval.n_items, interval.n_groups))
     return DirectionEffects(suite.name, template, directions[0].address, len(basis), tuple(made))
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from taxlens.activations.loading import LoadedModel
 from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
@@ -45,7 +46,7 @@ class DirectionNames(Result):
     direction: Direction
     names: tuple[Naming, ...]
 
-    figure: ClassVar[str] = "names"
+    figure: ClassVar[str] = "directions"
 
     def to_frame(self) -> pd.DataFrame:
         """Return kind, end, name, value, null: one row a name, strongest first within kind and end."""
@@ -64,45 +65,85 @@ class DirectionNames(Result):
         return DirectionNames(self.direction, self.names + other.names)
 
 
-def promoted_tokens(
-    direction: Direction,
-    unembedding: np.ndarray,
-    tokens: Sequence[str],
-    *,
-    gain: np.ndarray | None = None,
-    top: int = TOP,
-    seed: int = 0,
-) -> DirectionNames:
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabulary:
+    """What a step in the residual stream does to the logits, on the direct path: final norm's gain, unembedding.
+
+    Args:
+        matrix: [vocabulary, d] output matrix times the gain.
+        tokens: [vocabulary] text of each token.
+        null: the largest |z| among all tokens that 95 % of 200 random directions stay under.
+    """
+
+    matrix: np.ndarray
+    tokens: tuple[str, ...]
+    null: float
+
+    @classmethod
+    def of(
+        cls, unembedding: np.ndarray, tokens: Sequence[str], *, gain: np.ndarray | None = None, seed: int = 0
+    ) -> Vocabulary:
+        """Return the vocabulary of an output matrix, with its null.
+
+        Args:
+            unembedding: [vocabulary, d] output matrix.
+            tokens: [vocabulary] text of each token.
+            gain: [d] gain of the final norm (1 + weight for models that store gain - 1).
+            seed: of the random directions.
+
+        Raises:
+            UsageError: tokens and matrix differ in number, or gain and matrix in width.
+        """
+        matrix = np.asarray(unembedding, dtype=np.float32)
+        d = matrix.shape[-1]
+        scale = np.ones(d) if gain is None else np.asarray(gain)
+        if matrix.ndim != 2 or len(tokens) != len(matrix) or scale.shape != (d,):
+            rows = [("unembedding", matrix.shape), ("tokens", len(tokens)), ("gain", scale.shape)]
+            raise UsageError(explain("tokens, unembedding and gain do not fit each other.", rows))
+        matrix = matrix * scale.astype(np.float32)
+        drawn = np.random.default_rng(seed).normal(size=(RANDOM, d)).astype(np.float32)
+        null = np.quantile(np.abs(_standard(matrix @ drawn.T)).max(0), 0.95)
+        return cls(matrix, tuple(tokens), float(null))
+
+    @classmethod
+    def of_model(cls, loaded: LoadedModel) -> Vocabulary:
+        """Return a loaded model's vocabulary (Gemma's norms store gain - 1: the 1 is added)."""
+        anatomy = loaded.anatomy
+        weight = loaded.model.get_output_embeddings().weight
+        norm = next(role.name for role in anatomy.modules if role.role == "final_norm")
+        gain = loaded.model.get_submodule(norm).weight.detach().float().cpu().numpy()
+        if loaded.model.config.model_type.startswith("gemma"):
+            gain = gain + 1
+        # padding rows of the matrix beyond the tokenizer's last token are no tokens
+        size = min(len(loaded.tokenizer), len(weight))
+        texts = [loaded.tokenizer.decode([number]) for number in range(size)]
+        return cls.of(weight[:size].detach().float().cpu().numpy(), texts, gain=gain)
+
+
+def promoted_tokens(direction: Direction, vocabulary: Vocabulary, *, top: int = TOP) -> DirectionNames:
     """Return the tokens whose logits a step along the direction raises and lowers most.
 
     The direct path only: final norm's gain, then the unembedding; what later blocks do with the direction
-    is not seen, so it means more the later the layer. A random direction has leading tokens too: `null` is
-    the largest |z| that 95 % of 200 random directions stay under; below it the names are chance.
+    is not seen, so it means more the later the layer. A random direction has leading tokens too: below
+    `null`, the largest |z| that 95 % of 200 random directions stay under, the names are chance.
 
     Args:
         direction: in the residual stream.
-        unembedding: [vocabulary, d] output matrix.
-        tokens: [vocabulary] text of each token.
-        gain: [d] gain of the final norm (1 for models that store gain - 1: add it first).
+        vocabulary: of the base model.
         top: tokens at each end.
-        seed: of the random directions.
 
     Raises:
-        UsageError: widths differ, or tokens and matrix differ in number.
+        UsageError: the direction's width is not the vocabulary's.
 
     References:
         nostalgebraist 2020 (logit lens); Dar et al. 2023, arXiv 2209.02535.
     """
-    matrix = np.asarray(unembedding, dtype=np.float64)
-    d = len(direction.vector)
-    if matrix.ndim != 2 or matrix.shape[1] != d or len(tokens) != len(matrix):
-        rows = [("unembedding", matrix.shape), ("tokens", len(tokens)), ("expected", f"[tokens, {d}]")]
+    d = vocabulary.matrix.shape[1]
+    if len(direction.vector) != d:
+        rows = [("direction", f"d = {len(direction.vector)}"), ("unembedding", f"d = {d}")]
         raise UsageError(explain("the unembedding does not fit the direction.", rows))
-    scale = np.ones(d) if gain is None else np.asarray(gain, dtype=np.float64)
-    drawn = np.random.default_rng(seed).normal(size=(RANDOM, d))
-    change = _standard(matrix @ (scale * direction.vector))
-    null = np.quantile(np.abs(_standard(matrix @ (scale * drawn).T)).max(0), 0.95)
-    return DirectionNames(direction, _ends("token", change, list(tokens), float(null), top))
+    change = _standard(vocabulary.matrix.astype(np.float64) @ direction.vector)
+    return DirectionNames(direction, _ends("token", change, list(vocabulary.tokens), vocabulary.null, top))
 
 
 def alike_probes(

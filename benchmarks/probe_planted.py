@@ -1,12 +1,14 @@
-"""A concept erased by hooks in a real model: does the probe flag the layers that lost it, and only those?
+"""Concepts planted in a real model and erased, weakened, turned or hidden by a hook: what do the probes say?
 
-    python benchmarks/probe_planted.py --model .cache/smollm2/base --layer 15
+    python benchmarks/probe_planted.py erased     # 30 layers, three labels
+    python benchmarks/probe_planted.py variants   # attenuated, rotated, hidden in an exclusive or
+    python benchmarks/probe_planted.py itself     # other batches, bfloat16
 
-The concept is the number of a sentence's subject, read at the last token of phrases like "The wolves near
-the river". "Aligned" is the same model with LEACE erasers, fitted on other nouns, hooked to the output of
-every block from --layer on, each on the stream that the earlier ones left (else later blocks fetch the number
-again from the noun). The tense of the phrase is the label that must stay unflagged. Then the model is
-compared with itself in another batch order and in bfloat16. docs/probes.md quotes the lines printed here.
+Phrases like "The wolves that I see near the river", read at the last token of every block. A hook after block 10 adds
+a label of the noun along a random direction, 1 % of the variance there (both models). "Aligned" is the same model with
+one more hook after block 15 that takes out what the label has become by then, to a quarter, altogether, or replaces it
+by the label along another direction or by two random bits whose exclusive or is the label. Number and tense, which
+the model reads itself, must stay unflagged. docs/probes.md quotes the lines printed here.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from taxlens.probes.labels import ProbeWarning
-from taxlens.probes.leace import Leace
 from taxlens.probes.linear import adjust_family, probe_pair
 from taxlens.probes.swap import row_cosine
 
+PLANT, LAYER, SHARE, FRACTION = 10, 15, 0.01, 0.25
 NOUNS = (
     "wolf wolves,child children,mouse mice,goose geese,man men,woman women,foot feet,tooth teeth,leaf leaves,"
     "knife knives,wife wives,thief thieves,boy boys,girl girls,dog dogs,cat cats,bird birds,horse horses,car cars,"
@@ -37,106 +39,172 @@ NOUNS = (
     "coat coats,hat hats,shoe shoes,glove gloves,ring rings"
 )
 FRAMES = (("The {} that I see near the", 0), ("The {} that I saw near the", 1))
-PLACES = ("river", "house")
+PLACES = ("river",)
 
 
-def sentences():
-    """Return (texts, plural, past, noun index)."""
-    rows = []
-    for index, pair in enumerate(NOUNS.split(",")):
-        for plural, noun in enumerate(pair.split()):
-            for frame, past in FRAMES:
-                for place in PLACES:
-                    rows.append((f"{frame.format(noun)} {place}", plural, past, index))
-    texts, plural, past, noun = zip(*rows, strict=True)
-    return list(texts), np.array(plural), np.array(past), np.array(noun)
+class Phrases:
+    """The phrases, their labels, and a reader of every block's output at the last token."""
+
+    def __init__(self, folder, places):
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer.padding_side = "right"
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        rows = [
+            (f"{frame.format(noun)} {place}", plural, past, index)
+            for index, pair in enumerate(NOUNS.split(","))
+            for plural, noun in enumerate(pair.split())
+            for frame, past in FRAMES
+            for place in places
+        ]
+        texts, plural, past, noun = zip(*rows, strict=True)
+        self.texts, self.noun = list(texts), np.array(noun)
+        rng = np.random.default_rng(0)
+        secret = rng.permutation(self.noun.max() + 1) % 2
+        self.labels = {"planted": secret[self.noun], "number": np.array(plural), "tense": np.array(past)}
+        self.coin = rng.integers(0, 2, len(texts))
+
+    def read(self, edits=None, *, batch=None, order=None):
+        """Return [layers, n, d] float32; edits: layer to function of (rows, states [k, d]) that gives new states."""
+        order = np.arange(len(self.texts)) if order is None else order
+        blocks, batch = self.model.model.layers, batch or len(order)
+        out = np.zeros((len(blocks), len(self.texts), self.model.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            ids = self.tokenizer([self.texts[i] for i in rows], return_tensors="pt", padding=True)
+            last = ids["attention_mask"].sum(1) - 1
+            handles = [
+                block.register_forward_hook(_hook(out[layer], rows, last, (edits or {}).get(layer)))
+                for layer, block in enumerate(blocks)
+            ]
+            with torch.no_grad():
+                self.model.model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
+            for handle in handles:
+                handle.remove()
+        return out
+
+    def probe(self, X, Y, *, permutations, layers=None, names=None, **options):
+        """Return the results by label, p adjusted over layers and labels."""
+        chosen = range(len(X)) if layers is None else layers
+        data = {layer: (X[layer], Y[layer]) for layer in chosen}
+        options = {"permutations": permutations, "bootstrap": 500, "shuffles": 1, **options}
+        names = names or list(self.labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ProbeWarning)
+            found = [probe_pair(data, self.labels[n], self.noun, **options) for n in names]
+        return dict(zip(names, adjust_family(found), strict=True))
 
 
-def read(model, tokenizer, texts, *, batch=32, order=None, hook_from=None, sign=None, fit=None):
-    """Return [layers, n, d] float32 outputs of every block at the last token.
-
-    With hook_from, one batch holds all texts and every block from there on is erased: the eraser is fitted on
-    the last-token rows `fit` as they arrive there, and applied to every row and position.
-    """
-    order = np.arange(len(texts)) if order is None else order
-    blocks = model.model.layers
-    out = np.zeros((len(blocks), len(texts), model.config.hidden_size), dtype=np.float32)
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        ids = tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True)
-        last = ids["attention_mask"].sum(1) - 1
-        handles = []
-        for layer, block in enumerate(blocks):
-            erased = (sign, fit) if hook_from is not None and layer >= hook_from else None
-            handles.append(block.register_forward_hook(_hook(out[layer], rows, last, erased)))
-        with torch.no_grad():
-            model.model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
-        for handle in handles:
-            handle.remove()
-    return out
-
-
-def _hook(out, rows, last, erased):
+def _hook(out, rows, last, edit):
     def hook(module, inputs, output):
         hidden = output[0] if isinstance(output, tuple) else output
-        at_last = hidden[torch.arange(len(rows)), last]
-        if erased is not None:
-            sign, fit = erased
-            eraser = Leace.fit(at_last[fit].double().numpy(), sign[fit])
-            mean, left, right = (torch.tensor(a, dtype=hidden.dtype) for a in (eraser.mean, eraser.left, eraser.right))
-            hidden = hidden - ((hidden - mean) @ right.T) @ left.T
-            at_last = hidden[torch.arange(len(rows)), last]
-        out[rows] = at_last.float().numpy()
+        place = torch.arange(len(rows)), last
+        if edit is not None:
+            hidden = hidden.clone()
+            hidden[place] = torch.tensor(edit(rows, hidden[place].double().numpy()), dtype=hidden.dtype)
+        out[rows] = hidden[place].float().numpy()
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     return hook
 
 
-def probes(X, Y, labels, noun, permutations):
-    """Return the results by label, p adjusted over layers and labels."""
-    layers = {layer: (X[layer], Y[layer]) for layer in range(len(X))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ProbeWarning)
-        results = [
-            probe_pair(layers, y, noun, permutations=permutations, bootstrap=500, shuffles=1) for y in labels.values()
-        ]
-    return dict(zip(labels, adjust_family(results), strict=True))
+def planted(phrases, base):
+    """Return (edit that plants the concept, its unit direction [d], its size)."""
+    rng = np.random.default_rng(1)
+    v = rng.normal(size=base.shape[-1])
+    v /= np.linalg.norm(v)
+    size = np.sqrt(SHARE / (1 - SHARE) * base[PLANT].astype(np.float64).var(0).sum())
+    sign = np.where(phrases.labels["planted"], 1.0, -1.0)
+    return (lambda rows, states: states + size * np.outer(sign[rows], v)), v, size
+
+
+def tell(name, found, layers):
+    """Print what a label's probes read before, at and after the hook, and which layers are flagged."""
+    cells = [("base", "base"), ("aligned", "aligned"), ("base", "aligned")]
+    print(f"  {name}: flagged {list(found.flagged())}; tests {sorted({d.test for d in found.drops})}")
+    for layer in layers:
+        values = [found.readings[(*cell, "none")][layer].value for cell in cells]
+        drop = next(d for d in found.drops if d.layer == layer)
+        print(
+            f"    layer {layer:2d}: AUC base {values[0]:.2f}, aligned {values[1]:.2f}, base's probe on aligned "
+            f"{values[2]:.2f}; cosine {drop.cosine:.2f} (ceiling {drop.ceiling:.2f}); adjusted p {drop.p_adjusted:.3f}"
+        )
+
+
+def run_erased(phrases, permutations):
+    """Erase the planted concept after block 15 and print what is flagged."""
+    plain = phrases.read()
+    plant, v, _ = planted(phrases, plain)
+    base = phrases.read({PLANT: plant})
+    aligned = phrases.read({PLANT: plant, LAYER: lambda rows, states: plain[LAYER][rows]})
+    share = (np.std(base[LAYER].astype(np.float64) @ v) ** 2) / base[LAYER].astype(np.float64).var(0).sum()
+    print(f"planted after block {PLANT}, erased after block {LAYER} of {len(base)}; {len(phrases.noun)} phrases of")
+    print(f"{len(set(phrases.noun))} nouns; {share:.2%} of the variance at block {LAYER}")
+    cosine = row_cosine(base[LAYER], aligned[LAYER])
+    print(f"  mean cosine of rows at layer {LAYER}: {cosine:.3f}")
+    for name, found in phrases.probe(base, aligned, permutations=permutations).items():
+        tell(name, found, [LAYER - 1, LAYER, LAYER + 1, len(base) - 1])
+
+
+def run_variants(phrases, permutations):
+    """Attenuate, rotate and hide the concept after block 15, and print what each reads as."""
+    plain = phrases.read()
+    plant, v, size = planted(phrases, plain)
+    base = phrases.read({PLANT: plant})
+    rng = np.random.default_rng(2)
+    u = [other - (other @ v) * v for other in rng.normal(size=(2, len(v)))]
+    u = [other / np.linalg.norm(other) for other in u]
+    z = phrases.labels["planted"]
+    bits = (np.where(phrases.coin, 1.0, -1.0), np.where(phrases.coin ^ z, 1.0, -1.0))
+    sign = np.where(z, 1.0, -1.0)
+    left = {
+        f"attenuated to {FRACTION}": FRACTION * (base[LAYER] - plain[LAYER]),
+        "rotated": size * np.outer(sign, u[0]),
+        "exclusive or": size * (np.outer(bits[0], u[0]) + np.outer(bits[1], u[1])),
+    }
+    for name, encoded in left.items():
+        aligned = phrases.read({PLANT: plant, LAYER: lambda rows, states, e=encoded: plain[LAYER][rows] + e[rows]})
+        print(name)
+        for kind in ("ridge", "mlp"):
+            options = {"probe": kind, "maps": ("procrustes",), "layers": [LAYER - 1, LAYER], "names": ["planted"]}
+            found = phrases.probe(base, aligned, permutations=permutations, **options)["planted"]
+            tell(f"planted, {kind}", found, [LAYER])
+            rows = [r for r in found.rows if r.layer == LAYER and r.control == "none"]
+            own = {(r.fitted_on, r.metric): r.value for r in rows if r.fitted_on == r.read_on and r.map == "none"}
+            mapped = next(r.value for r in rows if r.map == "procrustes" and r.metric == "auc")
+            print(
+                f"    separation (snr) base {own['base', 'snr']:.1f}, aligned {own['aligned', 'snr']:.1f}; "
+                f"base's probe after a Procrustes map {mapped:.2f}"
+            )
+
+
+def run_itself(phrases, permutations):
+    """Compare the model with itself in another batch order, and then also in bfloat16."""
+    base = phrases.read(batch=32)
+    order = np.random.default_rng(0).permutation(len(phrases.texts))
+    for words, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        phrases.model.to(dtype)
+        other = phrases.read(batch=13, order=order)
+        print(f"itself in other batches, {words}")
+        for name, found in phrases.probe(base, other, permutations=permutations).items():
+            worst = max(abs(d.drop.value) for d in found.drops)
+            least = min(d.p_adjusted for d in found.drops)
+            flagged = [d.layer for d in found.drops if d.p_adjusted <= 0.05]
+            print(f"  {name}: flagged {flagged}, largest |drop| {worst:.4f}, least adjusted p {least:.2f}")
+
+
+RUNS = {"erased": run_erased, "variants": run_variants, "itself": run_itself}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run one of the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=list(RUNS))
     parser.add_argument("--model", default=".cache/smollm2/base")
-    parser.add_argument("--layer", type=int, default=15)
     parser.add_argument("--permutations", type=int, default=999)
     given = parser.parse_args()
     start = time.time()
-    tokenizer = AutoTokenizer.from_pretrained(given.model)
-    tokenizer.padding_side = "right"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.float32).eval()
-    texts, plural, past, noun = sentences()
-    base = read(model, tokenizer, texts)
-    fit, rest = np.flatnonzero(noun % 2 == 0), np.flatnonzero(noun % 2 == 1)
-    sign = np.where(plural, 1.0, -1.0)[:, None]
-    aligned = read(model, tokenizer, texts, batch=len(texts), hook_from=given.layer, sign=sign, fit=fit)
-    labels = {"number (erased)": plural[rest], "tense (kept)": past[rest]}
-    found = probes(base[:, rest], aligned[:, rest], labels, noun[rest], given.permutations)
-    print(f"erased from layer {given.layer} of {len(base)}; {len(rest)} phrases of {len(set(noun[rest]))} nouns")
-    k = given.layer
-    print(f"  mean cosine at layer {k}: {row_cosine(base[k][rest], aligned[k][rest]):.3f}")
-    for name, result in found.items():
-        own = result.readings["base", "base", "none"], result.readings["aligned", "aligned", "none"]
-        middle = [f"{side[layer].value:.2f}" for layer in (k - 1, k, len(base) - 1) for side in own]
-        print(f"  {name}: flagged {list(result.flagged())}; base/aligned AUC before, at, last: {' '.join(middle)}")
-        print(f"    tests {sorted({d.test for d in result.drops})}; {result}")
-    order = np.random.default_rng(0).permutation(len(texts))
-    half = read(model.to(torch.bfloat16), tokenizer, texts, order=order, batch=13)
-    same = probes(base[:, rest], half[:, rest], labels, noun[rest], given.permutations)
-    for name, result in same.items():
-        worst = max(abs(d.drop.value) for d in result.drops)
-        print(
-            f"  itself in bfloat16, other batches, {name}: flagged {list(result.flagged())}, largest |drop| {worst:.4f}"
-        )
+    RUNS[given.what](Phrases(given.model, PLACES), given.permutations)
     print(f"  {time.time() - start:.0f} s")
 
 

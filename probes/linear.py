@@ -9,6 +9,7 @@ import numpy as np
 
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
+from taxlens.probes.code_layer import code_layer, code_readings
 from taxlens.probes.controls import check_rows, confound_features, control_task, shuffled
 from taxlens.probes.crossfit import RidgeFits
 from taxlens.probes.families import KINDS
@@ -16,7 +17,7 @@ from taxlens.probes.folds import group_codes, group_folds
 from taxlens.probes.labels import read_labels, warn
 from taxlens.probes.one_layer import LayerOutcome, Plan, probe_layer
 from taxlens.probes.pair_probe import PairProbe, ProbeRow, adjust_family
-from taxlens.probes.readings import Meter
+from taxlens.probes.readings import Meter, Reading
 from taxlens.probes.ridge import PENALTIES
 from taxlens.probes.swap import group_flips
 from taxlens.probes.transfer import MAPS
@@ -26,6 +27,8 @@ Layers = (
     | Iterable[tuple[int, np.ndarray, np.ndarray]]
     | Callable[[], Iterable[tuple[int, np.ndarray, np.ndarray]]]
 )
+
+PROBES = (*KINDS, "mdl")
 
 
 def probe_pair(
@@ -63,7 +66,7 @@ def probe_pair(
             function that returns one; one layer is held at a time. Rows of heads [n, h, d_head] are flattened.
         y: [n] labels: classes (text, booleans, few integers) or numbers; None, NaN and "" are missing.
         groups: [n] group of each row, required; "items" says that rows stand alone (warned).
-        probe: kind of probe.
+        probe: ridge, logistic, diff_of_means, lda, mlp, or mdl (online code: bits instead of AUC).
         task: "auto", "binary", "multiclass" or "regression".
         n_folds: group folds.
         penalties: relative penalties (times the mean eigenvalue).
@@ -96,7 +99,7 @@ def probe_pair(
     References: METHODS of the package, section on probes; Hewitt and Liang 2019; Nadeau and Bengio 2003;
         Westfall and Young 1993.
     """
-    one_of(probe, KINDS, what="probe")
+    one_of(probe, PROBES, what="probe")
     for name in maps:
         one_of(name, MAPS, what="map")
     plan, notes = _plan(
@@ -121,7 +124,7 @@ def _read_layers(
                 notes.append(
                     f"fewer training rows than dimensions ({len(X)} rows, d = {X.shape[1]}): the penalty decides."
                 )
-            outcomes[layer] = probe_layer(plan, layer, X, Y)
+            outcomes[layer] = (code_layer if plan.probe == "mdl" else probe_layer)(plan, layer, X, Y)
             ticker.advance(1, note=f"layer {layer}")
     if not outcomes:
         raise UsageError(explain("no layers to probe.", [("layers", "none")]))
@@ -179,13 +182,17 @@ def _collect(plan: Plan, outcomes: dict[int, LayerOutcome], extra: list[ProbeRow
         for cell, reading in outcome.readings.items():
             readings.setdefault(cell, {})[layer] = reading
     result = PairProbe(
-        plan.probe, plan.meter.main_metric,
+        plan.probe, _headline(plan),
         (*(row for outcome in outcomes.values() for row in outcome.rows), *extra),
         tuple(outcome.drop for outcome in outcomes.values()),
         {key: probe for outcome in outcomes.values() for key, probe in outcome.probes.items()},
         readings, len(plan.labels), plan.folds.n_groups, plan.level, tuple(notes),
     )  # fmt: skip
     return adjust_family([result])[0]
+
+
+def _headline(plan: Plan) -> str:
+    return "compression" if plan.probe == "mdl" else plan.meter.main_metric
 
 
 def _confound_rows(
@@ -196,24 +203,32 @@ def _confound_rows(
 ) -> list[ProbeRow]:
     """Return the readings of the label from confounds alone, and note a base that does not exceed them."""
     features = confound_features(confounds, plan.labels.keep)
-    fits = RidgeFits(features, [plan.labels.targets()], plan.folds, penalties=plan.penalties, seed=plan.seed)
-    scores = np.empty((len(plan.labels), fits.blocks[0].stop))
-    for fold, (_, test) in enumerate(plan.folds):
-        scores[test] = fits.read(fold, features[test])
-    reading = plan.meter.main(scores)
+    reading, metric = _read_confounds(plan, features), _headline(plan)
     best = max((o.readings["base", "base", "none"] for o in outcomes.values()), key=lambda r: r.value)
     low = best.minus(reading).interval(plan.level)[0]
     if not low > 0:
         notes.append(
-            f"the label is read from confounds alone ({', '.join(confounds)}) at {plan.meter.main_metric} "
+            f"the label is read from confounds alone ({', '.join(confounds)}) at {metric} "
             f"{reading.value:.2f}; the best layer's {best.value:.2f} does not exceed it: the probe may read the format."
         )
     bounds = reading.interval(plan.level)
     n, groups = len(plan.labels), plan.folds.n_groups
+    kind = "mdl" if plan.probe == "mdl" else "ridge"
     return [
-        ProbeRow("ridge", m, m, "none", "confound", None, plan.meter.main_metric, reading.value, *bounds, n, groups)
+        ProbeRow(kind, m, m, "none", "confound", None, metric, reading.value, *bounds, n, groups)
         for m in ("base", "aligned")
     ]
+
+
+def _read_confounds(plan: Plan, features: np.ndarray) -> Reading:
+    """Return the headline reading of the label from features [n, f] that are no activations."""
+    if plan.probe == "mdl":
+        return code_readings(plan, features, plan.labels)["compression"]
+    fits = RidgeFits(features, [plan.labels.targets()], plan.folds, penalties=plan.penalties, seed=plan.seed)
+    scores = np.empty((len(plan.labels), fits.blocks[0].stop))
+    for fold, (_, test) in enumerate(plan.folds):
+        scores[test] = fits.read(fold, features[test])
+    return plan.meter.main(scores)
 
 
 def _rows(X: Any, Y: Any, layer: int, n: int, keep: np.ndarray, ids: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -82,30 +82,62 @@ def online_code(
 
     References: Voita and Titov 2020, arXiv 2003.12298, section 3.2.
     """
-    shares = tuple(shares)
-    if not shares or shares[-1] != 1 or any(b <= a for a, b in zip((0.0, *shares), shares, strict=False)):
-        raise UsageError(explain("shares of the online code must rise to 1.", [("got", shares)]))
     codes, notes = group_codes(groups, len(y))
     labels = read_labels(y, groups=codes)
-    if labels.task == "regression":
-        raise UsageError(explain("the online code sends classes.", [("label", "regression")]))
     warn([*notes, *labels.notes])
     X = np.asarray(X, dtype=np.float64).reshape(len(y), -1)[labels.keep]
     group = np.unique(codes[labels.keep], return_inverse=True)[1]
+    bits = code_bits(X, labels, group, shares=shares, seed=seed)
+    uniform, n_groups = float(np.log2(len(labels.classes))), int(group.max()) + 1
+    drawn = compression_draws(bits, uniform, group, group_counts(n_groups, draws=bootstrap, seed=seed))
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return CodeLength(float(bits.sum()), uniform * len(labels), float(low), float(high), len(labels), n_groups)
+
+
+def code_bits(
+    X: np.ndarray, labels: Labels, group: np.ndarray, *, shares: Sequence[float] = SHARES, seed: int = 0
+) -> np.ndarray:
+    """Return the bits [n] that each label costs in the online code; the order of groups is the seed's alone.
+
+    Args:
+        X: [n, d] float64 rows.
+        labels: of the rows.
+        group: [n] group codes from 0.
+        shares: ends of the blocks as shares of the groups, rising to 1.
+        seed: of the order.
+
+    Raises:
+        UsageError: for regression labels, or shares that do not rise to 1.
+    """
+    shares = tuple(shares)
+    if not shares or shares[-1] != 1 or any(b <= a for a, b in zip((0.0, *shares), shares, strict=False)):
+        raise UsageError(explain("shares of the online code must rise to 1.", [("got", shares)]))
+    if labels.task == "regression":
+        raise UsageError(explain("the online code sends classes.", [("label", "regression")], "probe='ridge'."))
     n_groups = int(group.max()) + 1
     rank = np.argsort(np.random.default_rng(seed).permutation(n_groups))[group]
     ends = np.unique(np.maximum(np.round(np.array(shares) * n_groups).astype(int), 1))
-    uniform = float(np.log2(len(labels.classes)))
-    bits = np.full(len(labels), uniform)
+    bits = np.full(len(labels), float(np.log2(len(labels.classes))))
     for start, end in itertools.pairwise(ends):
         sent, block = np.flatnonzero(rank < start), np.flatnonzero((rank >= start) & (rank < end))
         probability = _predict(X, labels, group, sent, block)
         if probability is not None:
             bits[block] = -np.log2(np.maximum(probability, 1e-12))
+    return bits
+
+
+def compression_draws(bits: np.ndarray, uniform: float, group: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return uniform over online bits [draws] under group weights [draws, groups].
+
+    Args:
+        bits: [n] bits of each label.
+        uniform: bits of each label in the uniform code.
+        group: [n] group codes from 0.
+        weights: [draws, groups] how often each group was drawn.
+    """
     sums = np.stack([np.bincount(group, weights=bits), uniform * np.bincount(group)], axis=1)
-    drawn = group_counts(n_groups, draws=bootstrap, seed=seed) @ sums
-    low, high = np.quantile(drawn[:, 1] / drawn[:, 0], [(1 - level) / 2, (1 + level) / 2])
-    return CodeLength(float(bits.sum()), uniform * len(labels), float(low), float(high), len(labels), n_groups)
+    drawn = weights @ sums
+    return drawn[:, 1] / drawn[:, 0]
 
 
 def _predict(

@@ -110,7 +110,7 @@ class PairMoments:
             ]
             raise UsageError(explain("the width of the rows changed between blocks.", rows))
         x, y = X - self.shift_x[..., None, :], Y - self.shift_y[..., None, :]
-        norm_x, norm_y = (x * x).sum(-1), (y * y).sum(-1)
+        norm_x, norm_y = _square_norms(x), _square_norms(y)
         total = float(norm_x.sum() + norm_y.sum())
         if not np.isfinite(total):
             finite = np.isfinite(np.asarray(_numpy(norm_x + norm_y))).reshape(-1, x.shape[-2]).all(0)
@@ -120,13 +120,15 @@ class PairMoments:
             raise UsageError(explain("activations hold NaN or infinite values.", rows, fix))
         self.n += x.shape[-2]
         xt, yt = x.swapaxes(-1, -2), y.swapaxes(-1, -2)
-        self.sum_x, self.sum_y = self.sum_x + x.sum(-2), self.sum_y + y.sum(-2)
+        weights = _columns(norm_x, norm_y)  # one product for every sum of rows that is weighted by norms
+        by_x, by_y = xt @ weights, yt @ weights
+        self.sum_x, self.sum_y = self.sum_x + by_x[..., 0], self.sum_y + by_y[..., 0]
+        self.u_xx, self.u_xy = self.u_xx + by_x[..., 1], self.u_xy + by_x[..., 2]
+        self.u_yx, self.u_yy = self.u_yx + by_y[..., 1], self.u_yy + by_y[..., 2]
         self.xx, self.yy, self.xy = self.xx + xt @ x, self.yy + yt @ y, self.xy + xt @ y
         self.q_x, self.q_y = self.q_x + norm_x.sum(-1), self.q_y + norm_y.sum(-1)
         self.q_xx, self.q_yy = self.q_xx + (norm_x * norm_x).sum(-1), self.q_yy + (norm_y * norm_y).sum(-1)
         self.q_xy = self.q_xy + (norm_x * norm_y).sum(-1)
-        self.u_xx, self.u_xy = self.u_xx + _apply(xt, norm_x), self.u_xy + _apply(xt, norm_y)
-        self.u_yx, self.u_yy = self.u_yx + _apply(yt, norm_x), self.u_yy + _apply(yt, norm_y)
         return self
 
     def merge(self, other: PairMoments) -> PairMoments:
@@ -283,6 +285,19 @@ def _float64(value: Array) -> Array:
 
 def _numpy(value: Array) -> Any:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _square_norms(rows: Array) -> Array:
+    return (rows * rows).sum(-1) if hasattr(rows, "detach") else np.einsum("...d,...d->...", rows, rows)
+
+
+def _columns(first: Array, second: Array) -> Array:
+    """Ones and two weights as columns [..., k, 3], in the library of the weights."""
+    if hasattr(first, "detach"):
+        import torch
+
+        return torch.stack([torch.ones_like(first), first, second], dim=-1)
+    return np.stack([np.ones_like(first), first, second], axis=-1)
 
 
 def _apply(matrix: Array, vector: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -109,7 +109,9 @@ def probe_layer(plan: Plan, layer: int, X: np.ndarray, Y: np.ndarray) -> LayerOu
         readings["base", "aligned", name] = reading
         rows += more
     notes += _below_chance(plan, layer, readings)
-    return LayerOutcome(rows, _drop(plan, layer, data, fits, readings), _probes(plan, layer, fits), readings, notes)
+    return LayerOutcome(
+        rows, _drop(plan, layer, data, fits, readings), fitted_probes(plan, layer, fits), readings, notes
+    )
 
 
 def _out_of_fold(plan: Plan, fits: Any, X: np.ndarray, *, own: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -215,17 +217,17 @@ def _drop(
     own = [readings[model, model, "none"] for model in MODELS]
     drop = own[0].minus(own[1])
     drift = row_cosine(*data.values())
-    cosine, ceiling = _cosines(plan, fits)
+    cosine, ceiling = direction_cosines(plan, fits)
     test, p, statistic, null = "none", float("nan"), drop.value, np.zeros(0)
     if len(plan.flips):
         test = choose_test(drift, plan.test)
-        p, statistic, null = _tested(plan, test, data, fits, own)
+        p, statistic, null = tested_drop(plan, test, data, fits, own)
     no_loss = equivalence_p(drop.value, drop.draws)
     return LayerDrop(layer, drop, p, p, test, statistic, null, cosine, ceiling, no_loss, drift)
 
 
-def _tested(
-    plan: Plan, test: str, data: dict[str, np.ndarray], fits: dict[str, Any], own: list[Reading]
+def tested_drop(
+    plan: Plan, test: str, data: dict[str, np.ndarray], fits: Mapping[str, Any], own: list[Reading]
 ) -> tuple[float, float, np.ndarray]:
     """Return (p, statistic, null) of the drop by the chosen test."""
     X, Y = data.values()
@@ -250,7 +252,7 @@ def _tested(
     return permutation_p(swapped.observed, swapped.null), swapped.observed, swapped.null
 
 
-def _cosines(plan: Plan, fits: dict[str, Any]) -> tuple[float, float]:
+def direction_cosines(plan: Plan, fits: Mapping[str, Any]) -> tuple[float, float]:
     """Return the base-aligned cosine of directions from disjoint halves, and its split-half ceiling."""
     if not getattr(fits["base"], "linear", False):
         return float("nan"), float("nan")
@@ -270,7 +272,8 @@ def _cosines(plan: Plan, fits: dict[str, Any]) -> tuple[float, float]:
     return across, float(np.sqrt(within[0] * within[1]))
 
 
-def _probes(plan: Plan, layer: int, fits: dict[str, Any]) -> dict[tuple[str, int], Probe]:
+def fitted_probes(plan: Plan, layer: int, fits: Mapping[str, Any]) -> dict[tuple[str, int], Probe]:
+    """Return each model's probe of the label fitted on all rows, where the kind is linear."""
     out = {}
     for model in MODELS:
         if getattr(fits[model], "linear", False):

@@ -34,7 +34,7 @@ class ProbeRow:
         map: "none", "procrustes" or "ridge" (read rows are first mapped into the fitted model's space).
         control: "none", "shuffled", "confound" or "control_task".
         layer: block index; None where no layer is read (confounds).
-        metric: "auc", "balanced_accuracy", "log_loss", "ece", "snr" or "r2".
+        metric: "auc", "balanced_accuracy", "log_loss", "ece", "snr", "r2", "compression" or "code_length".
         value: out of fold; NaN where undefined.
         low: lower end of the group-bootstrap interval.
         high: upper end.
@@ -96,7 +96,7 @@ class PairProbe(Result):
 
     Args:
         probe: kind of probe.
-        metric: headline metric, "auc" (chance .5) or "r2" (chance 0).
+        metric: headline metric, "auc" (chance .5), "r2" (chance 0) or "compression" (mdl; chance 1).
         rows: facts of probes.csv.
         drops: one a layer, in the order of layers.
         probes: (model, layer) to the probe fitted on all rows.
@@ -127,7 +127,7 @@ class PairProbe(Result):
     @property
     def chance(self) -> float:
         """Value of the headline metric where nothing is read."""
-        return 0.5 if self.metric == "auc" else 0.0
+        return {"auc": 0.5, "compression": 1.0}.get(self.metric, 0.0)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the columns of probes.csv that a probe knows (suite, template, label, site are the caller's)."""

@@ -10,9 +10,13 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from taxlens.activations.store import Store
+from taxlens.core.direction import Direction
+from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
-from taxlens.readout import probe_store, similarity_store
+from taxlens.probes.pair_probe import PairProbe
+from taxlens.readout import ProbeTables, probe_store
+from taxlens.similarity_readout import SimilarityTables, similarity_store
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -40,18 +44,54 @@ class Curve(Result):
         return self.title
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class ProbeCurve(Curve):
-    """Accuracy of probes by layer, base and aligned, with controls; `.more["probe_drop"]` holds the drops."""
+    """Accuracy of probes by layer, base and aligned, with controls; `.more["probe_drop"]` holds the drops.
 
-    __slots__ = ()
+    Attributes:
+        tables: everything behind it: each label's result, with its fitted probes.
+    """
+
     figure: ClassVar[str] = "probe"
 
+    tables: ProbeTables
 
+    def companions(self) -> dict[str, pd.DataFrame]:
+        """Return the drops, which the figure marks layers by."""
+        return self.more
+
+    @property
+    def results(self) -> dict[tuple[object, ...], PairProbe]:
+        """The result of each (suite, template, label, site, head): its probes, directions, notes, joint draws."""
+        return {tuple(case): result for case, result in self.tables.found}
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the fitted probes as safetensors and JSON and return the paths (`taxlens.probe_files.load_probes`)."""
+        return self.tables.save(folder)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class SimilarityCurve(Curve):
-    """Similarity of the two models by layer; `.more["spectra"]` holds the spectra if asked for."""
+    """Similarity of the two models by layer; `.more` holds spectra, drift_positions and directions (names).
+
+    Attributes:
+        tables: everything behind it, with the spectra.
+    """
+
+    figure: ClassVar[str] = "similarity"
+
+    tables: SimilarityTables
+
+    def directions(self, *, template: str = "plain", site: str = "resid_post", top: int = 3) -> list[Direction]:
+        """Return the directions beyond the null of the spectra, at most `top` a spectrum and layer."""
+        return self.tables.directions(template, site, top=top)
+
+
+class SimilarityMap(SimilarityCurve):
+    """Similarity of every base layer and every aligned layer."""
 
     __slots__ = ()
-    figure: ClassVar[str] = "similarity"
+    figure: ClassVar[str] = "similarity_map"
 
 
 def open_activations(path: str | Path) -> Activations:
@@ -91,29 +131,61 @@ class Activations:
         self, label: str = "all", *, probe: str = "ridge", permutations: int = 199, seed: int = 0, **options: Any
     ) -> ProbeCurve:
         """Return a label's held-out score by layer in both models, with controls and paired drops."""
-        labels = "all" if label == "all" else (label,)
-        frame, drops = probe_store(
+        found = probe_store(
             self.store,
-            labels=labels,
+            labels="all" if label == "all" else (label,),
             probe=probe,
             permutations=permutations,
             seed=seed,
             progress=self._progress,
             **options,
         )
-        shown = frame[frame["control"].fillna("none") == "none"]
+        shown = found.probes[found.probes["control"].fillna("none") == "none"]
         title = f"ProbeCurve({label!r}, {probe}, {shown['layer'].nunique()} layers, {_best(shown)})"
-        return ProbeCurve(title, frame, {"probe_drop": drops})
+        return ProbeCurve(title, found.probes, {"probe_drop": found.drops}, found)
 
     def similarity(
-        self, measures: str | Sequence[str] = "cka", *, spectra: bool = False, seed: int = 0
+        self,
+        measures: str | Sequence[str] = "cka",
+        *,
+        layers: str = "matched",
+        spectra: bool = False,
+        name: int = 0,
+        seed: int = 0,
     ) -> SimilarityCurve:
-        """Return similarity measures of matched layers, and the gain and loss spectra if asked for."""
+        """Return similarity measures by layer, and the gain and loss spectra if asked for.
+
+        Args:
+            measures: one name or several (see `probes.similarity.similarity`).
+            layers: "matched", or "all": every base layer against every aligned layer (debiased CKA is fast there).
+            spectra: compute the spectra of matched layers too.
+            name: name this many directions beyond the null a spectrum and layer, by the items at their ends.
+            seed: of intervals and nulls.
+
+        Raises:
+            UsageError: if a measure is unknown, or `layers` is neither.
+
+        Example:
+            >>> acts.similarity("cka", layers="all").plot()               # doctest: +SKIP
+        """
         named = (measures,) if isinstance(measures, str) else tuple(measures)
-        frame, found = similarity_store(self.store, measures=named, spectra=spectra, seed=seed, progress=self._progress)
+        every = one_of(layers, ("matched", "all"), what="layers") == "all"
+        found = similarity_store(
+            self.store,
+            measures=() if every else named,
+            map_measures=named if every else (),
+            spectra=spectra,
+            name_top=name,
+            seed=seed,
+            progress=self._progress,
+        )
+        frame = found.similarity
         low, high = frame["value"].min(), frame["value"].max()
-        title = f"SimilarityCurve({', '.join(named)}, {frame['layer_base'].nunique()} layers, {low:.3f} to {high:.3f})"
-        return SimilarityCurve(title, frame, {"spectra": found})
+        count = frame["layer_base"].nunique()
+        words = f"{count} x {frame['layer_aligned'].nunique()}" if every else f"{count}"
+        title = f"SimilarityCurve({', '.join(named)}, {words} layers, {low:.3f} to {high:.3f})"
+        more = {"spectra": found.spectra, "drift_positions": found.positions, "directions": found.names}
+        return (SimilarityMap if every else SimilarityCurve)(title, frame, more, found)
 
     def __repr__(self) -> str:
         sites = ", ".join(self.store.sites)

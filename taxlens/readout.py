@@ -1,11 +1,14 @@
-"""From a store to probes and similarity: which rows, which labels, which groups, one layer in memory at a time."""
+"""From a store to probes: which rows, which labels, which groups, one layer in memory at a time."""
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,11 +16,10 @@ import pandas as pd
 from taxlens.activations.store import Store
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
-from taxlens.probes.gather import gather
+from taxlens.probe_files import save_probes
 from taxlens.probes.labels import ProbeWarning
 from taxlens.probes.linear import adjust_family, probe_pair
-from taxlens.probes.similarity import similarity
-from taxlens.probes.spectra import spectra as spectra_of
+from taxlens.probes.pair_probe import PairProbe
 
 logger = logging.getLogger(__name__)
 PROMPTS = ("prompt", "text")
@@ -26,10 +28,51 @@ PROBE_COLUMNS = [
     "low", "high", "n_items", "n_groups",
 ]  # fmt: skip
 DROP_COLUMNS = ["suite", "template", "label", "site", "layer", "drop", "low", "high", "p", "p_adjusted", "ceiling"]
-SIMILARITY_COLUMNS = [
-    "suite", "template", "site", "layer_base", "layer_aligned", "measure", "value", "low", "high", "null", "n_items",
-]  # fmt: skip
-SPECTRA_COLUMNS = ["suite", "template", "site", "layer", "spectrum", "rank", "value", "null_low", "null_high"]
+
+
+class Case(NamedTuple):
+    """What one probing reads: a label of a suite in a template, at a site, of one head or (None) whole rows."""
+
+    suite: str
+    template: str
+    label: str
+    site: str
+    head: int | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of its file of probes."""
+        parts = [*self[:4], *([] if self.head is None else [f"h{self.head}"])]
+        return "_".join(re.sub(r"[^\w.-]", "-", part) for part in parts) + ".safetensors"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbeTables:
+    """What probing a store gave.
+
+    Args:
+        probes: probes.csv [rows, columns].
+        drops: probe_drop.csv [rows, columns], p adjusted over all layers, heads and labels of the store.
+        found: the results behind them, with their fitted probes and notes.
+    """
+
+    probes: pd.DataFrame
+    drops: pd.DataFrame
+    found: tuple[tuple[Case, PairProbe], ...]
+
+    def save(self, folder: Path | str) -> list[Path]:
+        """Write every case's fitted probes as safetensors and JSON into a folder and return the paths."""
+        return [
+            save_probes(result.probes, Path(folder) / case.file, about=case._asdict())
+            for case, result in self.found
+            if result.probes
+        ]
+
+
+def heads_of(store: Store, site: str, *, wanted: bool) -> tuple[int | None, ...]:
+    """Return what to read of a site's rows: None for whole rows, then each head where rows have heads."""
+    shape = store.shape(site)
+    return (None, *(range(shape[0]) if wanted and len(shape) == 2 else ()))
 
 
 def labels_of(store: Store) -> tuple[str, ...]:
@@ -72,10 +115,11 @@ def probe_store(
     labels: str | Sequence[str] = "all",
     probe: str = "ridge",
     permutations: int = 199,
+    heads: bool = True,
     seed: int = 0,
     progress: Progress = SILENT,
     **options: Any,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> ProbeTables:
     """Probe every label of every suite and template at every site and layer of both models.
 
     Args:
@@ -83,40 +127,37 @@ def probe_store(
         labels: "all", or which labels.
         probe: which probe.
         permutations: swap-and-refit permutations a label.
+        heads: read sites that have heads head by head too.
         seed: of folds, bootstrap and permutations.
         progress: shows label by label.
         options: passed to `probes.linear.probe_pair`.
-
-    Returns:
-        probes.csv and probe_drop.csv [rows, columns]. Drops are adjusted over all layers and labels of the store.
 
     Raises:
         UsageError: if a named label is unknown, or no label can be probed (with each one's reason).
     """
     names = labels_of(store) if labels == "all" else tuple(one_of(n, labels_of(store), what="label") for n in labels)
     keys = store.rows[["suite", "template"]].drop_duplicates().itertuples(index=False)
-    cases = [(key.suite, key.template, label, site) for key in keys for label in names for site in store.sites]
+    places = [(site, head) for site in store.sites for head in heads_of(store, site, wanted=heads)]
+    cases = [Case(str(k.suite), str(k.template), n, s, h) for k in keys for n in names for s, h in places]
     found, reasons = [], []
     with progress.task("probe", total=len(cases), unit="labels") as task:
         for case in cases:
-            suite, template, label, site = case
-            index, y, groups = label_rows(store, suite=suite, template=template, label=label)
-            if len(index):
+            rows = label_rows(store, suite=case.suite, template=case.template, label=case.label)
+            if len(rows[0]):
                 try:
-                    result = _probe(store, site, index, y, groups, probe, permutations, seed, options)
-                    found.append((case, result))
+                    found.append((case, _probe(store, case, *rows, probe, permutations, seed, options)))
                 except UsageError as error:
-                    reasons.append((f"{suite}, {template}, {label}", str(error).splitlines()[0]))
-                    logger.warning("no probe of %s in %s, %s: %s", label, suite, template, error)
-            task.advance(note=f"{suite} {label}")
+                    reasons.append((f"{case.suite}, {case.template}, {case.label}", str(error).splitlines()[0]))
+                    logger.warning("no probe of %s in %s, %s: %s", case.label, case.suite, case.template, error)
+            task.advance(note=f"{case.suite} {case.label}")
     if names and not found and reasons:
         raise UsageError(explain("no label of the store can be probed.", reasons))
-    return _probe_tables(found)
+    return _tables(found)
 
 
 def _probe(
     store: Store,
-    site: str,
+    case: Case,
     index: np.ndarray,
     y: np.ndarray,
     groups: np.ndarray,
@@ -124,7 +165,7 @@ def _probe(
     permutations: int,
     seed: int,
     options: dict[str, Any],
-) -> Any:
+) -> PairProbe:
     rows = store.rows
     ids = [f"{item}" for item in rows["item"].to_numpy()[index]]
     confounds = {"position": rows["position"].to_numpy()[index], "token": rows["token"].to_numpy()[index]}
@@ -132,8 +173,10 @@ def _probe(
     given = {"keys": confounds["token"], "confounds": varied or None, "item_ids": ids} | options
 
     def layers() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        for layer in store.layers(site):
-            base, aligned = (store.read(site, layer, model=model, rows=index) for model in ("base", "aligned"))
+        for layer in store.layers(case.site):
+            base, aligned = (store.read(case.site, layer, model=model, rows=index) for model in ("base", "aligned"))
+            if case.head is not None:
+                base, aligned = base[:, case.head], aligned[:, case.head]
             yield layer, base.reshape(len(index), -1), aligned.reshape(len(index), -1)
 
     with warnings.catch_warnings():
@@ -141,61 +184,22 @@ def _probe(
         return probe_pair(layers, y, groups, probe=probe, permutations=permutations, seed=seed, **given)
 
 
-def _probe_tables(found: list[tuple[tuple[str, str, str, str], Any]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(found: list[tuple[Case, PairProbe]]) -> ProbeTables:
     if not found:
-        return pd.DataFrame(columns=PROBE_COLUMNS), pd.DataFrame(columns=DROP_COLUMNS)
-    adjusted = adjust_family([result for _, result in found])
-    probes, drops = [], []
-    for ((suite, template, label, site), _), result in zip(found, adjusted):
-        named = {"suite": suite, "template": template, "label": label, "site": site}
-        probes.append(result.to_frame().assign(**named))
-        drops.append(result.drop_frame().assign(**named))
-    return _ordered(probes, PROBE_COLUMNS), _ordered(drops, DROP_COLUMNS)
+        return ProbeTables(pd.DataFrame(columns=PROBE_COLUMNS), pd.DataFrame(columns=DROP_COLUMNS), ())
+    adjusted = [(case, result) for (case, _), result in zip(found, adjust_family([r for _, r in found]), strict=True)]
+    probes = [result.to_frame().assign(**case._asdict()) for case, result in adjusted]
+    drops = [result.drop_frame().assign(**case._asdict()) for case, result in adjusted]
+    for case, result in adjusted:
+        for note in result.notes:
+            logger.warning("probe of %s in %s, %s: %s", case.label, case.suite, case.template, note)
+    return ProbeTables(ordered(probes, PROBE_COLUMNS), ordered(drops, DROP_COLUMNS), tuple(adjusted))
 
 
-def similarity_store(
-    store: Store,
-    *,
-    measures: Sequence[str] = ("cka", "procrustes", "linear_r2", "drift"),
-    spectra: bool = False,
-    seed: int = 0,
-    progress: Progress = SILENT,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare both models' activations at every site and matched layer, all suites together, by template.
-
-    Args:
-        store: the store.
-        measures: which measures.
-        spectra: whether to compute the gain and loss spectra too.
-        seed: of intervals and nulls.
-        progress: shows layer by layer.
-
-    Returns:
-        similarity.csv and spectra.csv [rows, columns]; `suite` is blank: all suites' rows count.
-    """
-    keep = 4096 if {"mutual_knn", "rsa"} & set(measures) else 0
-    rows = store.rows
-    templates = list(dict.fromkeys(rows["template"]))
-    cases = [(t, site, layer) for t in templates for site in store.sites for layer in store.layers(site)]
-    alike, found = [], []
-    with progress.task("similarity", total=len(cases), unit="layers") as task:
-        for template, site, layer in cases:
-            index = np.flatnonzero((rows["template"] == template).to_numpy())
-            groups = (rows["suite"].astype(str) + "/" + rows["group"].astype(str)).to_numpy()[index]
-            gathered = gather(store.blocks(site, layer, rows=index), groups, keep=keep, seed=seed)
-            named = {"suite": "", "template": template, "site": site}
-            alike.append(
-                similarity(gathered, measures=list(measures), layer=layer, site=site).to_frame().assign(**named)
-            )
-            if spectra and len(index) >= 8:
-                found.append(spectra_of(gathered, layer=layer, site=site).to_frame().assign(**named))
-            task.advance(note=f"{site}.{layer}")
-    return _ordered(alike, SIMILARITY_COLUMNS), _ordered(found, SPECTRA_COLUMNS)
-
-
-def _ordered(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def ordered(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Return frames [rows, columns] stacked, the contract's columns first; `head` as a whole number or blank."""
     frames = [frame for frame in frames if not frame.empty]
     if not frames:
-        return pd.DataFrame(columns=columns)
-    joined = pd.concat(frames, ignore_index=True)
-    return joined[[*columns, *[c for c in joined.columns if c not in columns]]]
+        return pd.DataFrame(columns=list(columns))
+    joined = pd.concat([frame.astype({"head": "Int64"}) if "head" in frame else frame for frame in frames])
+    return joined[[*columns, *[c for c in joined.columns if c not in columns]]].reset_index(drop=True)

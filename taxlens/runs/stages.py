@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from taxlens.runs.job import Job
 if TYPE_CHECKING:
     from taxlens.activations.items import Suite
     from taxlens.analysis.attribution import Attribution
+    from taxlens.similarity_readout import SimilarityTables
 
 
 def stage_tax(job: Job) -> None:
@@ -95,34 +97,90 @@ def stage_capture(job: Job) -> None:
 
 
 def stage_probe(job: Job) -> None:
-    """Probe every label at every layer of both models: probes.csv, probe_drop.csv."""
+    """Probe every label at every layer of both models: probes.csv, probe_drop.csv, and the fitted probes as files."""
     from taxlens.readout import probe_store
 
     section = job.config.probes
     with job.open_store() as store:
-        probes, drops = probe_store(
+        found = probe_store(
             store,
             labels=section.labels,
             probe=section.probe,
             permutations=section.permutations,
+            heads=section.heads,
             seed=job.config.seed,
             progress=job.progress,
         )
-    job.run.write("probes", probes)
-    job.run.write("probe_drop", drops)
+    job.run.write("probes", found.probes)
+    job.run.write("probe_drop", found.drops)
+    found.save(_emptied(job.run.folder / "probes"))
+
+
+def _emptied(folder: Path) -> Path:
+    """A folder without the files that an earlier pass of the stage left."""
+    for path in folder.glob("*.*"):
+        path.unlink()
+    return folder
 
 
 def stage_similarity(job: Job) -> None:
-    """Compare the two models' activations layer by layer: similarity.csv, spectra.csv."""
-    from taxlens.readout import similarity_store
+    """Compare the two models' activations: similarity.csv, spectra.csv, and what the directions found are and do."""
+    from taxlens.analysis.naming import Vocabulary
+    from taxlens.probe_files import probe_directions, save_directions
+    from taxlens.similarity_readout import similarity_store
+
+    section, named = job.config.similarity, job.config.similarity.name_directions
+    with job.open_store() as store:
+        found = similarity_store(
+            store,
+            measures=section.measures,
+            map_measures=section.map,
+            map_rows=section.map_rows,
+            spectra=section.spectra,
+            name_top=named,
+            probes=probe_directions(job.run.folder / "probes"),
+            vocabulary=Vocabulary.of_model(job.pair.base) if section.spectra and named else None,
+            heads=section.heads,
+            seed=job.config.seed,
+            progress=job.progress,
+        )
+    tables = {
+        "similarity": found.similarity, "spectra": found.spectra, "drift_positions": found.positions,
+        "directions": found.names, "direction_effects": _direction_effects(job, found),
+    }  # fmt: skip
+    for name, table in tables.items():
+        job.run.write(name, table)
+    folder = _emptied(job.run.folder / "directions")
+    for template, site in found.found:
+        directions = found.directions(template, site, top=named)
+        if directions:
+            save_directions(directions, folder / f"{template}_{site}.safetensors")
+
+
+def _direction_effects(job: Job, found: SimilarityTables) -> pd.DataFrame:
+    """What the directions beyond the null are worth to the capability suites, in the templates that were captured."""
+    from taxlens.direction_tests import EFFECT_COLUMNS, direction_test
 
     section = job.config.similarity
-    with job.open_store() as store:
-        similarity, spectra = similarity_store(
-            store, measures=section.measures, spectra=section.spectra, seed=job.config.seed, progress=job.progress
+    frames = []
+    for template, suites in job.by_template(attributed=True).items():
+        frames.append(
+            direction_test(
+                job.pair,
+                [suite for suite in suites if suite.kind == "capability"],
+                found.found,
+                found.centres,
+                template=template,
+                layers=section.test_layers,
+                top=section.name_directions,
+                items=section.test_items,
+                metrics=job.config.tax.metrics,
+                seed=job.config.seed,
+                progress=job.progress,
+            )
         )
-    job.run.write("similarity", similarity)
-    job.run.write("spectra", spectra)
+    frames = [frame for frame in frames if len(frame)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EFFECT_COLUMNS)
 
 
 def stage_attribute(job: Job) -> None:

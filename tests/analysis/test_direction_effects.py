@@ -54,15 +54,15 @@ def test_injecting_the_lost_direction_returns_the_whole_tax(pair, refusal_suites
     found, _ = effects(both, [direction(v)], facts)
     assert tax > 0.1
     assert found["inject"].value == pytest.approx(-tax, rel=0.02)
-    assert abs(found["inject"].control) < 0.3 * tax
+    assert abs(found["inject"].random) < 0.3 * tax
 
 
 def test_ablating_it_in_base_costs_more_than_random_directions(pair, refusal_suites):
     both, v = pair
     found, _ = effects(both, [direction(v)], refusal_suites[0])
     assert found["ablate"].low > 0
-    assert found["ablate"].value > 2 * found["ablate"].control
-    assert found["ablate"].control <= found["ablate"].control_high
+    assert found["ablate"].value > 2 * found["ablate"].random
+    assert found["ablate"].random <= found["ablate"].random_extreme
     assert found["ablate"].low <= found["ablate"].value <= found["ablate"].high
 
 
@@ -71,7 +71,7 @@ def test_base_against_itself_gains_nothing_by_injection(pair, refusal_suites):
     same = make_pair(both.base, both.base)
     found, _ = effects(same, [direction(v)], refusal_suites[0], draws=1)
     assert found["inject"].value == pytest.approx(0, abs=1e-6)
-    assert found["inject"].control == pytest.approx(0, abs=1e-6)
+    assert found["inject"].random == pytest.approx(0, abs=1e-6)
 
 
 def test_models_are_as_before_afterwards(pair, refusal_suites):
@@ -81,7 +81,7 @@ def test_models_are_as_before_afterwards(pair, refusal_suites):
     assert before == (nll(both.base, refusal_suites[0]), nll(both.aligned, refusal_suites[0]))
     assert found.rank == 2
     assert "inject nll" in repr(found)
-    assert {"suite", "template", "intervention", "metric", "value", "control"} <= set(found.to_frame().columns)
+    assert {"suite", "template", "intervention", "metric", "value", "random"} <= set(found.to_frame().columns)
 
 
 def test_directions_that_do_not_fit_are_refused(pair, refusal_suites):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from taxlens.analysis.naming import alike_probes, extreme_items, promoted_tokens
+from taxlens.analysis.naming import Vocabulary, alike_probes, extreme_items, promoted_tokens
 from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError
 
@@ -9,6 +9,7 @@ D, V = 32, 500
 RNG = np.random.default_rng(0)
 UNEMBEDDING = RNG.normal(size=(V, D))
 TOKENS = [f"t{n}" for n in range(V)]
+VOCABULARY = Vocabulary.of(UNEMBEDDING, TOKENS)
 
 
 def direction(vector, layer=3):
@@ -16,7 +17,7 @@ def direction(vector, layer=3):
 
 
 def test_direction_of_a_token_is_named_by_that_token_above_chance():
-    found = promoted_tokens(direction(UNEMBEDDING[7]), UNEMBEDDING, TOKENS)
+    found = promoted_tokens(direction(UNEMBEDDING[7]), VOCABULARY)
     first = found.names[0]
     assert (first.kind, first.end, first.name) == ("token", "+", "t7")
     assert first.value > first.null
@@ -24,19 +25,19 @@ def test_direction_of_a_token_is_named_by_that_token_above_chance():
 
 
 def test_flipped_direction_exchanges_the_ends():
-    found = promoted_tokens(direction(-UNEMBEDDING[7]), UNEMBEDDING, TOKENS).to_frame()
+    found = promoted_tokens(direction(-UNEMBEDDING[7]), VOCABULARY).to_frame()
     assert found[found.end == "-"].name.iloc[0] == "t7"
 
 
 def test_random_direction_stays_below_its_null_most_of_the_time():
-    drawn = [promoted_tokens(direction(RNG.normal(size=D)), UNEMBEDDING, TOKENS, top=1) for _ in range(40)]
+    drawn = [promoted_tokens(direction(RNG.normal(size=D)), VOCABULARY, top=1) for _ in range(40)]
     above = np.mean([max(abs(name.value) for name in found.names) > found.names[0].null for found in drawn])
     assert above <= 0.15
 
 
 def test_gain_of_the_final_norm_is_applied_before_the_unembedding():
     gain = np.linspace(0.1, 2, D)
-    named = promoted_tokens(direction(UNEMBEDDING[7] / gain), UNEMBEDDING, TOKENS, gain=gain)
+    named = promoted_tokens(direction(UNEMBEDDING[7] / gain), Vocabulary.of(UNEMBEDDING, TOKENS, gain=gain))
     assert named.names[0].name == "t7"
 
 
@@ -72,7 +73,7 @@ def test_items_at_both_ends_are_named_once_a_group():
 
 def test_names_of_one_direction_join_into_one_table():
     v = direction(UNEMBEDDING[7])
-    joined = promoted_tokens(v, UNEMBEDDING, TOKENS, top=2) + alike_probes(v, {"truth": v})
+    joined = promoted_tokens(v, VOCABULARY, top=2) + alike_probes(v, {"truth": v})
     assert list(joined.to_frame().kind.unique()) == ["token", "probe"]
     assert list(joined.to_frame().columns) == ["kind", "end", "name", "value", "null"]
 
@@ -80,9 +81,11 @@ def test_names_of_one_direction_join_into_one_table():
 def test_what_does_not_fit_is_refused():
     v = direction(np.ones(D))
     with pytest.raises(UsageError, match="unembedding does not fit"):
-        promoted_tokens(v, UNEMBEDDING[:, :5], TOKENS)
-    with pytest.raises(UsageError, match="unembedding does not fit"):
-        promoted_tokens(v, UNEMBEDDING, TOKENS[:5])
+        promoted_tokens(direction(np.ones(5)), VOCABULARY)
+    with pytest.raises(UsageError, match="do not fit each other"):
+        Vocabulary.of(UNEMBEDDING, TOKENS[:5])
+    with pytest.raises(UsageError, match="do not fit each other"):
+        Vocabulary.of(UNEMBEDDING, TOKENS, gain=np.ones(5))
     with pytest.raises(UsageError, match="same space"):
         alike_probes(v, {"p": direction(np.ones(D), layer=4)})
     with pytest.raises(UsageError, match="rows do not fit"):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from taxlens.core.errors import UsageError
+from taxlens.probes.linear import probe_pair
 from taxlens.probes.mdl import online_code
 
 
@@ -51,3 +52,38 @@ def test_numbers_are_refused():
     X, _, groups = problem(1.0)
     with pytest.raises(UsageError, match="sends classes"):
         online_code(X, X[:, 0], groups)
+
+
+def test_a_pair_is_coded_by_the_same_order_and_its_drop_is_in_compression():
+    X, y, groups = problem(2.0)
+    Y = X.copy()
+    Y[:, :] = np.random.default_rng(5).normal(size=X.shape)
+    result = probe_pair({3: (X, Y)}, y, groups, probe="mdl", permutations=19, keys=None)
+    frame = result.to_frame().query("control == 'none'").set_index(["fitted_on", "metric"])["value"]
+    code = online_code(X, y, groups)
+    assert frame["base", "compression"] == pytest.approx(code.compression)
+    assert frame["base", "code_length"] == pytest.approx(code.bits)
+    assert result.drops[0].drop.value == pytest.approx(frame["base", "compression"] - frame["aligned", "compression"])
+    assert (result.metric, result.chance) == ("compression", 1.0)
+    assert result.probes["base", 3].kind == "mdl"
+    assert result.drops[0].p <= 0.05
+
+
+def test_a_pair_of_one_model_has_no_drop_of_its_code():
+    X, y, groups = problem(2.0)
+    result = probe_pair({0: (X, X)}, y, groups, probe="mdl", permutations=19, confounds={"position": groups % 7})
+    assert result.drops[0].drop.value == 0
+    assert result.drops[0].p == 1
+    shuffled = result.to_frame().query("control == 'shuffled' and metric == 'compression'")["value"]
+    assert shuffled.between(0.8, 1.1).all()
+    confound = result.to_frame().query("control == 'confound'")
+    assert set(confound["metric"]) == {"compression"}
+    assert confound["value"].max() < 1.1
+
+
+def test_a_code_of_numbers_or_mapped_rows_is_refused():
+    X, y, groups = problem(1.0)
+    with pytest.raises(UsageError, match="sends classes"):
+        probe_pair({0: (X, X)}, X[:, 0], groups, probe="mdl", permutations=0)
+    with pytest.raises(UsageError, match="no mapped rows"):
+        probe_pair({0: (X, X)}, y, groups, probe="mdl", permutations=0, maps=("procrustes",))
