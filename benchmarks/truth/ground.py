@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,44 @@ from taxlens.core.artifacts import atomic_path
 from taxlens.demo import resolve, resolve_suite
 
 CACHE = Path(".cache/truth")
-CODE = ("parts.py", "plants.py", "families.py", "states.py", "techniques.py", "texts.py")
+PLANTS = ("parts.py", "plants.py", "families.py", "texts.py")
+"""Code that makes plants and nulls."""
+STATES = (*PLANTS, "states.py")
+"""Code that makes state plants."""
+FINDINGS = (*PLANTS, "states.py", "techniques.py", "findings.py")
+"""Code that findings come from."""
 
 
-def fingerprint(*what: object) -> str:
-    """Hash of the base's weights, of the code that makes pairs, and of what is asked for."""
-    digest = hashlib.sha256((resolve("demo:base") / "model.safetensors").read_bytes())
-    for name in CODE:
+class NotReadyError(RuntimeError):
+    """Something is not in the cache, and nothing is to be computed."""
+
+
+_READY = [False]
+
+
+def only_ready(only: bool) -> None:
+    """Whether what is not cached is left out (`NotReadyError`) and not computed."""
+    _READY[0] = only
+
+
+def fingerprint(*what: object, code: Sequence[str] = PLANTS, base: Path | None = None) -> str:
+    """Hash of the base's weights (the embedded one's unless another folder is given), of the code, and of what is asked."""
+    digest = hashlib.sha256(((base or resolve("demo:base")) / "model.safetensors").read_bytes())
+    for name in code:
         digest.update((Path(__file__).parent / name).read_bytes())
     digest.update(repr(what).encode())
     return digest.hexdigest()[:16]
 
 
-def remembered(name: str, make: Callable[[], Any], *what: object) -> Any:
+def remembered(
+    name: str, make: Callable[[], Any], *what: object, code: Sequence[str] = PLANTS, base: Path | None = None
+) -> Any:
     """The JSON value that `make` returns, computed once for the same base, code and arguments."""
-    path = CACHE / "results" / f"{name}-{fingerprint(*what)}.json"
+    path = CACHE / "results" / f"{name}-{fingerprint(*what, code=code, base=base)}.json"
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
+    if _READY[0]:
+        raise NotReadyError(path.name)
     value = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -43,11 +65,15 @@ def remembered(name: str, make: Callable[[], Any], *what: object) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def made(name: str, make: Callable[[], Any], *what: object) -> Any:
+def made(
+    name: str, make: Callable[[], Any], *what: object, code: Sequence[str] = PLANTS, base: Path | None = None
+) -> Any:
     """The object that `make` returns (a plant, weights), trained once and kept as a torch file of tensors."""
-    path = CACHE / "pairs" / f"{name}-{fingerprint(*what)}.pt"
+    path = CACHE / "pairs" / f"{name}-{fingerprint(*what, code=code, base=base)}.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
+    if _READY[0]:
+        raise NotReadyError(path.name)
     value = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -55,11 +81,12 @@ def made(name: str, make: Callable[[], Any], *what: object) -> Any:
     return value
 
 
-def pair_of(model: PreTrainedModel, weights: Weights, *, name: str) -> ModelPair:
-    """The base and the given weights, written to disk and loaded as any pair is."""
-    folder = CACHE / "models" / name
-    write_model(model, weights, folder)
-    return load_pair(resolve("demo:base"), folder)
+def pair_of(model: PreTrainedModel, weights: Weights, *, name: str, base: Path | None = None) -> ModelPair:
+    """The base and the given weights, written to disk and loaded as any pair is; runs side by side do not meet."""
+    (CACHE / "models").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE / "models", prefix=f"{name}-") as folder:
+        write_model(model, weights, Path(folder))
+        return load_pair(base or resolve("demo:base"), Path(folder))
 
 
 def suite_of(task: str, *, items: int | None = None) -> Suite:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from taxlens.analysis.graft import graft_effects
 from taxlens.analysis.measure import ChoiceMeasure
 from taxlens.analysis.patch import patch_effects
 from taxlens.analysis.path import attribute, gradient_effects
+from taxlens.analysis.shapley import sampled_shapley
 from taxlens.probes.similarity import similarity
 
 METRIC = "probability"
@@ -77,14 +78,25 @@ def question(model: PreTrainedModel, pair: ModelPair, suite: Suite) -> Question:
     return Question(pair, suite, tuple(players(model)), *sides)
 
 
-def exact(model: PreTrainedModel, asked: Question, sheet: Exam) -> tuple[np.ndarray, np.ndarray]:
-    """Exact Shapley effects by item [items, parts], and each item's tax [items], in probability."""
+def exact(model: PreTrainedModel, asked: Question, sheet: Exam) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Exact Shapley effects by item [items, parts], each item's tax [items], and the mean of every coalition.
+
+    All in probability of the gold choice; bit i of a coalition's index says whether the i-th moved component has
+    its change.
+    """
     moved = asked.moved
     values = coalition_values(asked.base, asked.change, moved, lambda weights: marks(model, weights, sheet)[METRIC])
     found = np.zeros((values.shape[1], len(asked.parts)))
     for part, shares in zip(moved, -shapley(values, len(moved))):
         found[:, asked.parts.index(part)] = shares
-    return found, values[0] - values[-1]
+    return found, values[0] - values[-1], values.mean(1)
+
+
+def sampled(table: np.ndarray, moved: Sequence[str], *, seed: int, pairs: int = 4) -> dict[str, Answer]:
+    """Sampled Shapley effects, from the table of all coalitions (only those that the orders visit count as passes)."""
+    found = sampled_shapley(lambda s: -table[sum(1 << i for i in s)], len(moved), pairs=pairs, seed=seed)
+    shares = dict(zip(moved, found.values.tolist()))
+    return {f"sampled Shapley, {pairs} pairs of orders": Answer(shares, True, found.coalitions)}
 
 
 def by_path(asked: Question) -> Answer:

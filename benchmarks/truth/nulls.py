@@ -1,4 +1,4 @@
-"""Null pairs (P9): benign tunings, in which nothing may be found."""
+"""Nulls (P9): benign tunings, in which nothing may be found, and plans for what is not taxed, which may move nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from benchmarks.truth.families import benign
 from benchmarks.truth.ground import made, pair_of, remembered, suite_of
 from benchmarks.truth.methods import METRIC
 from benchmarks.truth.parts import add, halved, players, weights_of
+from benchmarks.truth.plants import Plant
+from benchmarks.truth.scoring import exam, mean_marks
+from taxlens.analysis.mixture import mixture
 from taxlens.analysis.path import attribute
 from taxlens.core.stats import sum_intervals
-from taxlens.demo.world import World
+from taxlens.demo.world import TASKS, World
 
 MARGIN = 0.01
 """A loss below one point of probability is no tax."""
@@ -51,3 +54,42 @@ def null_pair(model: PreTrainedModel, world: World, *, seed: int, steps: int, it
         }
 
     return remembered("null", make, seed, steps, items)
+
+
+UNTAXED = "comparison"
+"""The suite that null plans are made for."""
+
+
+def null_plan(
+    model: PreTrainedModel, world: World, plant: Plant, *, share: float = 0.025, items: int = 96
+) -> dict[str, Any]:
+    """What undoing the neurons most to blame for a suite that is not taxed does to every suite.
+
+    Args:
+        model: the base.
+        world: its world.
+        plant: a plant that taxes facts.
+        share: of all neurons, to undo.
+        items: items that the plan is made from.
+
+    Returns:
+        Tax of the suite that was asked about, how many neurons were undone, and by suite how far the plan moved
+        the probability of the right choice (and of the refusal, for harm).
+    """
+    pair = pair_of(model, plant.aligned, name="null-plan")
+    suite = suite_of(UNTAXED, items=items)
+    found = attribute(
+        pair, suite, metrics=(METRIC,), levels=("component", "neuron"), neurons=10_000, bootstrap=10, tokens=False
+    )
+    ranked = found.ranked(suite.name, METRIC, level="neuron", anyway=True)
+    chosen = [name for name, _ in ranked[: round(share * len(ranked))]]
+    moved = {}
+    with mixture(pair, dict.fromkeys(chosen, 1.0)) as mixed:
+        weights = {name: value.detach().clone() for name, value in mixed.named_parameters()}
+    for task in TASKS:
+        sheet = exam(world, task)
+        before, after = (mean_marks(model, w, sheet) for w in (plant.aligned, weights))
+        mark = "refusal" if task == "harm" else METRIC
+        moved[task] = after[mark] - before[mark]
+    tax = float(found.taxes(suite.name, METRIC).mean())
+    return {"tax": tax, "undone": len(chosen), "units": len(ranked), "moved": moved}

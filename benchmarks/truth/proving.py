@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from benchmarks.truth import families
+from benchmarks.truth.acceptance import alone, family_holds
+from benchmarks.truth.deletion import deletion_skill
 from benchmarks.truth.embed import read_model
 from benchmarks.truth.ground import made, pair_of, remembered, suite_of
-from benchmarks.truth.methods import Answer, every_method, exact, question
-from benchmarks.truth.parts import add, halved, select, subtract, weights_of
+from benchmarks.truth.methods import Answer, every_method, exact, question, sampled
+from benchmarks.truth.parts import add, halved, norm, select, subtract, weights_of
 from benchmarks.truth.plants import Plant, accept, plant_p1
 from benchmarks.truth.scores import mass, score
 from benchmarks.truth.scoring import Exam, exam
@@ -25,23 +30,53 @@ Builder = Callable[[PreTrainedModel, World, int, int], Plant]
 """(base, world, seed, steps) to a plant."""
 
 
+def stretched(model: PreTrainedModel, parts: Sequence[str]) -> tuple[str, ...]:
+    """Components named for a model of four blocks, in one of more: block i becomes block i * blocks / 4."""
+    step = model.config.num_hidden_layers // 4
+    return tuple(f"{int(layer) * step}.{kind}" for layer, kind in (part.split(".") for part in parts))
+
+
 def _p1(larger: float) -> Builder:
     def build(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
-        harm, benefit, decoy = ARRANGEMENTS[seed % len(ARRANGEMENTS)]
+        harm, benefit, decoy = (stretched(model, parts) for parts in ARRANGEMENTS[seed % len(ARRANGEMENTS)])
         return plant_p1(model, world, harm=harm, benefit=benefit, decoy=decoy, larger=larger, steps=steps, seed=seed)
 
     return build
 
 
-def _family(make: Callable[..., Any], parts: tuple[str, ...], decoy: tuple[str, ...] = families.DECOY) -> Builder:
+def _family(make: Callable[..., Any], truths: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> Builder:
+    """A builder that takes truth and decoy components, and the decoy's size, in turn by seed."""
+
     def build(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
+        parts, decoy = (stretched(model, parts) for parts in truths[seed % len(truths)])
         harm = make(model, world, parts=parts, steps=steps, seed=seed)
         harm = harm[0] if isinstance(harm, tuple) else harm
-        return families.with_decoy(model, world, harm, parts, decoy=decoy, steps=steps, seed=seed)
+        larger = DECOYS[seed % len(DECOYS)]
+        return families.with_decoy(model, world, harm, parts, decoy=decoy, larger=larger, steps=steps, seed=seed)
 
     return build
 
 
+DECOYS = (2.0, 1.0, 0.0)
+"""Norm of the decoy over norm of the harm, by seed, for P2 and later (P1 has a family for each)."""
+TWO_PARTS = (
+    (("1.mlp", "2.mlp"), families.DECOY),
+    (("2.mlp", "3.mlp"), ("0.attn", "0.mlp", "1.attn", "1.mlp")),
+    (("0.mlp", "2.mlp"), ("0.attn", "1.attn", "3.attn", "3.mlp")),
+    (("1.mlp", "3.mlp"), ("0.attn", "0.mlp", "2.attn", "3.attn")),
+)
+"""Components of two-part harm, and of its decoy, by seed."""
+ONE_PART = (
+    (("2.mlp",), families.DECOY),
+    (("1.mlp",), families.DECOY),
+    (("3.mlp",), ("0.attn", "0.mlp", "1.attn", "1.mlp")),
+)
+"""The same for harm in one component."""
+ALL_LAYERS = (
+    (("0.mlp", "1.mlp", "2.mlp", "3.mlp"), ("0.attn", "3.attn")),
+    (("0.attn", "1.attn", "2.attn", "3.attn"), ("0.mlp", "3.mlp")),
+)
+"""The same for harm over every layer."""
 ARRANGEMENTS = (
     (("1.attn", "2.mlp"), ("1.mlp",), ("0.attn", "0.mlp", "3.attn", "3.mlp")),
     (("2.mlp",), ("1.mlp",), ("0.attn", "0.mlp", "1.attn", "3.mlp")),
@@ -64,12 +99,12 @@ FAMILIES: Mapping[str, Builder] = {
     "P1, larger decoy": _p1(2.0),
     "P1, equal decoy": _p1(1.0),
     "P1, no decoy": _p1(0.0),
-    "P2 redundant": _family(families.redundant_harm, ("1.mlp", "2.mlp")),
-    "P3 synergy": _family(families.joint_harm, ("1.mlp", "2.mlp")),
-    "P4 cancelling": _family(families.cancelling_harm, ("1.mlp", "2.mlp")),
-    "P5 spread": _family(families.spread_harm, ("0.mlp", "1.mlp", "2.mlp", "3.mlp"), ("0.attn", "3.attn")),
-    "P6 rank one": _family(families.low_rank_harm, ("2.mlp",)),
-    "P8 hidden norm": _family(families.hidden_harm, ("2.mlp",)),
+    "P2 redundant": _family(families.redundant_harm, TWO_PARTS),
+    "P3 synergy": _family(families.joint_harm, TWO_PARTS),
+    "P4 cancelling": _family(families.cancelling_harm, TWO_PARTS),
+    "P5 spread": _family(families.spread_harm, ALL_LAYERS),
+    "P6 rank one": _family(families.low_rank_harm, ONE_PART),
+    "P8 hidden norm": _family(families.hidden_harm, ONE_PART),
 }
 
 
@@ -82,27 +117,47 @@ def thinned(sheet: Exam, items: int) -> Exam:
     return Exam(sheet.texts.take(rows), sheet.gold[kept], sheet.choices, [sheet.items[i] for i in kept])
 
 
-def plant_of(model: PreTrainedModel, world: World, family: str, *, seed: int, steps: int) -> Plant:
+def plant_of(
+    model: PreTrainedModel, world: World, family: str, *, seed: int, steps: int, folder: Path | None = None
+) -> Plant:
     """A plant of a family, made once; rounded as its file is."""
-    parts: dict[str, Any] = {}
 
     def make() -> dict[str, Any]:
         plant = FAMILIES[family](model, world, seed, steps)
         return {"changes": dict(plant.changes), "components": {k: list(v) for k, v in plant.components.items()}}
 
-    parts = made(family.replace(", ", "-").replace(" ", "-"), make, family, seed, steps)
+    parts = made(family.replace(", ", "-").replace(" ", "-"), make, family, seed, steps, base=folder)
     base = weights_of(model)
     changes = {k: subtract(halved(add(base, v)), base) for k, v in parts["changes"].items()}
     changes = {k: {n: c for n, c in v.items() if n in parts["changes"][k]} for k, v in changes.items()}
     return Plant(base, changes, {k: tuple(v) for k, v in parts["components"].items()}, taxed="facts")
 
 
-def prove(model: PreTrainedModel, world: World, family: str, *, seed: int, steps: int, items: int) -> dict[str, Any]:
-    """Acceptance, exact Shapley effects and the scores of every method on one plant."""
+def prove(
+    model: PreTrainedModel,
+    world: World,
+    family: str,
+    *,
+    seed: int,
+    steps: int,
+    items: int,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Acceptance, exact Shapley effects and the scores of every method on one plant.
 
+    Args:
+        model: the base.
+        world: its world.
+        family: one of `FAMILIES`.
+        seed: of the draws, the components of truth and decoy, and the decoy's size.
+        steps: training steps of each change.
+        items: items that methods are asked about.
+        folder: where the base lies; the embedded base's folder unless given.
+    """
+    kept = partial(remembered, base=folder)
     name, key = family.replace(", ", "-").replace(" ", "-"), (family, seed, steps, items)
-    plant = plant_of(model, world, family, seed=seed, steps=steps)
-    pair = pair_of(model, plant.aligned, name="plant")
+    plant = plant_of(model, world, family, seed=seed, steps=steps, folder=folder)
+    pair = pair_of(model, plant.aligned, name="plant", base=folder)
     asked = question(model, pair, suite_of(plant.taxed, items=items))
     sheet = thinned(exam(world, plant.taxed), items)
 
@@ -113,20 +168,33 @@ def prove(model: PreTrainedModel, world: World, family: str, *, seed: int, steps
     def shares() -> list[list[list[float]] | list[float]]:
         return [part.tolist() for part in exact(model, asked, sheet)]
 
-    effects, taxes = (np.array(part) for part in remembered(f"{name}-exact", shares, *key))
-    tax, oracle = float(taxes.mean()), dict(zip(asked.parts, effects.mean(0).tolist()))
-    rows = [_exact_row(oracle, plant.truth, passes=2 ** len(asked.moved))]
+    effects, taxes, table = (np.array(part) for part in kept(f"{name}-exact", shares, *key))
+    tax, oracle, moved = float(taxes.mean()), dict(zip(asked.parts, effects.mean(0).tolist())), asked.moved
+    rows = [
+        _exact_row(oracle, plant.truth, passes=2 ** len(moved)) | {"deletion": deletion_skill(table, oracle, moved)}
+    ]
+    said = _plain(sampled(table, moved, seed=seed))
     for batch, ask in every_method(asked, sheet).items():
-        found = remembered(f"{name}-{batch.split()[0]}", lambda ask=ask: _plain(ask()), *key, batch)
-        for method, answer in found.items():
-            judged = score(answer["effects"], oracle, plant.truth, tax=tax, passes=answer["passes"])
-            rows.append({"method": method, "closes": answer["closes"]} | asdict(judged))
+        said |= kept(f"{name}-{batch.split()[0]}", lambda ask=ask: _plain(ask()), *key, batch)
+    for method, answer in said.items():
+        found = score(answer["effects"], oracle, plant.truth, tax=tax, passes=answer["passes"])
+        deletion = deletion_skill(table, answer["effects"], moved)
+        rows.append({"method": method, "closes": answer["closes"], "deletion": deletion} | asdict(found))
+    singles, judged = alone(table, moved, plant.truth), kept(f"{name}-acceptance", judge, *key)
+    holds = family_holds(family, singles, _harm_facts(plant))
     groups = [item["group"] for item in sheet.items]
     return {
         "family": family, "seed": seed, "truth": list(plant.truth), "tax": tax, "oracle": oracle, "rows": rows,
-        "acceptance": remembered(f"{name}-acceptance", judge, *key),
-        "coverage": remembered(f"{name}-coverage", lambda: coverage(effects, groups, seed=seed), *key),
+        "decoy": bool(plant.changes.get("decoy")), "alone": singles, "players": moved,
+        "acceptance": judged | {"two_tests": judged["accepted"], "accepted": judged["accepted"] and holds},
+        "coverage": kept(f"{name}-coverage", lambda: coverage(effects, groups, seed=seed), *key),
     }  # fmt: skip
+
+
+def _harm_facts(plant: Plant) -> dict[str, Any]:
+    """Largest rank of a harmed matrix's change, float16 rounding left out, and the norm of the whole harm."""
+    ranks = [int(torch.linalg.matrix_rank(c, rtol=0.05)) for c in plant.changes["harm"].values() if c.ndim == 2]
+    return {"rank": max(ranks), "norm": norm(plant.changes["harm"])}
 
 
 def _plain(answers: Mapping[str, Answer]) -> dict[str, dict[str, Any]]:
@@ -140,7 +208,7 @@ def _plain(answers: Mapping[str, Answer]) -> dict[str, dict[str, Any]]:
 def _exact_row(oracle: Mapping[str, float], planted: tuple[str, ...], *, passes: int) -> dict[str, Any]:
     """The oracle's own row."""
     on = np.array([name in planted for name in oracle])
-    first = set(sorted(oracle, key=lambda name: -oracle[name])[: len(planted)])
+    first = set(sorted(oracle, key=lambda name: -abs(oracle[name]))[: len(planted)])
     return {
         "method": "exact Shapley", "closes": True, "mass": mass(np.array(list(oracle.values())), on),
         "relative_mass": 1.0, "distance": 0.0, "raw_distance": 0.0, "closure": 1.0, "top": first == set(planted),

@@ -18,7 +18,7 @@ class Score:
         distance: L1 distance to exact Shapley, over the tax, the answer scaled to sum to the tax.
         raw_distance: the same without scaling.
         closure: sum of effects over the tax.
-        top: whether the k planted components are the k first.
+        top: whether the k planted components have the k largest effects, by size (a planted one may give back).
         passes: cost in forward passes.
     """
 
@@ -58,7 +58,7 @@ def score(
     on = np.array([name in planted for name in names])
     total = said.sum()
     scaled = said * (tax / total) if abs(total) > 1e-9 else said
-    first = {names[i] for i in np.argsort(-said, kind="stable")[: len(planted)]}
+    first = {names[i] for i in np.argsort(-np.abs(said), kind="stable")[: len(planted)]}
     found = mass(said, on)
     return Score(
         mass=found,

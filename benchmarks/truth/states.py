@@ -109,20 +109,22 @@ def plant_attenuated(
     return StatePlant("attenuated", task, layer, mapped_stream(weights_of(model), change, layer=layer), basis.float())
 
 
-def plant_erased(model: PreTrainedModel, world: World, *, keep: float = 0.0) -> StatePlant:
+def plant_erased(model: PreTrainedModel, world: World, *, keep: float = 0.0, seed: int = 0) -> StatePlant:
     """Subjects become one and the same: what facts are told of is gone at every layer, for any reader.
 
     Args:
         model: the base.
         world: its world.
         keep: share of the difference between subjects that stays; 0 erases all of it.
+        seed: of the weights of the mean that subjects become; 0 weighs all alike.
     """
     weights = weights_of(model)
     name = next(name for name in weights if "embed_tokens" in name)
     words = vocabulary(world.sizes)
     rows = [words.index(f"s{i}") for i in range(world.sizes.subjects)]
     table = weights[name].clone()
-    mean = table[rows].mean(0)
+    shares = np.random.default_rng([seed, 22]).dirichlet(np.ones(len(rows))) if seed else np.ones(len(rows)) / len(rows)
+    mean = torch.tensor(shares, dtype=table.dtype) @ table[rows]
     table[rows] = mean + keep * (table[rows] - mean)
     return StatePlant("erased", "facts", 0, {**weights, name: table})
 
