@@ -1,13 +1,18 @@
 """Speed of probing a pair, beside a scikit-learn loop over the same folds and penalties in the same run.
 
+python benchmarks/speed_probes.py          # both, each in a process of its own
 python benchmarks/speed_probes.py probes   # 30 layers x 576 dims x 20,000 rows, nested penalties, four-way table
 python benchmarks/speed_probes.py swaps    # 999 swap-and-refit permutations, 30 layers, 2,000 items in 300 groups
+
+As many threads as the machine has cores (OMP_NUM_THREADS limits them). Making rows is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import subprocess
+import sys
 import time
 import warnings
 
@@ -83,12 +88,13 @@ def run_swaps(layers, permutations):
     cpu = (end[1] - middle[1]) - (middle[1] - clock[1])
     print(f"swaps: {permutations} permutations, {layers} layers, 2,000 items in 300 groups: {both - without:.1f} s")
     print(f"  processor time {cpu:.1f} s, all threads")
-    print(f"  the whole call {both:.1f} s; {result}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"  the whole call, {permutations} permutations included: {both:.1f} s, peak {peak:.2f} GB; {result}")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["probes", "swaps"])
+    parser.add_argument("what", nargs="?", choices=["probes", "swaps"])
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--dims", type=int, default=576)
@@ -97,7 +103,10 @@ def main():
     parser.add_argument("--no-oracle", action="store_true")
     given = parser.parse_args()
     warnings.simplefilter("ignore", ProbeWarning)
-    if given.what == "probes":
+    if given.what is None:
+        for what in ("probes", "swaps"):
+            subprocess.run([sys.executable, __file__, what, *sys.argv[1:]], check=True)
+    elif given.what == "probes":
         run_probes(given.layers, given.rows, given.dims, given.group_size, not given.no_oracle)
     else:
         run_swaps(given.layers, given.permutations)

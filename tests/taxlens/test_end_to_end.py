@@ -19,6 +19,9 @@ TABLES = {
     "probe_drop": "suite template label site layer drop low high p p_adjusted ceiling",
     "similarity": "suite template site layer_base layer_aligned measure value low high null n_items",
     "spectra": "suite template site layer spectrum rank value null_low null_high",
+    "drift_positions": "suite template site layer position cosine relative_norm n_items",
+    "directions": "suite template site layer spectrum rank kind end name value null",
+    "direction_effects": "suite template site layer intervention metric value low high random random_extreme n_items",
     "attribution": "suite template metric level component layer kind method effect low high quadrature_error share",
     "attribution_items": "suite template metric method level component item effect",
     "attribution_tokens": "suite template metric method level component item choice token text effect",
@@ -131,6 +134,7 @@ def test_the_manifest_says_what_was_compared(runs):
     assert manifest["pair"]["weights sha256"]["base"] != manifest["pair"]["weights sha256"]["aligned"]
     assert manifest["suites"]["facts"]["items"] == 24
     assert manifest["self_check"]
+    assert "probes/facts_plain_correct_resid_post.safetensors" in manifest["outputs"]
     assert runs["qwen2"].verify() == []
 
 
@@ -148,8 +152,11 @@ def test_a_model_against_itself_has_no_tax_no_effect_no_drift(folders):
     same = do_run(folders["qwen2"], "same", aligned="base")
     assert (same.table("tax")[["tax", "lost", "won"]] == 0).all().all()
     assert (same.table("attribution")["effect"] == 0).all()
-    similarity = same.table("similarity").set_index("measure")["value"]
+    similarity = same.table("similarity")
+    similarity = similarity[similarity["layer_base"] == similarity["layer_aligned"]].set_index("measure")["value"]
     assert (similarity["drift"] == 0).all()
     assert similarity["cka"].to_numpy() == pytest.approx(1.0, abs=1e-9)
+    assert same.table("directions").empty
+    assert same.table("direction_effects").empty
     assert not (same.table("probe_drop")["p_adjusted"] < 0.05).any()
     assert (same.table("probe_drop")["drop"] == 0).all()
