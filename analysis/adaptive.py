@@ -10,7 +10,7 @@ import numpy as np
 from taxlens.analysis.chain import Chained, Path, ScoreMetric, chain
 from taxlens.analysis.contract import Tally
 from taxlens.analysis.metrics import LOSS_SIGN, item_metrics
-from taxlens.analysis.quadrature import LADDER, Rule, companion, gauss_patterson, panelled
+from taxlens.analysis.quadrature import LADDER, Rule, companion, cumulative, gauss_patterson, panelled
 
 SMALL = 0.02
 """Taxes below this are judged by an absolute bound: tolerance * SMALL."""
@@ -84,6 +84,7 @@ class Walker:
         tolerance: largest change of effects (L1, share of the tax) and, halved, end-point error of the scores.
         max_gradients: most nodes.
         note: told the state after each rule.
+        scores: the rows' scores at a time t by a plain forward pass [rows]: a truth at the ends between panels.
     """
 
     gradient: Gradient
@@ -94,7 +95,9 @@ class Walker:
     tolerance: float = 0.01
     max_gradients: int = 32
     note: Callable[[str], None] = lambda text: None
+    scores: Callable[[float], np.ndarray] | None = None
     seen: dict[float, tuple[Tally, np.ndarray]] = field(default_factory=dict)
+    truths: dict[float, np.ndarray] = field(default_factory=dict)
 
     def run(self, rules: Sequence[Rule] | None = None) -> Walked:
         """Walk rule after rule, each finer than the one before, and stop at the first that closes."""
@@ -144,6 +147,9 @@ class Walker:
         """The first stop rule that is not met, in words; empty where all are."""
         if path.end_error() > self.tolerance / 2:
             return f"scores at t = 1 are off by {path.end_error():.2%} of their move"
+        t, error = self._inner_error(path)
+        if error > self.tolerance / 2:
+            return f"scores at t = {t:g}, between panels, are off by {error:.2%} of their move"
         if before is None and len(path.rule.nodes) > 1:
             return "one rule has nothing to be compared with"
         for metric in chained:
@@ -155,6 +161,22 @@ class Walker:
             if moved > self.tolerance * scale:
                 return f"{metric} effects still change by {moved / scale:.2%}"
         return ""
+
+    def _inner_error(self, path: Path) -> tuple[float, float]:
+        """Where between panels the predicted scores are furthest from a forward pass, and by how much of their move."""
+        moved = float(np.nansum(np.abs(path.end - path.start)))
+        worst = (0.0, 0.0)
+        for panel in path.rule.panels[:-1]:
+            if self.scores is None or not moved:
+                break
+            if panel.end not in self.truths:
+                self.truths[panel.end] = self.scores(panel.end)
+            predicted = path.start + np.tensordot(
+                cumulative(path.rule, np.array([panel.end]))[:, 0], path.slopes, axes=1
+            )
+            error = float(np.nansum(np.abs(predicted - self.choices.table(self.truths[panel.end])))) / moved
+            worst = max(worst, (panel.end, error), key=lambda found: found[1])
+        return worst
 
     def _result(
         self,
@@ -170,7 +192,8 @@ class Walker:
             coarse = ([self.seen[float(t)][0] for t in before[0].nodes], weights)
         seen = [self.seen[float(t)] for t in rule.nodes]
         tallies, measured = [tally for tally, _ in seen], np.stack([scores for _, scores in seen])
-        return Walked(path, tallies, chained, coarse, len(self.seen), len(self.seen) + 2, not reason, reason, measured)
+        passes = len(self.seen), len(self.seen) + len(self.truths) + 2
+        return Walked(path, tallies, chained, coarse, *passes, not reason, reason, measured)
 
 
 def ladder_of(max_gradients: int) -> list[Rule]:

@@ -24,7 +24,9 @@ def agreement(table: pd.DataFrame, taxes: pd.DataFrame, *, reference: str = "pat
         Columns suite, template, metric, level, method, closure (sum of effects over the tax), pearson, spearman
         (with the reference, over the units both list), top3 (share of the reference's three largest that are the
         method's), l1 (sum of |difference| over |tax|), mass (positive part of the effects over |tax|),
-        interaction_share (sum of |restore - graft| over |tax|; NaN unless both are there), units.
+        interaction_share (sum of |restore - graft| over |tax|; NaN unless both are there), units (that both list),
+        coverage (share of the reference's |effects| that those units hold: a method that was run on the leading
+        components alone cannot close further than that).
 
     Raises:
         UsageError: no row of the reference.
@@ -45,7 +47,7 @@ def agreement(table: pd.DataFrame, taxes: pd.DataFrame, *, reference: str = "pat
             numbers = _compare(effects, methods[reference], whole)
             found.append(dict(zip(keys, key)) | {"method": name} | numbers | {"interaction_share": share})
     columns = [
-        *keys, "method", "closure", "pearson", "spearman", "top3", "l1", "mass", "interaction_share", "units",
+        *keys, "method", "closure", "pearson", "spearman", "top3", "l1", "mass", "interaction_share", "units", "coverage",
     ]  # fmt: skip
     return pd.DataFrame(found, columns=columns)
 
@@ -64,6 +66,7 @@ def _compare(effects: pd.Series, reference: pd.Series, tax: float) -> dict[str, 
         "l1": float(np.abs(mine - other).sum() / size),
         "mass": float(effects.clip(lower=0).sum() / size),
         "units": len(both),
+        "coverage": float(np.abs(other).sum() / reference.abs().sum()) if reference.any() else np.nan,
     }
 
 

@@ -114,6 +114,7 @@ class Attribution(Result):
         draws, seed: of the group bootstrap.
         method: "path", or "one_gradient" for the first-order estimate.
         walkability: perplexity along the path and its barrier, if it was taken.
+        beside: the same of metrics that were walked on their own (functions of the logits), by suite name, one a metric.
     """
 
     figure: ClassVar[str] = "attribution"
@@ -126,6 +127,7 @@ class Attribution(Result):
     seed: int = 0
     method: str = "path"
     walkability: Walkability | None = None
+    beside: tuple[Mapping[str, SuiteEffects], ...] = ()
 
     def effects(self, suite: str, metric: str, level: str = "component") -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the units of a level, and their effect on each item, float64 [items, units].
@@ -133,16 +135,32 @@ class Attribution(Result):
         Raises:
             UsageError: a suite, metric or level that was not attributed.
         """
-        found = self._suite(suite)
+        found = self.found(suite, metric)
         if (metric, level) not in found.values:
-            rows = [("has", ", ".join(f"{m} by {k}" for m, k in found.values))]
+            rows = [
+                ("has", ", ".join(f"{m} by {k}" for name, one in self.walks() if name == suite for m, k in one.values))
+            ]
             raise UsageError(explain(f"{suite} was not attributed in {metric} by {level}.", rows))
         return found.units[level], found.values[metric, level]
+
+    def walks(self) -> list[tuple[str, SuiteEffects]]:
+        """Suite name and effects of every walk: all metrics of the scores together, each metric of the logits alone."""
+        return [pair for walked in (self.suites, *self.beside) for pair in walked.items()]
+
+    def found(self, suite: str, metric: str) -> SuiteEffects:
+        """The walk that holds a suite's effects on a metric.
+
+        Raises:
+            UsageError: a suite that was not attributed.
+        """
+        if suite not in self.suites:
+            raise UsageError(explain(f"no suite {suite!r} was attributed.", [("has", ", ".join(self.suites))]))
+        return next((one for name, one in self.walks() if name == suite and metric in one.taxes), self.suites[suite])
 
     def taxes(self, suite: str, metric: str) -> np.ndarray:
         """The measured tax of each item, float64 [items]."""
         self.effects(suite, metric)
-        return self._suite(suite).taxes[metric]
+        return self.found(suite, metric).taxes[metric]
 
     def total(self, suite: str, metric: str) -> float:
         """Sum of the components' mean effects: the tax, up to the residual."""
@@ -151,7 +169,7 @@ class Attribution(Result):
     @property
     def closed(self) -> bool:
         """Whether every suite met the stop rules within the bound on gradients."""
-        return all(found.closed for found in self.suites.values())
+        return all(found.closed for _, found in self.walks())
 
     def ranked(
         self, suite: str, metric: str, *, level: str = "component", anyway: bool = False
@@ -171,7 +189,7 @@ class Attribution(Result):
     def to_frame(self) -> pd.DataFrame:
         """Rows of attribution.csv: one a unit, with interval, quadrature error and share of the tax."""
         frames = []
-        for name, found in self.suites.items():
+        for name, found in self.walks():
             for (metric, level), values in found.values.items():
                 effect = values.mean(axis=0)
                 low, high = sum_intervals(values, found.groups, draws=self.draws, seed=self.seed)
@@ -191,7 +209,7 @@ class Attribution(Result):
         """Rows of attribution_items.csv: each unit's effect on each item."""
         columns = ["suite", "template", "metric", "method", "level", "component", "item", "effect"]
         frames = []
-        for name, found in self.suites.items():
+        for name, found in self.walks():
             for (metric, level), values in found.values.items():
                 if level not in levels:
                     continue
@@ -210,7 +228,7 @@ class Attribution(Result):
         """
         columns = ["suite", "template", "metric", "method", "level", "component", "item", "choice", "token"]
         frames = []
-        for name, found in self.suites.items():
+        for name, found in self.walks():
             if found.tokens is None:
                 continue
             tokens = found.tokens
@@ -241,7 +259,7 @@ class Attribution(Result):
     def closure_frame(self) -> pd.DataFrame:
         """Rows of closure.csv, and beside its columns: worst item, end-point error, whether and why (not) closed."""
         rows = []
-        for name, found in self.suites.items():
+        for name, found in self.walks():
             for metric, tax in found.taxes.items():
                 whole, residual = float(tax.mean()), found.residual(metric)
                 rows.append({
@@ -258,7 +276,7 @@ class Attribution(Result):
     def path_frame(self) -> pd.DataFrame:
         """Rows of path.csv: every metric at both ends and every node, and the chord between its ends."""
         rows = []
-        for name, found in self.suites.items():
+        for name, found in self.walks():
             for metric, values in found.profile.items():
                 for t, value in zip(found.times, values):
                     chord = float(values[0] + t * (values[-1] - values[0]))
@@ -282,8 +300,3 @@ class Attribution(Result):
             f"attributed {effect.sum():+.4g}, first {found.units['component'][top]} {effect[top]:+.4g}; n={len(tax)} "
             f"items in {len(set(found.groups))} groups, {found.gradients} gradients, {state}"
         )
-
-    def _suite(self, name: str) -> SuiteEffects:
-        if name not in self.suites:
-            raise UsageError(explain(f"no suite {name!r} was attributed.", [("has", ", ".join(self.suites))]))
-        return self.suites[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from taxlens.analysis.forward import position_limit
 from taxlens.analysis.gather import effects_of, merged
 from taxlens.analysis.passes import RowScore, Shard, differentiate, log_probability, score_shard, shard_of
 from taxlens.analysis.quadrature import Rule
+from taxlens.analysis.top_units import with_top_neurons
 from taxlens.analysis.walk import Walk
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
@@ -47,6 +48,7 @@ class Settings:
     rules: Sequence[Rule] | None = None
     batch_tokens: int = 1024
     checkpoint: bool = False
+    neurons: int = 64
     progress: Progress = SILENT
 
     @property
@@ -86,7 +88,11 @@ class Job:
             )
             found = self.walked(shard, choices_of(shard, suite), suite, log_probability)
             parts.append(found(time.perf_counter() - started))
-        return self.worded(merged(parts))
+        return self.finished(parts)
+
+    def finished(self, parts: Sequence[SuiteEffects]) -> SuiteEffects:
+        """The shards of a suite together: the largest neurons alone and the others as one, every token with its text."""
+        return self.worded(with_top_neurons(merged(parts), self.settings.neurons))
 
     def worded(self, found: SuiteEffects) -> SuiteEffects:
         """The same effects, with the text of every token."""
@@ -113,8 +119,8 @@ class Job:
             raise ItemError(explain("no item of the suite has choices.", [("suite", suite.name)], "add choices."))
         return rows
 
-    def shards(self, rows: list[Row]) -> list[list[Row]]:
-        """Rows cut between items so that a shard's tallies fit the memory allowed."""
+    def shards(self, rows: list[Row], *, beside: Callable[[Row], int] = lambda row: 0) -> list[list[Row]]:
+        """Rows cut between items so that a shard's tallies, and the bytes `beside` them, fit the memory allowed."""
         columns = sum(self.contraction.layout.size(level) for level in self.contraction.levels)
         one = self.contraction.layout.size("component") if self.contraction.keep_tokens else 0
         shards: list[list[Row]] = [[]]
@@ -125,7 +131,7 @@ class Job:
                 shards.append([])
                 used = 0
             shards[-1].append(row)
-            used += 4 * min(self.settings.max_gradients, 15) * (columns + one * len(row.ids))
+            used += 4 * min(self.settings.max_gradients, 15) * (columns + one * len(row.ids)) + beside(row)
         return shards
 
     def walked(self, shard: Shard, choices: Choices, suite: Suite, score: RowScore) -> Any:
@@ -148,6 +154,7 @@ class Job:
                 asked.tolerance,
                 asked.max_gradients,
                 note=lambda text: task.advance(0, note=text),
+                scores=lambda t: score_shard(self.path.to(t), shard, score=score),
             )
             found = walker.run(asked.rules)
             task.advance(len(shard.rows))

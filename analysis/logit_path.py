@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from taxlens.analysis.attribution import Attribution
+from taxlens.analysis.attribution import Attribution, SuiteEffects
 from taxlens.analysis.chain import ScoreMetric
 from taxlens.analysis.contract import Contraction
-from taxlens.analysis.gather import merged
 from taxlens.analysis.job import Job, Settings, choices_of
 from taxlens.analysis.passes import RowScore, Shard, asked_logits, shard_of
 from taxlens.analysis.units import difference_of
@@ -30,6 +31,27 @@ def kl_to_base(logits: torch.Tensor, base: torch.Tensor, _targets: torch.Tensor)
     """KL divergence of the base's next-token distribution from the model's, nats, at each position."""
     there, here = torch.log_softmax(base, -1), torch.log_softmax(logits, -1)
     return (there.exp() * (there - here)).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class LogitMetric:
+    """A metric that is any differentiable function of the logits at the tokens of an item's gold choice, summed.
+
+    Args:
+        function: see `PerPosition`.
+        higher_is_better: whether a fall of the metric is a loss.
+
+    Example:
+        >>> entropy = LogitMetric(lambda logits, base, targets: torch.distributions.Categorical(logits=logits).entropy())
+        >>> pair.attribute(facts, metrics=("entropy",), functions={"entropy": entropy})  # doctest: +SKIP
+    """
+
+    function: PerPosition
+    higher_is_better: bool = False
+
+
+KL = LogitMetric(kl_to_base)
+"""The metric `kl`: how far the predictions of the gold choice's tokens have moved from the base's, nats an item."""
 
 
 def attribute_logits(
@@ -71,23 +93,30 @@ def attribute_logits(
     Example:
         >>> attribute_logits(pair, facts).closure_frame()                                # doctest: +SKIP
     """
-    metric = ScoreMetric(lambda scores, gold: scores[..., 0], higher_is_better=higher_is_better)
     settings = Settings(
-        template, (name,), {name: metric}, tolerance, max_gradients, None, batch_tokens, False, progress
+        template, (name,), {}, tolerance, max_gradients, None, batch_tokens=batch_tokens, progress=progress
     )
     asked: Any = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
     with walk(pair) as path:
         contraction = Contraction(path.model, difference_of(pair), tuple(levels))
         job = Job(pair, path, contraction, settings)
-        found = {suite.name: _suite(job, suite, function) for suite in asked}
+        found = logit_effects(job, asked, name, LogitMetric(function, higher_is_better))
     return Attribution(template, found, contraction.fallbacks, tolerance, bootstrap, seed, "path")
 
 
-def _suite(job: Job, suite: Suite, function: PerPosition) -> Any:
+def logit_effects(job: Job, suites: Sequence[Suite], name: str, metric: LogitMetric) -> dict[str, SuiteEffects]:
+    """Walk suites for one metric of the logits, with a job's model, hooks and settings; effects by suite name."""
+    value = ScoreMetric(lambda scores, gold: scores[..., 0], higher_is_better=metric.higher_is_better)
+    asked = dataclasses.replace(job.settings, metrics=(name,), functions={name: value})
+    alone = Job(job.pair, job.path, job.contraction, asked)
+    return {suite.name: _suite(alone, suite, metric.function) for suite in suites}
+
+
+def _suite(job: Job, suite: Suite, function: PerPosition) -> SuiteEffects:
     gold = [row for row in job.rows(suite) if row.choice == suite.items[row.item].gold]
     vocabulary = int(job.path.model.config.get_text_config().vocab_size)
     parts = []
-    for rows in job.shards(gold):
+    for rows in job.shards(gold, beside=lambda row: 4 * vocabulary * (len(row.ids) - row.start)):
         started = time.perf_counter()
         shard = shard_of(
             rows, batch_tokens=job.settings.batch_tokens, vocabulary=vocabulary, names=[i.id for i in suite.items]
@@ -96,7 +125,7 @@ def _suite(job: Job, suite: Suite, function: PerPosition) -> Any:
         choices = choices_of(shard, suite)
         only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
         parts.append(job.walked(shard, only, suite, score)(time.perf_counter() - started))
-    return job.worded(merged(parts))
+    return job.finished(parts)
 
 
 def _base_logits(job: Job, shard: Shard) -> dict[int, torch.Tensor]:

@@ -11,6 +11,7 @@ from taxlens.analysis.attribution import Attribution
 from taxlens.analysis.chain import ScoreMetric
 from taxlens.analysis.contract import Contraction
 from taxlens.analysis.job import Job, Settings
+from taxlens.analysis.logit_path import KL, LogitMetric, logit_effects
 from taxlens.analysis.metrics import CHOICE_METRICS
 from taxlens.analysis.profile import Walkability, walkability
 from taxlens.analysis.quadrature import Rule, single
@@ -37,9 +38,10 @@ def attribute(
     tolerance: float = 0.01,
     max_gradients: int = 32,
     items: int | str = "all",
-    functions: Mapping[str, ScoreMetric] | None = None,
+    functions: Mapping[str, ScoreMetric | LogitMetric] | None = None,
     rules: Sequence[Rule] | None = None,
     tokens: bool = True,
+    neurons: int = 64,
     texts: Suite | None = None,
     perplexity: bool = True,
     batch_tokens: int = 1024,
@@ -59,15 +61,18 @@ def attribute(
         pair: the two checkpoints; left as they are, to the bit.
         suites: one suite or several; items without choices are passed over.
         template: "plain" or "chat": one prompt for both models (chat: the aligned model's template).
-        metrics: "accuracy", "accuracy_norm", "probability", "margin", "nll", or names in `functions`.
+        metrics: "accuracy", "accuracy_norm", "probability", "margin", "nll"; "kl" (to the base, at the gold choice's
+            tokens); or names in `functions`.
         levels: "component" (always), "head", "neuron", "singular".
         tolerance: share of the tax by which effects may change (L1 over components) from one nested rule to the
             next; half of it bounds the error of the scores predicted at the aligned end.
         max_gradients: most nodes; reaching it unclosed is reported.
         items: "all", or how many to draw (seeded) from each suite.
-        functions: user metrics by name, see `chain.ScoreMetric`.
+        functions: user metrics by name: of the choices' scores (`chain.ScoreMetric`; from the same gradients) or of
+            the logits (`logit_path.LogitMetric`; each walked on its own, by nested quadrature of the metric itself).
         rules: nodes to use instead of the nested ladder (the last is kept).
         tokens: keep effects by token.
+        neurons: at level "neuron", how many of each component are kept; the others are its row "L.mlp.rest".
         texts: what perplexity along the path is taken on; by default the items' prompts with their gold choices.
         perplexity: whether to take it.
         batch_tokens: most padded tokens in a batch.
@@ -88,19 +93,25 @@ def attribute(
         ExPLAIND, arXiv 2505.20076.
     """
     named = _checked(metrics, levels, functions)
+    of_scores = {name: one for name, one in named.items() if isinstance(one, ScoreMetric)}
+    of_logits = {name: one for name in metrics if isinstance(one := named.get(name), LogitMetric)}
+    kept = tuple(metric for metric in metrics if metric not in of_logits)
     settings = Settings(
-        template, tuple(metrics), named, tolerance, max_gradients, rules, batch_tokens, checkpoint, progress
+        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, checkpoint, neurons, progress
     )
     asked = _suites(suites)
-    chosen = [_draw(suite, items, seed) for suite in asked]
+    chosen = [drawn(suite, items, seed) for suite in asked]
     fit: Walkability | None = None
     with walk(pair) as path:
         job = Job(pair, path, Contraction(path.model, difference_of(pair), tuple(levels), keep_tokens=tokens), settings)
-        found = {suite.name: job.suite(suite) for suite in chosen}
+        found = [{suite.name: job.suite(suite) for suite in chosen}] if kept else []
+        found += [logit_effects(job, chosen, name, metric) for name, metric in of_logits.items()]
         if perplexity and not settings.first_order:
             fit = walkability(path, pair.base.tokenizer, [texts] if texts is not None else chosen)
     method = "one_gradient" if settings.first_order else "path"
-    return Attribution(template, found, job.contraction.fallbacks, tolerance, bootstrap, seed, method, fit)
+    first, *beside = found
+    fallbacks = job.contraction.fallbacks
+    return Attribution(template, first, fallbacks, tolerance, bootstrap, seed, method, fit, tuple(beside))
 
 
 def gradient_effects(
@@ -133,9 +144,11 @@ def gradient_effects(
 
 
 def _checked(
-    metrics: Sequence[str], levels: Sequence[str], functions: Mapping[str, ScoreMetric] | None
-) -> dict[str, ScoreMetric]:
-    named = dict(functions or {})
+    metrics: Sequence[str], levels: Sequence[str], functions: Mapping[str, ScoreMetric | LogitMetric] | None
+) -> dict[str, ScoreMetric | LogitMetric]:
+    named: dict[str, ScoreMetric | LogitMetric] = {"kl": KL} | dict(functions or {})
+    if not metrics:
+        raise UsageError(explain("no metric to attribute.", (), "name at least one metric."))
     for metric in metrics:
         one_of(metric, (*CHOICE_METRICS, *named), what="metric")
     for level in levels:
@@ -150,7 +163,8 @@ def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:
     return asked  # type: ignore[return-value]
 
 
-def _draw(suite: Suite, items: int | str, seed: int) -> Suite:
+def drawn(suite: Suite, items: int | str, seed: int) -> Suite:
+    """Return a seeded draw of a suite's items, in their order; the whole suite for "all" or a number that it has not."""
     if items == "all" or int(items) >= len(suite):
         return suite
     chosen = np.random.default_rng(seed).choice(len(suite), size=int(items), replace=False)

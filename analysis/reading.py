@@ -65,13 +65,32 @@ def read_triple(
     Example:
         >>> read_triple(pair, "12.mlp.down.s0", facts).writes.head(3)                    # doctest: +SKIP
     """
+    return read_triples(pair, (unit,), suite, top=top, template=template, batch_tokens=batch_tokens)[0]
+
+
+def read_triples(
+    pair: ModelPair,
+    units: Sequence[str],
+    suite: Suite,
+    *,
+    top: int = 8,
+    template: str = "plain",
+    batch_tokens: int = 1024,
+) -> list[Reading]:
+    """Return what several singular triples write and read, from one pass over the suite; see `read_triple`."""
     difference = difference_of(pair)
-    module, number = _triple(difference, unit)
-    u, s, vh = difference.triples(module)
-    role = next(r.role for r in difference.anatomy.modules if r.name == module)
-    writes = _writes(pair, u[:, number], top) if role in ("o", "down") else pd.DataFrame(columns=_WRITES)
-    reads = _reads(pair, module, vh[number], suite, top, template, batch_tokens)
-    return Reading(unit, float(s[number]), writes, reads)
+    places = [_triple(difference, unit) for unit in units]
+    roles = {role.name: role.role for role in difference.anatomy.modules}
+    vectors = [(module, difference.triples(module)[2][number]) for module, number in places]
+    found = []
+    for unit, (module, number), reads in zip(
+        units, places, _reads(pair, vectors, suite, top, template, batch_tokens), strict=True
+    ):
+        u, s, _ = difference.triples(module)
+        writes = roles[module] in ("o", "down")
+        table = _writes(pair, u[:, number], top) if writes else pd.DataFrame(columns=_WRITES)
+        found.append(Reading(unit, float(s[number]), table, reads))
+    return found
 
 
 def clusters(pair: ModelPair, module: str, *, gap: float = CLUSTER) -> np.ndarray:
@@ -154,35 +173,50 @@ def _writes(pair: ModelPair, u: torch.Tensor, top: int) -> pd.DataFrame:
 
 
 def _reads(
-    pair: ModelPair, module: str, v: torch.Tensor, suite: Suite, top: int, template: str, batch_tokens: int
-) -> pd.DataFrame:
+    pair: ModelPair,
+    vectors: Sequence[tuple[str, torch.Tensor]],
+    suite: Suite,
+    top: int,
+    template: str,
+    batch_tokens: int,
+) -> list[pd.DataFrame]:
+    """For each (module, v): the tokens with the most extreme v.x, both ends, each distinct input read once."""
     model, tokenizer = pair.aligned.model, pair.aligned.tokenizer
     chat = pair.aligned.chat_template if template == "chat" else None
     rows = encode_suite(suite, tokenizer, template=template, chat_template=chat)
     vocabulary = int(model.config.get_text_config().vocab_size)
     shard = shard_of(rows, batch_tokens=batch_tokens, vocabulary=vocabulary)
-    seen: list[torch.Tensor] = []
+    values = np.zeros((shard.n_tokens + 1, len(vectors)))
+    seen = np.zeros((1, len(vectors)))
 
-    def keep(_module: Any, inputs: tuple[Any, ...]) -> None:
-        seen.append(inputs[0].detach().float() @ v.to(inputs[0].device).float())
+    def keep(column: int, v: torch.Tensor) -> Any:
+        def hook(_module: Any, inputs: tuple[Any, ...]) -> None:
+            found = inputs[0].detach().float() @ v.to(inputs[0].device).float()
+            seen[:, column] = found.reshape(-1).double().cpu().numpy()
 
-    values = np.zeros(shard.n_tokens + 1)
-    handle = model.get_submodule(module).register_forward_pre_hook(keep)
+        return hook
+
+    handles = [
+        model.get_submodule(module).register_forward_pre_hook(keep(column, v))
+        for column, (module, v) in enumerate(vectors)
+    ]
     try:
         with torch.no_grad():
             for bundle in shard.bundles:
+                seen = np.zeros((bundle.ids.numel(), len(vectors)))
                 asked_logits(model, bundle)
-                values[bundle.tokens[0].numpy()] = seen.pop().reshape(-1).double().cpu().numpy()
+                values[bundle.tokens[0].numpy()] = seen
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     first = {lane[0][i].item() for b in shard.bundles for lane in b.lanes[:1] for i in range(len(lane[0]))}
-    table = pd.DataFrame(
-        [
-            (suite.items[row.item].id, place, tokenizer.decode([row.ids[place]]), values[shard.offsets[n] + place])
-            for n, row in enumerate(rows)
-            if n in first
-            for place in range(len(row.ids) - 1)
-        ],
-        columns=["item", "token", "text", "value"],
-    ).sort_values("value", kind="stable", ascending=False)
-    return pd.concat([table.head(top), table.tail(top)]).drop_duplicates().reset_index(drop=True)
+    where = [(n, place) for n, row in enumerate(rows) if n in first for place in range(len(row.ids) - 1)]
+    at = np.array([shard.offsets[n] + place for n, place in where], dtype=np.int64)
+    found = []
+    for column in range(len(vectors)):
+        order = np.argsort(-values[at, column], kind="stable")
+        chosen = dict.fromkeys([*order[:top].tolist(), *order[-top:].tolist()])
+        cells = [(rows[where[i][0]], where[i][1], values[at[i], column]) for i in chosen]
+        table = [(suite.items[row.item].id, place, tokenizer.decode([row.ids[place]]), v) for row, place, v in cells]
+        found.append(pd.DataFrame(table, columns=["item", "token", "text", "value"]))
+    return found

@@ -72,6 +72,22 @@ def effect_tests(
     )
 
 
+def significance_frame(found: Attribution, *, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+    """Sign consistency and sign-flip tests of every suite, metric and level that was attributed.
+
+    Returns:
+        Columns suite, metric, level, component, consistency, p, p_adjusted (see `effect_tests`); p_adjusted is
+        over the units of one suite, metric and level.
+    """
+    frames = []
+    for name, walked in found.walks():
+        for metric, level in walked.values:
+            table = effect_tests(found, name, metric, level=level, draws=draws, seed=seed).drop(columns="effect")
+            frames.append(table.assign(suite=name, metric=metric, level=level))
+    columns = ["suite", "metric", "level", "component", "consistency", "p", "p_adjusted"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
 def null_effects(
     pair: ModelPair,
     suites: Suite | Sequence[Suite],
@@ -102,8 +118,8 @@ def null_frame(found: Attribution, nulls: Sequence[Attribution]) -> pd.DataFrame
     """Rows of attribution.csv at component level, beside the size that shuffled changes reach.
 
     Returns:
-        attribution.csv's rows with null_size (largest |effect| of the component over the draws) and exceeds (share
-        of draws that it exceeds).
+        attribution.csv's rows with null_size (largest |effect| of the component over the draws), exceeds (share
+        of draws that it exceeds) and null_draws.
     """
     table = found.to_frame().query("level == 'component'")
     keys = ["suite", "metric", "component"]
@@ -112,7 +128,7 @@ def null_frame(found: Attribution, nulls: Sequence[Attribution]) -> pd.DataFrame
     joined = table.merge(sizes, on=keys)
     joined["over"] = joined["effect"].abs() > joined["size"]
     summary = joined.groupby(keys, sort=False).agg(null_size=("size", "max"), exceeds=("over", "mean")).reset_index()
-    return table.merge(summary, on=keys)
+    return table.merge(summary.assign(null_draws=len(nulls)), on=keys)
 
 
 def shuffled(pair: ModelPair, *, seed: int = 0) -> ModelPair:

@@ -22,6 +22,7 @@ Order = Literal[
     "checkpoint", "relearn", "reverse",
 ]  # fmt: skip
 Format = Literal["items", "minimal_pairs", "true_false", "statements", "questions", "gaps"]
+AttributedMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll", "kl"]
 Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
 STAGES = ("tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report")
 Stage = Literal["tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report"]
@@ -32,11 +33,12 @@ class _Section(BaseModel):
 
 
 class PairSection(_Section):
-    """The two checkpoints: directories, hub ids or `demo:NAME`; or a base and a PEFT adapter."""
+    """The two checkpoints: directories, hub ids or `demo:NAME`; or a base and a PEFT adapter. The last of a list counts."""
 
     base: str
     aligned: str | tuple[str, ...] | None = None
-    adapter: str | None = None
+    adapter: str | tuple[str, ...] | None = None
+    several: Literal["chain", "seeds"] = "chain"  # what a list is: checkpoints of one training, or seeds of one recipe
     gguf: str | None = None
     revision: str | None = None
     dtype: Dtype = "float32"
@@ -62,8 +64,11 @@ class TaxSection(_Section):
 
     metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
     bootstrap: int = Field(default=2000, ge=100)
+    interval: Literal["percentile", "bca"] = "percentile"
+    margin: float = Field(default=0.02, gt=0, lt=1)  # what counts as no tax, for metrics in 0..1
     prior: bool = False  # also the tax after PMI, and the shift of the choices' prior
     generate: tuple[str, ...] = ()  # suites to answer: exact match, refusals, length, KL by position
+    generate_templates: tuple[Template, ...] | None = None  # by default the template in which a suite is attributed
     max_new_tokens: int = Field(default=32, ge=1)
     samples: int = Field(default=0, ge=0)  # continuations a prompt for versatility; 0: none
 
@@ -77,6 +82,9 @@ class CaptureSection(_Section):
     templates: tuple[Template, ...] | None = None  # by default the config's
     dtype: Dtype = "float32"
     batch_tokens: int = Field(default=4096, ge=1)
+    shard_bytes: int = Field(
+        default=256 * 2**20, ge=1
+    )  # most bytes of one file of the store; parts end where files end
 
 
 class ProbeSection(_Section):
@@ -104,7 +112,7 @@ class SimilaritySection(_Section):
 class AttributionSection(_Section):
     """The weight path: metrics, levels, tolerance, and further methods by name."""
 
-    metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
+    metrics: tuple[AttributedMetric, ...] = ("accuracy", "probability", "nll")
     levels: tuple[Literal["component", "head", "neuron", "singular"], ...] = ("component", "head", "singular")
     tolerance: float = Field(default=0.01, gt=0, lt=1)
     max_gradients: int = Field(default=32, ge=2)
@@ -112,6 +120,14 @@ class AttributionSection(_Section):
     methods: tuple[Method, ...] = ("path",)
     leading: int = Field(default=8, ge=1)  # components that the other methods are run on, by rank of the path
     controls: int = Field(default=4, ge=0)  # and random ones beside them
+    neurons: int = Field(
+        default=32, ge=0
+    )  # at level neuron, how many of each component; the others are its rest. 0: all
+    reading: int = Field(default=2, ge=0)  # singular triples a suite to read: what they write, what they read
+    null_draws: int = Field(default=0, ge=0)  # attributions of shuffled changes of equal spectrum
+    patches: int = Field(default=0, ge=0)  # components and heads to patch in both directions, and as many random ones
+    patch_items: int = Field(default=32, ge=2)  # most items a suite of that
+    patch_positions: int = Field(default=8, ge=0)  # of the first component, patched position by position
     stitch: Literal["all"] | tuple[int, ...] = ()  # cuts of the restoration profile (0 to the number of layers)
 
 

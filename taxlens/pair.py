@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from taxlens.activations.items import Suite
 from taxlens.activations.pair import ModelPair
-from taxlens.activations.pair import load_pair as load_models
 from taxlens.acts import Activations
+from taxlens.chain import Names, load_chain
 from taxlens.core.progress import SILENT, Progress
-from taxlens.sources import resolve_adapter, resolve_model, resolve_suite
+from taxlens.sources import resolve_suite
 
 if TYPE_CHECKING:
+    from taxlens.activations.loading import LoadedModel
     from taxlens.analysis.path import Attribution
+    from taxlens.analysis.polyline import Polyline
     from taxlens.analysis.tax import Tax
 
 
@@ -47,9 +49,9 @@ def suite(
 
 def load_pair(
     base: str | Path,
-    aligned: str | Path | None = None,
+    aligned: Names = None,
     *,
-    adapter: str | Path | None = None,
+    adapter: Names = None,
     gguf: str | None = None,
     dtype: str = "float32",
     device: str = "auto",
@@ -61,8 +63,9 @@ def load_pair(
 
     Args:
         base: a directory, a hub id or `demo:NAME`.
-        aligned: the same; or leave it out and give `adapter`.
-        adapter: a PEFT adapter on top of base.
+        aligned: the same; or leave it out and give `adapter`. Of a list the last counts; those before it are
+            checkpoints on the way, which attribution then goes through.
+        adapter: a PEFT adapter on top of base, or a list of them.
         gguf: file name inside the directory, for GGUF checkpoints.
         dtype: "float32", "float16" or "bfloat16", for both.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -80,17 +83,17 @@ def load_pair(
         >>> pair.tax(taxlens.suite("demo:facts"), templates=("plain",)).to_frame().tax.max() > 0
         np.True_
     """
-    models = load_models(
-        resolve_model(str(base), "."),
-        None if aligned is None else resolve_model(str(aligned), "."),
-        adapter=None if adapter is None else resolve_adapter(str(adapter), "."),
+    models, steps = load_chain(
+        base,
+        aligned,
+        adapter=adapter,
         gguf=gguf,
         dtype=dtype,
         device=device,
         chat_template=chat_template,
         revision=revision,
     )
-    return Pair(models, progress=progress)
+    return Pair(models, steps=steps, progress=progress)
 
 
 class Pair:
@@ -103,8 +106,9 @@ class Pair:
         >>> acts.probe("correct")                                               # doctest: +SKIP
     """
 
-    def __init__(self, models: ModelPair, *, progress: Progress = SILENT) -> None:
+    def __init__(self, models: ModelPair, *, steps: Sequence[LoadedModel] = (), progress: Progress = SILENT) -> None:
         self.models = models
+        self.steps = tuple(steps)
         self._progress = progress
 
     def tax(
@@ -163,19 +167,32 @@ class Pair:
         tolerance: float = 0.01,
         **options: Any,
     ) -> Attribution:
-        """Return the effect of every component, head or singular on the tax; effects sum to the tax."""
+        """Return the effect of every component, head or singular on the tax; effects sum to the tax.
+
+        With checkpoints between base and aligned, effects are summed along the polyline through them. `metrics` may
+        name "kl", or functions of scores or logits given as `functions` (options are `analysis.path.attribute`'s).
+        """
         from taxlens.analysis.path import attribute
 
-        return attribute(
-            self.models,
-            _many(suites),
-            template=template,
-            metrics=tuple(metrics),
-            levels=tuple(levels),
-            tolerance=tolerance,
-            progress=self._progress,
-            **options,
-        )
+        asked = {
+            "template": template, "metrics": tuple(metrics), "levels": tuple(levels), "tolerance": tolerance,
+            "progress": self._progress, **options,
+        }  # fmt: skip
+        if self.steps:
+            return self.polyline(suites, **asked).whole()
+        return attribute(self.models, _many(suites), **asked)
+
+    def polyline(self, suites: Suite | Sequence[Suite], **options: Any) -> Polyline:
+        """Return the attribution segment by segment through the checkpoints between base and aligned.
+
+        Args:
+            suites: one suite or several.
+            options: as for `attribute`.
+        """
+        from taxlens.analysis.polyline import attribute_polyline
+
+        models = [self.models.base, *self.steps, self.models.aligned]
+        return attribute_polyline(models, _many(suites), **({"progress": self._progress} | options))
 
     def __repr__(self) -> str:
         return f"Pair({self.models.base.source!r} -> {self.models.aligned.source!r})"

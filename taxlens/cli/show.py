@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from taxlens.cli.show_tax import amount, tax_sentences, tax_tables
 from taxlens.runs.folder import Run
 
-_NATS = ("nll", "margin")
+_NATS = ("nll", "margin", "kl")
 
 
 def wide_console() -> Console:
@@ -19,18 +18,14 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=160)
 
 
-def amount(value: float, metric: str) -> str:
-    """Return a value of a metric as read aloud: points for shares, nats for log-probabilities."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:+.3f}" if metric in _NATS else f"{100 * value:+.1f}"
-
-
 def show_run(run: Run, *, console: Console | None = None) -> None:
     """Print the run's headline tables and paths."""
     console = console or wide_console()
     if run.has("tax"):
-        console.print(_tax_table(run.table("tax")))
+        for sentence in tax_sentences(run):
+            console.print(sentence, soft_wrap=True, markup=False)
+        for table in tax_tables(run):
+            console.print(table)
     if run.has("closure"):
         console.print(_closure_table(run.table("closure")))
     if run.has("states"):
@@ -43,23 +38,6 @@ def show_run(run: Run, *, console: Console | None = None) -> None:
     console.print(f"run     {run.folder}", soft_wrap=True)
     if report.is_file():
         console.print(f"report  {report.resolve()}", soft_wrap=True)
-
-
-def _tax_table(frame: pd.DataFrame) -> Table:
-    table = Table(title="tax (points; nll and margin in nats; positive is loss)", title_justify="left", box=None)
-    for name in ("suite", "kind", "template", "metric"):
-        table.add_column(name)
-    for name in ("base", "aligned", "tax", "95 %", "p", "lost", "won", "items", "groups"):
-        table.add_column(name, justify="right")
-    for row in frame.itertuples():
-        span = f"[{amount(row.low, row.metric)}, {amount(row.high, row.metric)}]".replace("[", r"\[")
-        counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.lost, row.won, row.n_items, row.n_groups)]
-        p = f"{row.p:.3g}" if pd.notna(row.p) else "-"
-        base, aligned = (amount(v, row.metric).lstrip("+") for v in (row.base, row.aligned))
-        table.add_row(
-            row.suite, row.kind, row.template, row.metric, base, aligned, amount(row.tax, row.metric), span, p, *counts
-        )
-    return table
 
 
 def _closure_table(frame: pd.DataFrame) -> Table:

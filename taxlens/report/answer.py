@@ -6,7 +6,7 @@ import pandas as pd
 
 from taxlens.view import RunView
 
-NATS = ("nll", "margin")
+NATS = ("nll", "margin", "kl")
 """Metrics in nats; all others are shares."""
 KEPT = 0.95
 """Share of the benefit that a plan must keep to be named where none is recommended."""

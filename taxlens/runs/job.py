@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from taxlens.config import Config, SuiteSection
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.folder import Run
-from taxlens.sources import resolve_adapter, resolve_model, resolve_suite
+from taxlens.sources import resolve_suite
 
 if TYPE_CHECKING:
     from taxlens.activations.items import Suite
+    from taxlens.activations.loading import LoadedModel
     from taxlens.activations.pair import ModelPair
     from taxlens.activations.store import Store
 
@@ -24,8 +26,11 @@ logger = logging.getLogger(__name__)
 class Job:
     """A run under way."""
 
-    def __init__(self, run: Run, *, progress: Progress = SILENT, resume: bool = False) -> None:
+    def __init__(
+        self, run: Run, *, progress: Progress = SILENT, resume: bool = False, stages: Sequence[str] = ()
+    ) -> None:
         self.run = run
+        self.stages = tuple(stages)
         self.progress = progress
         self.resume = resume
 
@@ -37,23 +42,35 @@ class Job:
     @cached_property
     def pair(self) -> ModelPair:
         """The two checkpoints, loaded, checked and written into the manifest."""
-        from taxlens.activations.pair import load_pair
+        return self._loaded[0]
 
-        section, root = self.config.pair, self.run.root
-        aligned = section.aligned[-1] if isinstance(section.aligned, tuple) else section.aligned
-        pair = load_pair(
-            resolve_model(section.base, root),
-            None if aligned is None else resolve_model(aligned, root),
-            adapter=None if section.adapter is None else resolve_adapter(section.adapter, root),
+    @property
+    def steps(self) -> tuple[LoadedModel, ...]:
+        """The checkpoints (or seeds) that the config names before the aligned one."""
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[ModelPair, tuple[LoadedModel, ...]]:
+        from taxlens.chain import load_chain
+
+        section = self.config.pair
+        pair, steps = load_chain(
+            section.base,
+            section.aligned,
+            adapter=section.adapter,
+            root=self.run.root,
             gguf=section.gguf,
             dtype=section.dtype,
             device=section.device,
             chat_template=self.config.chat_template,
             revision=section.revision,
         )
-        self.run.manifest["pair"] = pair_facts(pair)
+        facts = pair_facts(pair)
+        if steps:
+            facts[section.several] = [*(step.source for step in steps), pair.aligned.source]
+        self.run.manifest["pair"] = facts
         self.run.save()
-        return pair
+        return pair, steps
 
     @cached_property
     def suites(self) -> dict[str, Suite]:
@@ -81,6 +98,12 @@ class Job:
         return section.template or self.config.templates[0]
 
     @property
+    def part(self) -> tuple[int, int] | None:
+        """Which part of the capture this run holds, (number from 1, of how many); None: all of it."""
+        number, count = self.run.manifest.get("part") or (0, 0)
+        return (int(number), int(count)) if count else None
+
+    @property
     def store_path(self) -> Path:
         """Where the run's activations are."""
         return self.run.folder / "activations.h5"
@@ -96,6 +119,10 @@ class Job:
         if not self.store_path.exists():
             rows = [("looked for", self.store_path)]
             raise UsageError(explain("nothing was captured yet.", rows, f"taxlens capture {self.run.folder}"))
+        if self.part is not None:
+            rows = [("run folder", self.run.folder), ("holds", "part {} of {}".format(*self.part))]
+            fix = "taxlens merge PART... --out DIR, and go on with DIR."
+            raise UsageError(explain("this run holds one part of a capture.", rows, fix))
         return Store.open(self.store_path)
 
 

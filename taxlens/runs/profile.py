@@ -18,6 +18,7 @@ def measure_restoration(job: Job) -> None:
     Nothing is written where the config's `attribution.stitch` is empty.
     """
     from taxlens.analysis.measure import ChoiceMeasure
+    from taxlens.analysis.metrics import CHOICE_METRICS
     from taxlens.analysis.stitch import stitched_profile
 
     section = job.config.attribution
@@ -31,7 +32,9 @@ def measure_restoration(job: Job) -> None:
         asked = tuple(suite.subset(_places(suite, attributed[suite.name])) for suite in suites)
         found = stitched_profile(
             job.pair,
-            ChoiceMeasure(job.pair, asked, template=template, metrics=section.metrics),
+            ChoiceMeasure(
+                job.pair, asked, template=template, metrics=tuple(m for m in section.metrics if m in CHOICE_METRICS)
+            ),
             groups={suite.name: suite.groups for suite in asked},
             layers=layers,
             draws=job.config.tax.bootstrap,

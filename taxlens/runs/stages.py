@@ -2,74 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from taxlens.config import DiagnoseSection
 from taxlens.runs.job import Job
+from taxlens.runs.tax_stage import stage_tax
 
 if TYPE_CHECKING:
-    from taxlens.activations.items import Suite
-    from taxlens.analysis.attribution import Attribution
     from taxlens.similarity_readout import SimilarityTables
-
-
-def stage_tax(job: Job) -> None:
-    """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv; on request the other taxes."""
-    from taxlens.analysis.tax import measure_tax
-
-    config = job.config
-    scored = [suite for suites in job.by_template().values() for suite in suites]
-    tax = measure_tax(
-        job.pair,
-        sorted(scored, key=lambda suite: list(job.suites).index(suite.name)),
-        templates=config.templates,
-        metrics=config.tax.metrics,
-        bootstrap=config.tax.bootstrap,
-        seed=config.seed,
-        progress=job.progress,
-    )
-    generated = _generated_taxes(job)
-    frames = [frame for frame in (tax.to_frame(), generated) if len(frame)]
-    job.run.write("tax", pd.concat(frames, ignore_index=True))
-    job.run.write("tax_2x2", tax.two_by_two())
-    job.run.write("items", tax.items())
-    if config.tax.prior:
-        from taxlens.analysis.prior import measure_prior
-
-        shared = {"bootstrap": config.tax.bootstrap, "seed": config.seed, "progress": job.progress}
-        job.run.write("prior", measure_prior(job.pair, tax, **shared).to_frame())
-
-
-def _generated_taxes(job: Job) -> pd.DataFrame:
-    """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
-    config = job.config
-    if not config.tax.generate:
-        return pd.DataFrame()
-    from taxlens.analysis.other_taxes import measure_other_taxes
-    from taxlens.core.errors import ConfigError, one_of
-
-    sections = {section.name: section for section in config.suites}
-    chosen = [
-        one_of(name, list(sections), what="suite in tax.generate", error=ConfigError) for name in config.tax.generate
-    ]
-    found = measure_other_taxes(
-        job.pair,
-        [(job.suites[name], job.template_of(sections[name])) for name in chosen],
-        max_new_tokens=config.tax.max_new_tokens,
-        samples=config.tax.samples,
-        bootstrap=config.tax.bootstrap,
-        seed=config.seed,
-        progress=job.progress,
-    )
-    for name in ("costs", "divergence", "answers", "surrogate"):
-        frame = getattr(found, name)
-        if len(frame):
-            job.run.write(name, frame)
-    return found.tax
 
 
 def stage_capture(job: Job) -> None:
@@ -87,7 +31,9 @@ def stage_capture(job: Job) -> None:
         templates=section.templates or job.config.templates,
         dtype=section.dtype,
         batch_tokens=section.batch_tokens,
+        shard_bytes=section.shard_bytes,
         seed=job.config.seed,
+        part=job.part,
         resume=job.resume,
         progress=job.progress,
     )
@@ -184,77 +130,16 @@ def _direction_effects(job: Job, found: SimilarityTables) -> pd.DataFrame:
 
 
 def stage_attribute(job: Job) -> None:
-    """Attribute every tax to weights: attribution*.csv, closure.csv, path.csv."""
-    from taxlens.analysis.path import attribute
-    from taxlens.runs.profile import measure_restoration
+    """Attribute every tax to weights: attribution*.csv, closure.csv, path.csv, and what the config asks for beside."""
+    from taxlens.runs.attributing import attribute_run
 
-    config, section = job.config, job.config.attribution
-    parts: dict[str, list[pd.DataFrame]] = {}
-    texts = token_texts(job.pair.base.tokenizer)
-    for template, suites in job.by_template(attributed=True).items():
-        found = attribute(
-            job.pair,
-            suites,
-            template=template,
-            metrics=section.metrics,
-            levels=section.levels,
-            tolerance=section.tolerance,
-            max_gradients=section.max_gradients,
-            items=section.items,
-            bootstrap=config.tax.bootstrap,
-            seed=config.seed,
-            progress=job.progress,
-        )
-        frames = {
-            "attribution": found.to_frame(),
-            "attribution_items": found.items_frame(),
-            "attribution_tokens": found.tokens_frame(text=texts),
-            "closure": found.closure_frame(),
-            "path": found.path_frame(),
-        }
-        for name, frame in frames.items():
-            parts.setdefault(name, []).append(frame)
-        for name, frame in _swaps(job, suites, template, found).items():
-            parts[name].append(frame)
-    for name, frames in parts.items():
-        job.run.write(name, pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True))
-    measure_restoration(job)
-
-
-def token_texts(tokenizer: Any) -> dict[int, str]:
-    """Return the text of every token id, as tables show it."""
-    return {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
-
-
-def _places(suite: Suite, items: Sequence[str]) -> list[int]:
-    wanted = set(items)
-    return [place for place, item in enumerate(suite.items) if item.id in wanted]
-
-
-def _swaps(job: Job, suites: list[Suite], template: str, found: Attribution) -> dict[str, pd.DataFrame]:
-    from taxlens.analysis.swaps import swap_tables
-
-    others = [method for method in job.config.attribution.methods if method != "path"]
-    if not others:
-        return {}
-    attributed = [suite.subset(_places(suite, found.suites[suite.name].items)) for suite in suites]
-    return swap_tables(
-        job.pair,
-        attributed,
-        found,
-        template=template,
-        methods=others,
-        leading=job.config.attribution.leading,
-        controls=job.config.attribution.controls,
-        seed=job.config.seed,
-        bootstrap=job.config.tax.bootstrap,
-        progress=job.progress,
-    )
+    attribute_run(job)
 
 
 def stage_diagnose(job: Job) -> None:
     """Say in which state each capability is: states.csv, evidence.csv, and the steering vectors that were measured."""
     from taxlens.analysis.diagnoses import diagnose_suites
+    from taxlens.runs.steerings import write_steerings
 
     config, section = job.config, job.config.diagnose or DiagnoseSection()
     templates = {one.name: job.template_of(one) for one in config.suites}
@@ -277,8 +162,7 @@ def stage_diagnose(job: Job) -> None:
     )
     job.run.write("states", found.to_frame())
     job.run.write("evidence", found.evidence_frame())
-    for suite, steering in found.steerings().items():
-        steering.save(job.run.folder / "steering" / f"{suite}.safetensors")
+    write_steerings(job, found.steerings(), templates)
 
 
 def _effects_by_layer(job: Job) -> dict[str, dict[int, float]]:

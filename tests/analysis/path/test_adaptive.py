@@ -84,3 +84,25 @@ def test_the_state_is_told_after_each_rule(note):
     walker(lambda t: -3 + t, note=told.append)[0].run()
     assert told[-1] == note
     assert len(told) == 2
+
+
+def test_the_ends_between_panels_are_checked_against_forward_passes():
+    from taxlens.analysis.quadrature import panelled
+
+    smooth = lambda t: -3 + t  # noqa: E731
+    rule = panelled(3, [0.0, 0.5, 1.0])
+    asked = []
+
+    def scores(t, wrong=0.0):
+        asked.append(t)
+        start = walker(smooth)[0].ends[0]
+        move = np.where(np.tile([0, 1], 12) == 0, -3 * t + t**2 / 2 + wrong, 0.0)
+        return start + move
+
+    right = walker(smooth, scores=scores)[0].run([rule])
+    assert "between panels" not in right.reason
+    assert set(asked) == {0.5}
+    assert right.forwards == right.gradients + 3
+    off = walker(smooth, scores=lambda t: scores(t, wrong=1.0))[0].run([rule])
+    assert "t = 0.5, between panels" in off.reason
+    assert not off.closed

@@ -1,0 +1,133 @@
+"""Tables made from an attribution: largest neurons and their rest, significance, readings, names, whole polylines."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from taxlens.analysis.adaptive import ladder_of
+from taxlens.analysis.leading import READING_COLUMNS, UNIT_COLUMNS, names_table, reading_tables
+from taxlens.analysis.path import attribute
+from taxlens.analysis.polyline import attribute_polyline
+from taxlens.analysis.quadrature import gauss_patterson
+from taxlens.analysis.significance import effect_tests, significance_frame
+from taxlens.analysis.top_units import with_top_neurons
+
+QUICK = {"rules": [gauss_patterson(3)], "perplexity": False, "metrics": ("nll", "probability")}
+
+
+@pytest.fixture(scope="module")
+def found(build, words):
+    pair, suite = build("llama", size=0.15), words(8)
+    levels = ("component", "head", "neuron", "singular")
+    return pair, suite, attribute(pair, suite, levels=levels, neurons=0, **QUICK)
+
+
+def test_the_largest_neurons_stay_and_the_others_are_one_row(found):
+    whole = found[2].suites["words"]
+    few = with_top_neurons(whole, 5)
+    names = few.units["neuron"]
+    assert sum(name.startswith("1.mlp.n") for name in names) == 5
+    assert names.count("1.mlp.rest") == 1
+    assert len(set(names)) == len(names)
+    kept = [names.index(name) for name in names if name.startswith("1.mlp.")]
+    component = whole.units["component"].index("1.mlp")
+    for metric in ("nll", "probability"):
+        summed = few.values[metric, "neuron"][:, kept].sum(axis=1)
+        assert summed == pytest.approx(whole.values[metric, "component"][:, component], abs=1e-6)
+
+
+def test_the_neurons_that_stay_are_the_largest(found):
+    whole = found[2].suites["words"]
+    few = with_top_neurons(whole, 3)
+    mean = np.abs(whole.values["nll", "neuron"].mean(axis=0))
+    mine = [i for i, name in enumerate(whole.units["neuron"]) if name.startswith("0.mlp.n")]
+    largest = whole.units["neuron"][mine[int(np.argmax(mean[mine]))]]
+    assert largest in few.units["neuron"]
+
+
+def test_norms_and_embeddings_keep_their_rows_at_the_neuron_level(found):
+    few = with_top_neurons(found[2].suites["words"], 2)
+    assert {"0.norm", "embed", "0.attn", "final_norm"} <= set(few.units["neuron"])
+    assert len(few.layers["neuron"]) == len(few.kinds["neuron"]) == len(few.units["neuron"])
+    assert with_top_neurons(found[2].suites["words"], 0) is found[2].suites["words"]
+
+
+def test_significance_covers_every_suite_metric_and_level(found):
+    table = significance_frame(found[2], draws=100)
+    assert len(table) == len(found[2].to_frame())
+    one = effect_tests(found[2], "words", "nll", level="head", draws=100)
+    mine = table[(table["metric"] == "nll") & (table["level"] == "head")]
+    assert mine["p_adjusted"].tolist() == one["p_adjusted"].tolist()
+    assert (table["p_adjusted"] >= table["p"]).all()
+
+
+def test_leading_triples_are_read_with_their_cluster_and_stability(found):
+    pair, suite, attribution = found
+    tables = reading_tables(pair, [suite], attribution, metric="nll", top=3, tokens=4)
+    units, readings = tables["attribution_units"], tables["attribution_reading"]
+    assert tuple(units.columns) == UNIT_COLUMNS
+    assert tuple(readings.columns) == READING_COLUMNS
+    names, values = attribution.effects("words", "nll", "singular")
+    mean = np.abs(values.mean(axis=0))
+    place = {name: n for n, name in enumerate(names)}
+    triples = [name for name in names if name.rsplit(".", 1)[-1][0] == "s"]
+    largest = sorted(triples, key=lambda name: -mean[place[name]])[:3]
+    assert len(units) == 3
+    assert units["component"].tolist() == largest
+    assert (units["cluster_size"] >= 1).all()
+    assert units["same_sign"].between(0, 1).all()
+    reads = readings[readings["side"] == "reads high"]
+    assert (reads.groupby("component")["rank"].max() == 4).all()
+    assert set(reads["item"]) <= {item.id for item in suite.items}
+
+
+def test_high_and_low_readings_stand_at_the_ends(found):
+    pair, suite, attribution = found
+    readings = reading_tables(pair, [suite], attribution, metric="nll", top=1, tokens=3)["attribution_reading"]
+    high, low = (readings[readings["side"] == side]["value"].to_numpy() for side in ("reads high", "reads low"))
+    assert high.min() >= low.max()
+    assert (np.diff(high) <= 0).all()
+    assert (np.diff(low) >= 0).all()
+
+
+def test_names_give_every_changed_unit_its_hook_and_parameter(found):
+    pair, _, attribution = found
+    table = names_table(pair, attribution, singular=["0.mlp.down.s0"])
+    assert set(table["level"]) == {"component", "head", "singular"}
+    row = table[(table["component"] == "1.attn.h2") & table["parameter"].str.contains("o_proj")].iloc[0]
+    assert (row["transformer_lens"], row["columns"]) == ("blocks.1.attn.W_O", "16:24")
+    assert table[table["level"] == "singular"]["hook"].tolist() == ["blocks.0.hook_mlp_out"]
+
+
+def test_names_leave_out_what_did_not_change(build, words):
+    pair = build("llama", change=lambda name: 1.0 if "layers.0.mlp" in name else 0.0)
+    table = names_table(pair, attribute(pair, words(3), levels=("component",), **QUICK))
+    assert set(table["component"]) == {"0.mlp"}
+
+
+def test_the_whole_of_a_polyline_is_the_sum_of_its_segments(build, words):
+    pair, suite = build("llama", size=0.15), words(5)
+    middle = copy.deepcopy(pair.aligned.model)
+    with torch.no_grad():
+        for number, m in enumerate(middle.parameters()):
+            m.add_(0.01 * torch.randn(m.shape, generator=torch.Generator().manual_seed(number)).to(m))
+    half = type(pair.base)(
+        middle, *(getattr(pair.base, f) for f in ("tokenizer", "source", "sha256", "chat_template", "device", "dtype"))
+    )
+    line = attribute_polyline([pair.base, half, pair.aligned], suite, levels=("component", "head", "singular"), **QUICK)
+    whole = line.whole()
+    assert whole.effects("words", "nll")[1] == pytest.approx(line.effects("words", "nll")[1])
+    assert whole.taxes("words", "nll") == pytest.approx(line.taxes("words", "nll"))
+    assert set(whole.to_frame()["level"]) == {"component", "head"}
+    closure = whole.closure_frame().iloc[0]
+    assert closure["gradients"] == 6
+    path = whole.path_frame()
+    assert path.groupby("metric")["t"].apply(lambda t: t.is_monotonic_increasing and t.is_unique).all()
+    tokens = whole.tokens_frame().query("component == ''").groupby("metric")["effect"].sum()
+    assert tokens["nll"] == pytest.approx(whole.effects("words", "nll")[1].sum(), rel=1e-3, abs=1e-4)
+
+
+def test_the_ladder_without_a_bound_has_no_panels_before_its_largest_rule():
+    assert [len(rule.panels) for rule in ladder_of(31)] == [1, 1, 1, 1]
