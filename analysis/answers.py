@@ -20,6 +20,9 @@ from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stopwatch import Stopwatch
 
+BATCHES = 12
+"""Batches that the prompts of a suite are cut into at least, where there are as many prompts."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answers(Result):
@@ -98,6 +101,9 @@ def generate_answers(
 ) -> Answers:
     """Both models' greedy answers to every prompt of a suite.
 
+    Prompts run in `BATCHES` batches or more where there are as many, so that the time of an item has an interval;
+    before the clock starts each model has answered one prompt.
+
     Args:
         pair: a loaded pair.
         suite: items; those without a prompt are passed over, choices do not matter.
@@ -119,21 +125,16 @@ def generate_answers(
     suite = suite.subset(asked)
     prompts = [item.prompt or "" for item in suite.items]
     texts, batches, tokens = [], [], []
+    lengths = [len(pair.base.tokenizer(prompt).input_ids) + max_new_tokens for prompt in prompts]
+    batch_tokens = min(batch_tokens, max(max(lengths), sum(lengths) // BATCHES))
     for model in (pair.base, pair.aligned):
         chat = template_of(pair, model) if template == "chat" else None
         if template == "chat":
             render_chat(model.tokenizer, "", chat_template=chat)  # refuses a missing template before any work
         watch = Stopwatch(progress)
-        said = generate(
-            network(model),
-            model.tokenizer,
-            prompts,
-            template=template,
-            chat_template=chat,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=batch_tokens,
-            progress=watch,
-        )
+        options = {"template": template, "chat_template": chat, "max_new_tokens": max_new_tokens}
+        generate(network(model), model.tokenizer, prompts[:1], **options)
+        said = generate(network(model), model.tokenizer, prompts, **options, batch_tokens=batch_tokens, progress=watch)
         batches.append(watch.steps)
         texts.append(tuple(said))
         tokens.append(np.array([len(model.tokenizer(t, add_special_tokens=False).input_ids) for t in said]))

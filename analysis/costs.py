@@ -13,7 +13,8 @@ from taxlens.activations.items import Suite
 from taxlens.analysis.answers import Answers
 from taxlens.analysis.generation import is_refusal
 from taxlens.core.result import Result
-from taxlens.core.stats import group_counts, sum_intervals
+from taxlens.core.stats import group_counts, ratio_interval, sum_intervals
+from taxlens.core.tails import difference_tail, ends
 
 COLUMNS = (
     "suite",
@@ -117,13 +118,17 @@ def answer_costs(answers: Answers, *, bootstrap: int = 2000, seed: int = 0) -> C
 def _seconds(answers: Answers, *, bootstrap: int, seed: int) -> dict[str, float]:
     """Seconds per item of both models, with intervals over batches where there are two or more of each."""
     base, aligned = (seconds / len(answers.base) for seconds in answers.seconds)
-    ends = dict.fromkeys(("low", "high", "base_low", "base_high", "aligned_low", "aligned_high"), float("nan"))
-    if all(len(batches) > 1 for batches in answers.batches):
-        drawn = []
-        for place, (side, batches) in enumerate(zip(("base", "aligned"), answers.batches)):
-            counts = group_counts(len(batches), draws=bootstrap, seed=seed + place)
-            totals = counts @ batches
-            drawn.append(totals[:, 1] / totals[:, 0])
-            ends[f"{side}_low"], ends[f"{side}_high"] = np.quantile(drawn[-1], [0.025, 0.975])
-        ends["low"], ends["high"] = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
-    return {"base": base, "aligned": aligned, "change": aligned - base} | {k: float(v) for k, v in ends.items()}
+    found = {"base": base, "aligned": aligned, "change": aligned - base}
+    found |= dict.fromkeys(("low", "high", "base_low", "base_high", "aligned_low", "aligned_high"), float("nan"))
+    if any(len(batches) < 2 for batches in answers.batches):
+        return found
+    drawn, deviations = [], []
+    for place, (side, batches) in enumerate(zip(("base", "aligned"), answers.batches)):
+        counts, seconds = batches.T
+        drawn.append(group_counts(len(batches), draws=bootstrap, seed=seed + place) @ batches)
+        deviations.append((seconds - found[side] * counts) / counts.sum())
+        over = ratio_interval(seconds, counts, range(len(batches)), draws=bootstrap, seed=seed + place)
+        found |= {f"{side}_low": over.low, f"{side}_high": over.high}
+    changes = drawn[1][:, 1] / drawn[1][:, 0] - drawn[0][:, 1] / drawn[0][:, 0]
+    low, high = ends(changes[:, None], difference_tail(*deviations, 0.95))
+    return found | {"low": float(low[0]), "high": float(high[0])}

@@ -107,10 +107,10 @@ def headline(frame: pd.DataFrame, suite: str, *, metric: str = "accuracy") -> st
             )
         )
     scale, unit = (1.0, "nats") if metric in ("margin", "nll") else (100.0, "points")
-    parts = {effect: float(chosen[effect]) * scale for effect in EFFECTS}
-    moved = "lost" if parts["total"] >= 0 else "gained"
-    sign = 1.0 if parts["total"] >= 0 else -1.0
+    sign = 1.0 if float(chosen["total"]) >= 0 else -1.0
+    moved = "lost" if sign > 0 else "gained"
+    parts = {effect: round(sign * float(chosen[effect]) * scale, 1) + 0.0 for effect in EFFECTS}  # no "-0.0"
     return (
-        f"{suite}: of {sign * parts['total']:.1f} {unit} {moved}, {sign * parts['template']:.1f} are the template, "
-        f"{sign * parts['weights']:.1f} the weights and {sign * parts['interaction']:.1f} their interaction."
+        f"{suite}: of {parts['total']:.1f} {unit} {moved}, {parts['template']:.1f} are the template, "
+        f"{parts['weights']:.1f} the weights and {parts['interaction']:.1f} their interaction."
     )

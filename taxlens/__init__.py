@@ -65,7 +65,9 @@ def _register_figures() -> None:
         return draw
 
     kinds = ("tax", "attribution", "probe", "similarity", "similarity_map", "spectra", "states", "frontier")
-    for kind in (*kinds, "directions", "direction_effects", "methods", "restoration", "comparison"):
+    for kind in (*kinds, "directions", "direction_effects", "methods", "restoration", "comparison", "costs"):
+        register_figure(kind, drawn_by(kind))
+    for kind in ("divergence", "prior", "power"):
         register_figure(kind, drawn_by(kind))
 
 

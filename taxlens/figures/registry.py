@@ -19,6 +19,7 @@ from taxlens.figures.frontier import draw_front, draw_predicted, draw_restoratio
 from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
 from taxlens.figures.maps import draw_head_map, draw_layer_map
 from taxlens.figures.methods import draw_methods
+from taxlens.figures.other_taxes import draw_costs, draw_divergence, draw_power, draw_prior
 from taxlens.figures.probe_curves import draw_probe_curves
 from taxlens.figures.profile import draw_profile
 from taxlens.figures.restoration import draw_restoration_profile
@@ -57,6 +58,31 @@ def _tax(tables: Tables, width: float) -> Jobs:
     frame = tables["tax"]
     for metric in dict.fromkeys(frame["metric"]):
         yield f"tax_{metric}", lambda m=metric: draw_tax(frame, width=width, metric=m)
+
+
+def _costs(tables: Tables, width: float) -> Jobs:
+    frame = tables["costs"]
+    for measure in dict.fromkeys(frame["measure"]):
+        yield f"costs_{measure}", lambda m=measure: draw_costs(frame, measure=m, width=width)
+
+
+def _divergence(tables: Tables, width: float) -> Jobs:
+    frame = tables["divergence"]
+    for key in frame[["suite", "template"]].drop_duplicates().itertuples(index=False):
+        name = f"divergence_{key.suite}_{key.template}"
+        yield name, lambda k=key: draw_divergence(frame, suite=k.suite, template=k.template, width=width)
+
+
+def _prior(tables: Tables, width: float) -> Jobs:
+    if len(tables["prior"]):
+        yield "prior", lambda: draw_prior(tables["prior"], width=width)
+
+
+def _power(tables: Tables, width: float) -> Jobs:
+    frame = tables["power"]
+    known = frame[frame["power"].notna()] if len(frame) else frame
+    for metric in dict.fromkeys(known["metric"]) if len(known) else ():
+        yield f"power_{metric}", lambda m=metric: draw_power(frame, metric=m, width=width)
 
 
 def _probe(tables: Tables, width: float) -> Jobs:
@@ -241,6 +267,10 @@ KINDS: dict[str, FigureKind] = {
         FigureKind("tax", ("tax",), _tax),
         FigureKind("two_by_two", ("tax_2x2",), _two_by_two),
         FigureKind("lost_won", ("tax",), _lost_won),
+        FigureKind("costs", ("costs",), _costs),
+        FigureKind("divergence", ("divergence",), _divergence),
+        FigureKind("prior", ("prior",), _prior),
+        FigureKind("power", ("power",), _power),
         FigureKind("probe", ("probes",), _probe, ("probe_drop",)),
         FigureKind("similarity", ("similarity",), _similarity),
         FigureKind("similarity_map", ("similarity",), _similarity_map),

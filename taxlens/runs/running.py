@@ -26,6 +26,7 @@ def run(
     overrides: Sequence[str] = (),
     resume: bool = False,
     stages: Sequence[str] | None = None,
+    part: tuple[int, int] | None = None,
     progress: Progress = SILENT,
 ) -> Run:
     """Do the whole job, or some stages of it, and return the run.
@@ -36,6 +37,7 @@ def run(
         overrides: `key.sub=value` texts, as `--set` takes them.
         resume: go on with a folder that exists; stages that ended well are not done again.
         stages: which stages (default: all that the config plans).
+        part: (number from 1, of how many) of the capture, when that is the only stage.
         progress: shows what is under way.
 
     Returns:
@@ -50,9 +52,12 @@ def run(
         Run('demo', success, 11 tables, 'runs/demo')
     """
     opened = open_or_create(Path(config), out=out, overrides=overrides, resume=resume)
+    if part is not None:
+        opened.manifest["part"] = list(part)
     again = resume and stages is None
+    wanted = tuple(stages or opened.config.planned)
     with opened.locked(), logged_to(opened.folder / "log.jsonl"):
-        return _work(Job(opened, progress=progress, resume=resume), stages or opened.config.planned, skip_done=again)
+        return _work(Job(opened, progress=progress, resume=resume, stages=wanted), wanted, skip_done=again)
 
 
 def open_or_create(source: Path, *, out: Path | str | None, overrides: Sequence[str], resume: bool) -> Run:

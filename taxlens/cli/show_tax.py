@@ -1,0 +1,144 @@
+"""What the terminal shows of a measured tax: the sentence, the ledger, and the taxes beside accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from rich.table import Table
+
+from taxlens.analysis.two_by_two import headline
+from taxlens.runs.folder import Run
+
+_NATS = ("nll", "margin", "kl", "prior_kl")
+
+
+def amount(value: float, metric: str) -> str:
+    """Return a value of a metric as read aloud: points for shares, nats for log-probabilities."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:+.3f}" if metric in _NATS else f"{100 * value:+.1f}"
+
+
+def span(low: float, high: float, metric: str) -> str:
+    """Return an interval in the metric's unit, escaped for rich."""
+    return f"[{amount(low, metric)}, {amount(high, metric)}]".replace("[", r"\[")
+
+
+def tax_sentences(run: Run) -> list[str]:
+    """Return what leads: for each capability suite in both templates, how much of its tax is the template; notes."""
+    said: list[str] = []
+    if run.has("tax_2x2"):
+        frame, tax = run.table("tax_2x2"), run.table("tax")
+        capability = dict.fromkeys(tax.loc[tax["kind"] == "capability", "suite"])
+        metrics = [m for m in ("accuracy", "probability") if m in set(frame["metric"])]
+        said = [headline(frame, s, metric=metrics[0]) for s in capability if metrics and s in set(frame["suite"])]
+        said = [f"{sentence[:-1]} ({metrics[0]})." for sentence in said]
+    return said + [f"note: {note}" for note in (run.manifest.get("tax") or {}).get("notes", ())]
+
+
+def tax_tables(run: Run) -> Iterator[Table]:
+    """Yield the ledger, then a table for each of the other taxes that the run measured."""
+    yield _ledger(run.table("tax"))
+    for name, show in (("prior", _prior), ("costs", _costs), ("divergence", _divergence), ("surrogate", _surrogate)):
+        if run.has(name) and len(frame := run.table(name)):
+            yield show(frame)
+    if run.has("power") and len(frame := run.table("power")):
+        yield _power(frame)
+
+
+def _new(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
+    for name in words:
+        table.add_column(name)
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _ledger(frame: pd.DataFrame) -> Table:
+    table = _new(
+        "tax (points; nll and margin in nats; positive is loss; p flips whole groups, Holm over suites)",
+        ("suite", "kind", "template", "metric"),
+        ("base", "aligned", "tax", "95 %", "by group", "p", "lost", "won", "items", "groups"),
+    )
+    for row in frame.itertuples():
+        counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.lost, row.won, row.n_items, row.n_groups)]
+        p = f"{row.p_adjusted:.3g}" if pd.notna(row.p_adjusted) else "-"
+        base, aligned = (amount(v, row.metric).lstrip("+") for v in (row.base, row.aligned))
+        taxes = (amount(row.tax, row.metric), span(row.low, row.high, row.metric), amount(row.macro_tax, row.metric))
+        table.add_row(row.suite, row.kind, row.template, row.metric, base, aligned, *taxes, p, *counts)
+    return table
+
+
+def _prior(frame: pd.DataFrame) -> Table:
+    table = _new(
+        "knowledge or prior? (what PMI keeps and removes of a tax)",
+        ("suite", "template", "metric"),
+        ("tax", "knowledge", "95 %", "calibration", "95 %"),
+    )
+    wide = frame[frame["part"] != "shift"]
+    for (suite, template, metric), rows in wide.groupby(["suite", "template", "metric"], sort=False):
+        part = rows.set_index("part")
+        cells = [amount(part.loc["tax", "value"], str(metric))]
+        for name in ("knowledge", "calibration"):
+            found = part.loc[name]
+            cells += [amount(found["value"], str(metric)), span(found["low"], found["high"], str(metric))]
+        table.add_row(str(suite), str(template), str(metric), *cells)
+    return table
+
+
+def _costs(frame: pd.DataFrame) -> Table:
+    table = _new(
+        "costs of the answers (refusal_rate on a capability suite is over-refusal)",
+        ("suite", "kind", "template", "measure"),
+        ("base", "aligned", "change", "95 %", "items", "groups"),
+    )
+    for row in frame.itertuples():
+        ends = "-" if pd.isna(row.low) else rf"\[{row.low:+.3g}, {row.high:+.3g}]"
+        numbers = (f"{row.base:.3g}", f"{row.aligned:.3g}", f"{row.change:+.3g}", ends)
+        table.add_row(row.suite, row.kind, row.template, row.measure, *numbers, str(row.n_items), str(row.n_groups))
+    return table
+
+
+def _divergence(frame: pd.DataFrame) -> Table:
+    table = _new(
+        "where aligned's answers part from base (shares of token positions; kl in nats, KL(aligned || base))",
+        ("suite", "template", "measure"),
+        ("all positions", "95 %", "position 0", "last position"),
+    )
+    for (suite, template, measure), rows in frame.groupby(["suite", "template", "measure"], sort=False):
+        every, places = rows[rows["position"].isna()].iloc[0], rows[rows["position"].notna()]
+        values = [f"{v:.3f}" for v in (places["value"].iloc[0], places["value"].iloc[-1])]
+        ends = rf"\[{every['low']:.3f}, {every['high']:.3f}]"
+        table.add_row(str(suite), str(template), str(measure), f"{every['value']:.3f}", ends, *values)
+    return table
+
+
+def _surrogate(frame: pd.DataFrame) -> Table:
+    table = _new(
+        "does the likelihood of base's own right answers stand for exact match? (AUC 1 perfect, .5 not at all)",
+        ("suite", "template"),
+        ("nats lost", "95 %", "AUC", "correlation", "answers", "lost"),
+    )
+    for row in frame.itertuples():
+        fits = [f"{v:.2f}" if pd.notna(v) else "-" for v in (row.auc, row.correlation)]
+        numbers = (f"{row.tax:+.3f}", span(row.low, row.high, "nll"), *fits, str(row.n_items), str(row.n_lost))
+        table.add_row(row.suite, row.template, *numbers)
+    return table
+
+
+def _power(frame: pd.DataFrame) -> Table:
+    table = _new(
+        "what these suites can see (power at .05 for a tax of 1, 2, 5, 10 points; smallest tax seen 4 times in 5)",
+        ("suite", "template", "metric"),
+        ("1", "2", "5", "10", "smallest", "items", "groups"),
+    )
+    for (suite, template, metric), rows in frame.groupby(["suite", "template", "metric"], sort=False):
+        first = rows.iloc[0]
+        shares = [f"{100 * v:.0f} %" if pd.notna(v) else "-" for v in rows["power"]]
+        smallest = f"{100 * first['smallest_seen']:.1f}" if pd.notna(first["smallest_seen"]) else "-"
+        counts = (str(int(first["n_items"])), str(int(first["n_groups"])))
+        table.add_row(str(suite), str(template), str(metric), *shares, smallest, *counts)
+    return table
