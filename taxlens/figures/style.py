@@ -102,7 +102,7 @@ def width_of(venue: str = "neurips", width: str = "page") -> float:
 
 def unit_of(metric: str) -> tuple[str, float]:
     """Return the unit that a metric is shown in, and the factor from the table's unit to it."""
-    return ("nats", 1.0) if metric in ("nll", "margin") else ("points", 100.0)
+    return ("nats", 1.0) if metric in ("nll", "margin", "kl") else ("points", 100.0)
 
 
 def effect_label(what: str, metric: str, *, width: float) -> str:
