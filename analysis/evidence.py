@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from taxlens.analysis.halves import Half, Table, probability
+from taxlens.analysis.halves import Half, probability
+from taxlens.analysis.lines import Table
 from taxlens.analysis.steering import Ablation, Steering, fit_steering
-from taxlens.analysis.verdict import UNDECODABLE, Evidence
+from taxlens.analysis.verdict import UNDECODABLE, Evidence, judge
 from taxlens.core.errors import UsageError
 from taxlens.core.stats import group_weights, ratio_interval
 from taxlens.probes.labels import ProbeWarning
@@ -29,8 +30,8 @@ class Bench:
     Args:
         base, aligned: the two models' halves.
         folds: fold of each item.
-        label: "correct" (right against wrong choice, read at the choice's last token) or "answer" (which answer,
-            read at the last prompt token).
+        label: "correct" (right against wrong choice, read at the choice's last token), "answer" (which answer), or
+            the name of a label of the items; the latter two are read at the last prompt token.
         other: another suite's halves, for control vectors.
         draws, seed: of the group bootstrap.
     """
@@ -99,10 +100,13 @@ class Bench:
 def layer_evidence(bench: Bench, layer: int, *, ranks: Sequence[int] = RANKS) -> list[Evidence]:
     """Every statistic of one layer: I, S, Z by rank with its controls, gain and U.
 
-    D and X come from `probe_evidence`, which reads all layers at once.
+    D and X come from `probe_evidence`, which reads all layers at once. Where I alone says that the stream is still
+    as good as the base's, the others are not run: there is nothing to bring back yet.
     """
-    found = [inject(bench, layer), mapped_base(bench, layer)]
-    found += steered(bench, layer, ranks=ranks)
+    found: list[Evidence | None] = [inject(bench, layer)]
+    if judge([one for one in found if one]).state == "intact":
+        return [one for one in found if one]
+    found += [mapped_base(bench, layer), *steered(bench, layer, ranks=ranks)]
     found += [gain(bench, layer), removed(bench, layer)]
     return [one for one in found if one is not None]
 
@@ -176,14 +180,19 @@ def _asked_tokens(half: Half, layer: int) -> np.ndarray:
 def labelled(bench: Bench, half: Half, layer: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Streams [rows, d], labels [rows] and items [rows] of the bench's label at one layer."""
     table, found = half.table, {}
-    for batch, rows in enumerate(table.rows):
-        for place, (row, owner) in enumerate(zip(rows, table.by_item(batch), strict=True)):
-            right = row.choice == table.gold[owner]
-            if bench.label == "answer" and right:
-                text = table.suite.items[row.item].choices[row.choice].strip()
-                found[owner, 0] = (half.streams[layer][batch][place, row.start - 1], text)
-            elif bench.label == "correct" and (right or row.choice == foil(table, owner, bench.seed)):
-                found[owner, int(right)] = (half.streams[layer][batch][place, len(row.ids) - 1], int(right))
+    for batch, lines in enumerate(table.lines):
+        stream = half.streams[layer][batch]
+        for number, line in enumerate(lines):
+            gold, item = int(table.gold[line.item]), table.suite.items[table.items[line.item]]
+            if bench.label == "answer":
+                asked = {gold: (0, line.starts, item.choices[gold].strip())}
+            elif bench.label != "correct":
+                asked = {gold: (0, line.starts, str(item.labels[bench.label]))} if bench.label in item.labels else {}
+            else:
+                asked = {gold: (1, line.ends, 1), foil(table, line.item, bench.seed): (0, line.ends, 0)}
+            for choice, (place, places, label) in asked.items():
+                if choice in places:
+                    found[line.item, place] = (stream[number, places[choice]], label)
     keys = sorted(found)
     streams = torch.stack([found[key][0] for key in keys]).double().numpy()
     return streams, np.array([found[key][1] for key in keys], dtype=object), np.array([owner for owner, _ in keys])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from taxlens.analysis.joint import joint_mean, joint_ratio
-from taxlens.analysis.measure import Values
+from taxlens.analysis.matched import matched_frame
+from taxlens.analysis.measure import Values, named
 from taxlens.analysis.metrics import LOSS_SIGN
 from taxlens.analysis.plan_runs import GENERATED
 from taxlens.analysis.plans import Plan
@@ -18,11 +19,15 @@ from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.result import Result
 from taxlens.core.stats import Interval
 
+if TYPE_CHECKING:
+    from taxlens.activations.items import Suite
+
 COLUMNS = (
     "plan", "unit", "order", "draw", "n_units", "share_undone", "energy_undone", "suite", "metric",
     "tax_predicted", "tax", "tax_low", "tax_high", "returned", "returned_low", "returned_high",
     "benefit", "benefit_low", "benefit_high", "benefit_generated", "held_out",
     "benefit_kept", "benefit_kept_low", "benefit_kept_high", "benefit_predicted",
+    "benefit_predicted_low", "benefit_predicted_high",
 )  # fmt: skip
 """Columns of frontier.csv; a blank suite is all taxed suites at once (the sum of their taxes)."""
 
@@ -40,6 +45,19 @@ class Benefit:
     suite: str
     against: str
     signs: Mapping[str, float]
+
+    @classmethod
+    def named(cls, suites: Sequence[Suite], suite: str, against: str = "") -> Benefit:
+        """The benefit of a suite of harmful prompts and one of harmless ones, with signs by what their golds say.
+
+        Raises:
+            UsageError: no suite of that name.
+        """
+        named(suites, suite)
+        signs = {suite: 1.0}
+        if against:
+            signs[against] = -1.0 if named(suites, against).kind == "benefit" else 1.0
+        return cls(suite, against, signs)
 
     @property
     def suites(self) -> list[str]:
@@ -74,7 +92,8 @@ class Frontier(Result):
         base, aligned: values at both ends, held-out items.
         values: plan name to its values.
         predicted: plan name to {(suite, metric): predicted loss taken back}.
-        predicted_benefit: plan name to the predicted share of the benefit kept.
+        predicted_benefit: plan name to the predicted share of the benefit kept: the mean of two estimates, the lower
+            and the higher one.
         benefit: what alignment was for.
         taxed: the suites whose taxes are to be returned.
         metric: metric that plans were chosen on.
@@ -95,7 +114,7 @@ class Frontier(Result):
     aligned: Values
     values: Mapping[str, Values]
     predicted: Mapping[str, Mapping[tuple[str, str], float]]
-    predicted_benefit: Mapping[str, float]
+    predicted_benefit: Mapping[str, tuple[float, float, float]]
     benefit: Benefit
     taxed: tuple[str, ...]
     metric: str
@@ -215,6 +234,10 @@ class Frontier(Result):
         columns = ["plan", "other", "order", "ahead", "low", "high", "benefit_kept", "other_benefit_kept"]
         return pd.DataFrame(rows, columns=columns)
 
+    def matched_frame(self, *, least: float | None = None) -> pd.DataFrame:
+        """Every order's best plan among those that keep the benefit, beside the path's (`matched.matched_frame`)."""
+        return matched_frame(self, least=least)
+
     def _plan_row(self, plan: Plan) -> dict[str, Any]:
         kept, nats = self.benefit_kept(plan.name), self.benefit_nats(plan.name)
         return {
@@ -222,7 +245,7 @@ class Frontier(Result):
             "share_undone": plan.share_undone, "energy_undone": plan.energy_undone, "benefit": nats.value,
             "benefit_low": nats.low, "benefit_high": nats.high, "benefit_generated": self.benefit_generated(plan.name),
             "benefit_kept": kept.value, "benefit_kept_low": kept.low, "benefit_kept_high": kept.high,
-            "benefit_predicted": self.predicted_benefit.get(plan.name, np.nan),
+            **dict(zip(COLUMNS[-3:], self.predicted_benefit.get(plan.name, (np.nan,) * 3), strict=True)),
         }  # fmt: skip
 
     def _suite_row(self, plan: Plan, suite: str, metric: str) -> dict[str, Any]:

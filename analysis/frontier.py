@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,14 @@ import numpy as np
 
 from taxlens.analysis.attribution import Attribution
 from taxlens.analysis.front import Benefit, Frontier
+from taxlens.analysis.frontier_options import ANSWER_TOKENS, MEASURED, Options, ready_options
 from taxlens.analysis.joint import joint_mean
 from taxlens.analysis.kept_effects import kept_or_new
 from taxlens.analysis.learned import extra_plans
-from taxlens.analysis.measure import ChoiceMeasure, named
+from taxlens.analysis.measure import ChoiceMeasure, losses, named
 from taxlens.analysis.path import attribute, gradient_effects
 from taxlens.analysis.plan_runs import PlanRuns
 from taxlens.analysis.plans import (
-    ORDERS,
     Plan,
     Scores,
     Units,
@@ -30,8 +30,8 @@ from taxlens.analysis.plans import (
     ranked_plans,
     uniform_plans,
 )  # fmt: skip
-from taxlens.analysis.sizing import Cost, at_most, plan_cost, within_budget
-from taxlens.analysis.split import KEYS, SuiteSplit, leak_report, split_suite
+from taxlens.analysis.sizing import Cost, at_most, attribution_minutes, minutes_for, plan_cost, within_budget
+from taxlens.analysis.split import SuiteSplit, leak_report, split_suite
 from taxlens.analysis.unit_scores import TrainEffects, stability_frame
 from taxlens.analysis.units import Difference, difference_of
 from taxlens.core.errors import UsageError, explain, one_of
@@ -41,39 +41,6 @@ from taxlens.core.stats import mean_interval
 if TYPE_CHECKING:
     from taxlens.activations.items import Suite
     from taxlens.activations.pair import ModelPair
-
-DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer")
-"""Orders of a frontier that is not told otherwise."""
-
-MEASURED = ("accuracy", "probability", "margin", "nll")
-"""Metrics of every held-out item."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How plans are chosen and measured; every field has the meaning that `frontier` documents."""
-
-    unit: str = "singular"
-    shares: tuple[float, ...] = (0.01, 0.025, 0.05)
-    orders: tuple[str, ...] = DEFAULT_ORDERS
-    draws: int = 20
-    draw_shares: tuple[float, ...] | None = None
-    uniform: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
-    metric: str = "probability"
-    keep: float | None = 0.95
-    wanted: float = 0.9
-    margin: float = 0.95
-    holdout: float = 0.5
-    disjoint: tuple[str, ...] = KEYS
-    leave_out: bool = True
-    items: int | str = "all"
-    train_items: int | str = "all"
-    generate: int = 0
-    budget_minutes: float | None = None
-    tolerance: float = 0.01
-    max_gradients: int = 32
-    bootstrap: int = 2000
-    seed: int = 0
 
 
 def frontier(
@@ -113,14 +80,7 @@ def frontier(
         attribution: path attribution(s) that hold the training items at the unit's level with `metric` and
             "margin"; None: the training halves are attributed now.
         checkpoints: name to loaded model, for order "checkpoint": earlier checkpoints of the same training.
-        options: `Options`; single fields may be given by keyword: `unit` ("component", "head", "singular"),
-            `shares` of units undone, `orders`, random `draws` a share (at `draw_shares` alone, if given), `uniform` coefficients, `metric` that plans
-            are chosen on, `keep` (share of the benefit that path and one_gradient plans are predicted to keep;
-            None: they look at the tax alone), `wanted` and `margin` of the recommended plan, `holdout`,
-            `disjoint`, `leave_out` (path plans chosen without one suite, measured on it), `items` and
-            `train_items` (most held-out and training items a suite), `generate` (prompts of each kind answered
-            by generation), `budget_minutes` (held-out items are cut to fit), `tolerance` and `max_gradients` of
-            the attribution, `bootstrap`, `seed`.
+        options: `Options`, which says what each field means; single fields may be given by keyword.
         folder: where measured plans are kept, so that a killed run resumes.
         progress: told of every plan.
 
@@ -136,10 +96,10 @@ def frontier(
         2408.13656 (learned mask); arXiv 2604.13694 (weight patching); arXiv 2501.13453 (relearning); arXiv
         2603.03995 (re-weighting singular values by gradient).
     """
-    work = _Work(pair, suites, benefit, against, template, _options(options, more), progress, taxed or candidates)
+    work = _Work(pair, suites, benefit, against, template, ready_options(options, more), progress, taxed or candidates)
     work.folder = None if folder is None else Path(folder)
-    train = work.train_effects(attribution)
-    names = work.taxed(train, taxed)
+    names = work.taxed(taxed)
+    train = work.train_effects(attribution, names)
     scores = train.scores(names, work.benefit, metric=work.options.metric)
     plans = work.plans(train, scores, names, checkpoints or {})
     return work.measure(plans, train, scores, names)
@@ -157,20 +117,34 @@ def frontier_cost(
     **more: Any,
 ) -> Cost:
     """What `frontier` with the same arguments will measure, without running anything."""
-    work = _Work(pair, suites, benefit, against, template, _options(options, more), SILENT, candidates)
+    work = _Work(pair, suites, benefit, against, template, ready_options(options, more), SILENT, candidates)
     count = work.plan_count(max(1, len(work.candidates)))
     held = work.held_suites([*work.candidates, *work.benefit.suites], count)
-    return plan_cost(pair, held, plans=count, template=work.templates)
+    return replace(plan_cost(pair, held, plans=count, template=work.templates), **work.other_costs(work.candidates))
 
 
-def _options(options: Options | None, more: Mapping[str, Any]) -> Options:
-    for name in more:
-        one_of(name, list(Options.__dataclass_fields__), what="frontier option")
-    given = {} if options is None else {name: getattr(options, name) for name in Options.__dataclass_fields__}
-    ready = Options(**(given | dict(more)))
-    for order in ready.orders:
-        one_of(order, ORDERS, what="order")
-    return ready
+def measured_suites(
+    pair: ModelPair,
+    suites: Sequence[Suite],
+    *,
+    taxed: Sequence[str],
+    plans: int,
+    benefit: str,
+    against: str = "",
+    candidates: Sequence[str] | None = None,
+    template: str | Mapping[str, str] = "plain",
+    options: Options | None = None,
+    **more: Any,
+) -> list[Suite]:
+    """The held-out items that `frontier` with the same arguments measures its plans on, suite by suite.
+
+    Args:
+        taxed: suites whose taxes are returned (`Frontier.taxed`).
+        plans: number of plans, which the budget is divided by.
+        pair, suites, benefit, against, candidates, template, options, more: as for `frontier`.
+    """
+    work = _Work(pair, suites, benefit, against, template, ready_options(options, more), SILENT, candidates)
+    return work.held_suites([*taxed, *work.benefit.suites], plans)
 
 
 class _Work:
@@ -185,11 +159,7 @@ class _Work:
         self.folder: Path | None = None
         self.suites = {suite.name: suite for suite in suites}
         self.templates = {name: template if isinstance(template, str) else template[name] for name in self.suites}
-        named(suites, benefit)
-        signs = {benefit: 1.0}
-        if against:
-            signs[against] = -1.0 if named(suites, against).kind == "benefit" else 1.0
-        self.benefit = Benefit(benefit, against, signs)
+        self.benefit = Benefit.named(suites, benefit, against)
         capabilities = [s.name for s in suites if s.kind == "capability" and s.name != against]
         self.candidates = capabilities if candidates is None else [named(suites, name).name for name in candidates]
         self.notes = [] if against else [
@@ -213,13 +183,23 @@ class _Work:
         half, most = self.suites[name].subset(getattr(self.splits[name], side)), self.options.train_items
         return at_most(half, int(most), seed=self.options.seed) if side == "train" and most != "all" else half
 
-    def train_effects(self, attribution: Attribution | Sequence[Attribution] | None) -> TrainEffects:
-        halves = [self.half(name, "train") for name in self.splits]
+    def train_effects(
+        self, attribution: Attribution | Sequence[Attribution] | None, taxed: Sequence[str]
+    ) -> TrainEffects:
+        """Effects on the training halves of the taxed suites and of the benefit: no others are paid for."""
+        halves = self.train_halves(taxed)
         if attribution is None:
             found = self._attributed(halves, attribute, tolerance=self.options.tolerance)
         else:
             found = [attribution] if isinstance(attribution, Attribution) else list(attribution)
-        return TrainEffects(found, halves, self.units)
+        units, local = self.units, None
+        if self.options.keep is not None or "one_gradient" in self.options.orders:
+            local = TrainEffects(self._attributed(halves, gradient_effects), halves, units)
+        return TrainEffects(found, halves, units, local=local)
+
+    def train_halves(self, taxed: Sequence[str]) -> list[Suite]:
+        """Training halves of the taxed suites and of the benefit's."""
+        return [self.half(name, "train") for name in dict.fromkeys([*taxed, *self.benefit.suites])]
 
     def _attributed(self, halves: Sequence[Suite], method: Any, **options: Any) -> list[Any]:
         """One attribution a template, of the metric that plans are chosen on and of the margin."""
@@ -230,25 +210,31 @@ class _Work:
             metrics = tuple(dict.fromkeys((o.metric, "margin")))
             run = partial(
                 method, self.pair, mine, template=template, metrics=metrics, levels=("component", o.unit), tokens=False,
-                max_gradients=o.max_gradients, bootstrap=o.bootstrap, seed=o.seed, progress=self.progress, **options,
+                perplexity=False, max_gradients=o.max_gradients, bootstrap=o.bootstrap, seed=o.seed, progress=self.progress, **options,
             )  # fmt: skip
             key = [method.__name__, self.pair.base.sha256, self.pair.aligned.sha256, template, metrics, o.unit,
                    o.max_gradients, sorted(options.items()), *((s.name, s.sha256) for s in mine)]  # fmt: skip
             found.append(kept_or_new(self.folder, key, o.unit, run))
         return found
 
-    def taxed(self, train: TrainEffects, asked: Sequence[str] | None) -> list[str]:
-        """The suites whose taxes are to be returned, by their tax on the training half."""
+    def taxed(self, asked: Sequence[str] | None) -> list[str]:
+        """The suites whose taxes are to be returned, by their tax on the training half; the benefit must have risen."""
+        o = self.options
+        halves = self.train_halves(self.candidates if asked is None else asked)
+        metrics = tuple(dict.fromkeys((o.metric, "margin")))
+        measure = ChoiceMeasure(self.pair, tuple(halves), template=self.templates, metrics=metrics)
+        base, aligned = PlanRuns(self.pair, measure, self.difference, self.folder).ends()
+        self._check_benefit(base, aligned, measure.groups)
         if asked is not None:
             return [named(list(self.suites.values()), name).name for name in asked]
-        found, rows = [], []
+        lost, found, rows = losses(aligned, base), [], []
         for name in self.candidates:
-            tax = mean_interval(train.tax(name, self.options.metric), train.groups(name), seed=self.options.seed)
+            tax = mean_interval(lost[name, o.metric], measure.groups[name], seed=o.seed)
             rows.append((name, f"{tax.value:+.4g} [{tax.low:.4g}, {tax.high:.4g}]"))
             if tax.low > 0:
                 found.append(name)
             else:
-                self.notes.append(f"{name} is not among the taxed suites: {self.options.metric} tax {rows[-1][1]}")
+                self.notes.append(f"{name} is not among the taxed suites: {o.metric} tax {rows[-1][1]}")
         if not found:
             fix = "name suites with `taxed`, or give suites that lost."
             raise UsageError(explain("no suite has a tax above 0 on its training half: nothing to return.", rows, fix))
@@ -271,10 +257,8 @@ class _Work:
         o, units = self.options, train.units
         path = effect_plans(units, scores, order="path", shares=o.shares, keep=o.keep)
         found: dict[str, list[Plan]] = {"path": path}
-        if "one_gradient" in o.orders:
-            halves = [self.half(name, "train") for name in dict.fromkeys([*taxed, *self.benefit.suites])]
-            slopes = TrainEffects(self._attributed(halves, gradient_effects), halves, units)
-            first = slopes.scores(taxed, self.benefit, metric=o.metric)
+        if "one_gradient" in o.orders and train.local is not None:
+            first = train.local.scores(taxed, self.benefit, metric=o.metric)
             found["one_gradient"] = effect_plans(units, first, order="one_gradient", shares=o.shares, keep=o.keep)
         ranked = {"magnitude": units.energy, "smallest": -units.energy, "reverse": -scores.tax}
         found |= {name: ranked_plans(units, key, order=name, shares=o.shares) for name, key in ranked.items()}
@@ -284,7 +268,7 @@ class _Work:
         found["per_layer"] = layer_plans(units, scores, like=path, keep=o.keep)
         learned = [order for order in o.orders if order in ("learned_mask", "weight_patch", "checkpoint", "relearn")]
         if learned:
-            halves = [self.half(name, "train") for name in dict.fromkeys([*taxed, *self.benefit.suites])]
+            halves = self.train_halves(taxed)
             found |= extra_plans(
                 self.pair, halves, units, like=path, orders=learned, taxed=taxed, benefit=self.benefit, scores=scores,
                 metric=o.metric, template=self.templates, checkpoints=checkpoints, seed=o.seed, progress=self.progress,
@@ -303,18 +287,39 @@ class _Work:
         if o.items != "all":
             held = [at_most(suite, int(o.items), seed=o.seed) for suite in held]
         if o.budget_minutes is not None:
-            held = within_budget(
-                self.pair, held, plans=plans, minutes=o.budget_minutes, template=self.templates, seed=o.seed
-            )
+            other = self.other_costs([name for name in names if name not in self.benefit.suites])
+            left = o.budget_minutes - other["attribution"] - other["generation"]
+            held = within_budget(self.pair, held, plans=plans, minutes=left, template=self.templates, seed=o.seed)
         return held
+
+    def other_costs(self, taxed: Sequence[str]) -> dict[str, Any]:
+        """What is run beside measuring plans: minutes of attribution, answers by generation and their minutes."""
+        o = self.options
+        gradients = o.max_gradients + (o.keep is not None or "one_gradient" in o.orders)
+        named_plans = 2 * len(o.shares) if o.generate_plans is None else len(o.generate_plans)
+        prompts = sum(len(suite) for suite in self.prompts())
+        answers = prompts * (named_plans + 3)
+        return {
+            "attribution": attribution_minutes(
+                self.pair, self.train_halves(taxed), gradients=gradients, template=self.templates
+            ),
+            "answers": answers,
+            "generation": minutes_for(self.pair, answers * ANSWER_TOKENS),
+        }
+
+    def prompts(self) -> list[Suite]:
+        """Held-out prompts that are answered by generation."""
+        o = self.options
+        return [at_most(self.half(s, "held"), o.generate, seed=o.seed) for s in self.benefit.suites if o.generate]
 
     def measure(self, plans: Sequence[Plan], train: TrainEffects, scores: Scores, taxed: Sequence[str]) -> Frontier:
         """Every plan on the held-out halves, and the figures that were predicted for it."""
         o = self.options
         held = self.held_suites([*taxed, *self.benefit.suites], len(plans))
         measure = ChoiceMeasure(self.pair, tuple(held), template=self.templates, metrics=MEASURED)
-        asked = [suite for suite in held if suite.name in self.benefit.suites] if o.generate else []
-        prompts = [at_most(suite, o.generate, seed=o.seed) for suite in asked]
+        for name in o.generate_plans or ():
+            one_of(name, [plan.name for plan in plans], what="plan to generate with")
+        prompts = self.prompts()
         runs = PlanRuns(self.pair, measure, self.difference, self.folder, tuple(prompts))
         base, aligned = runs.ends()
         self._check_benefit(base, aligned, measure.groups)
@@ -341,9 +346,10 @@ class _Work:
         return self._with_generation(found, runs, prompts) if o.generate else found
 
     def _with_generation(self, found: Frontier, runs: PlanRuns, prompts: Sequence[Suite]) -> Frontier:
-        """Answers of both ends, of the path and one-gradient plans and of the recommended one."""
-        shown = {plan.name for plan in found.plans if plan.order in ("path", "one_gradient") and not plan.left_out}
-        shown |= {found.recommended} - {""}
+        """Answers of both ends, of the plans that are named (or path and one-gradient) and of the recommended one."""
+        shown = set(self.options.generate_plans or ()) | {found.recommended} - {""}
+        if self.options.generate_plans is None:
+            shown |= {p.name for p in found.plans if p.order in ("path", "one_gradient") and not p.left_out}
         chosen = [plan for plan in found.plans if plan.name in shown]
         generated = {}
         with self.progress.task("answers", total=len(chosen) + 2, unit="models") as task:

@@ -9,84 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from taxlens.activations.tokens import encode_suite, pad
-from taxlens.analysis.forward import position_limit
+from taxlens.analysis.lines import Table
 from taxlens.analysis.metrics import item_metrics
-from taxlens.analysis.slopes import item_batches
 from taxlens.analysis.twin import hidden, replaced_input
 
-if TYPE_CHECKING:
-    from taxlens.activations.items import Suite
-    from taxlens.activations.pair import ModelPair
-    from taxlens.activations.tokens import Row
-
 Streams = list[torch.Tensor]
-"""The residual stream of each batch, [rows, positions, d]."""
+"""The residual stream of each batch, [lines, places, d]."""
 
 Put = Callable[[int], torch.Tensor]
 """Number of a batch to the stream that is put in."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """A suite's rows in batches, with what is asked of each.
-
-    Args:
-        suite: items with choices.
-        rows: rows of each batch; all choices of an item lie in one batch.
-        ids, mask, positions: padded tensors of each batch.
-        items: indices of the suite's items that have choices, in order.
-        gold: index of each such item's right choice.
-    """
-
-    suite: Suite
-    rows: list[list[Row]]
-    ids: list[torch.Tensor]
-    mask: list[torch.Tensor]
-    positions: list[torch.Tensor]
-    items: np.ndarray
-    gold: np.ndarray
-
-    @property
-    def groups(self) -> np.ndarray:
-        """Group of each item."""
-        return np.array([self.suite.items[i].group for i in self.items], dtype=object)
-
-    def real(self, batch: int) -> torch.Tensor:
-        """Where a batch has a token that is not the first of its row, bool [rows, positions]."""
-        return (self.mask[batch] > 0) & (self.positions[batch] > 0)
-
-    def asked(self, batch: int) -> torch.Tensor:
-        """Where a batch predicts a choice's token, bool [rows, positions]."""
-        wanted = torch.zeros(self.mask[batch].shape, dtype=torch.bool)
-        for place, row in enumerate(self.rows[batch]):
-            wanted[place, row.start - 1 : len(row.ids) - 1] = True
-        return wanted
-
-    def by_item(self, batch: int) -> np.ndarray:
-        """The item (counted among those with choices) of each row of a batch."""
-        place = {int(item): n for n, item in enumerate(self.items)}
-        return np.array([place[row.item] for row in self.rows[batch]])
-
-
-def lay_out(pair: ModelPair, suite: Suite, *, template: str = "plain", batch_tokens: int = 2048) -> Table:
-    """A suite's rows as both models will read them."""
-    aligned = pair.aligned
-    rows = encode_suite(
-        suite, aligned.tokenizer, template=template, max_length=position_limit(aligned.model),
-        chat_template=aligned.chat_template if template == "chat" else None,
-    )  # fmt: skip
-    items = sorted({row.item for row in rows})
-    batches = item_batches(rows, items, batch_tokens)
-    padded = [pad(batch, 0) for batch in batches]
-    gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
-    return Table(suite, batches, *(list(one) for one in zip(*padded, strict=True)), np.array(items), gold)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +32,7 @@ class Half:
 
     Args:
         loaded: the model.
-        table: the rows.
+        table: the suite's lines.
         streams: layer to the stream after that block, by batch.
         logp: log-probability of every item's choices as the model is, [items, choices].
     """
@@ -118,6 +55,10 @@ class Half:
             self.logp = self._scores(None)
         self.streams |= kept
 
+    def scores(self) -> np.ndarray:
+        """Log-probabilities of all choices under the model as it is now (with whatever hooks are on it)."""
+        return self._scores(None)
+
     def above(self, layer: int, put: Put) -> np.ndarray:
         """Log-probabilities of all choices when `put(batch)` is the stream after a layer, [items, choices]."""
         anatomy = self.loaded.anatomy
@@ -136,18 +77,20 @@ class Half:
         table = self.table
         width = max(len(table.suite.items[i].choices) for i in table.items)
         found = np.full((len(table.items), width), np.nan)
-        for batch, rows in enumerate(table.rows):
+        for batch, lines in enumerate(table.lines):
             if now is not None:
                 now[:] = [batch]
-            owners = table.by_item(batch)
-            for place, value in enumerate(self._batch_scores(batch).tolist()):
-                found[owners[place], rows[place].choice] = value
+            for line in lines:
+                found[line.item, list(line.ends)] = 0.0
+            asked = [(line.item, choice) for line in lines for choice, _, _ in line.asked]
+            np.add.at(found, tuple(np.array(asked).T), self._batch_scores(batch))
         return found
 
-    def _batch_scores(self, batch: int) -> torch.Tensor:
+    def _batch_scores(self, batch: int) -> np.ndarray:
+        """Log-probability of every asked token of a batch, in the order of its lines."""
         table, model = self.table, self.loaded.model
-        where = table.asked(batch).nonzero()
-        targets = torch.cat([torch.tensor(row.ids[row.start :]) for row in table.rows[batch]])
+        asked = [(n, place, token) for n, line in enumerate(table.lines[batch]) for _, place, token in line.asked]
+        where, at = np.unique(np.array([one[:2] for one in asked]), axis=0, return_inverse=True)
 
         def gather(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             output.last_hidden_state = output.last_hidden_state[where[:, 0], where[:, 1]][None]
@@ -158,13 +101,14 @@ class Half:
         try:
             with torch.no_grad():
                 logits = model(
-                    input_ids=table.ids[batch].to(device), attention_mask=table.mask[batch].to(device),
+                    input_ids=table.ids[batch].to(device), attention_mask=table.mask(batch, model.dtype).to(device),
                     position_ids=table.positions[batch].to(device), use_cache=False,
                 ).logits[0].float()  # fmt: skip
         finally:
             handle.remove()
-        logp = (logits.gather(1, targets[:, None].to(device))[:, 0] - logits.logsumexp(1)).double().cpu()
-        return torch.zeros(len(table.rows[batch]), dtype=torch.float64).index_add(0, where[:, 0], logp)
+        rows = torch.as_tensor(at.reshape(-1)).to(device)
+        targets = torch.tensor([token for _, _, token in asked], device=device)
+        return (logits[rows, targets] - logits.logsumexp(1)[rows]).double().cpu().numpy()
 
 
 def probability(table: Table, logp: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -222,7 +222,7 @@ def relearned(lesson: Lesson, *, steps: int = 10, rate: float = 0.002, items: in
 @contextmanager
 def training(
     pair: ModelPair, suites: Sequence[Suite], *, template: Mapping[str, str], steps: int, rate: float, items: int,
-    seed: int = 0,
+    seed: int = 0, enough: Callable[[Any], bool] | None = None, every: int = 15,
 ) -> Iterator[Any]:  # fmt: skip
     """Yield the aligned model after some steps of Adam on the likelihood of the gold answers; put it back on leaving.
 
@@ -232,10 +232,12 @@ def training(
         pair: the two checkpoints.
         suites: what is trained on.
         template: suite name to template.
-        steps: of the training.
+        steps: of the training, at most.
         rate: step size, as a share of each weight matrix's root mean square.
         items: drawn anew from each suite at each step.
         seed: of the draws.
+        enough: asked of the model after every `every` steps; training ends when it says so.
+        every: steps between two askings.
     """
     difference = difference_of(pair)
     model = pair.aligned.model
@@ -253,6 +255,8 @@ def training(
                 )  # fmt: skip
                 for key, slope in slopes.items():
                     _adam(weights[key], slope, moments[key], step, rate)
+            if enough is not None and step % every == 0 and enough(model):
+                break
         yield model
     finally:
         with torch.no_grad():

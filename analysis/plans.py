@@ -117,17 +117,25 @@ class Scores:
         benefit: selective benefit that the unit brings, nats, float64 [units].
         benefit_total: the benefit that alignment raised, nats.
         by_suite: the same loss suite by suite.
+        local: the benefit again, by one gradient at the aligned weights; None: not had. What a plan really costs
+            lies between the two: the path averages over all of the change, the gradient sees its last step.
     """
 
     tax: np.ndarray
     benefit: np.ndarray
     benefit_total: float
     by_suite: Mapping[str, np.ndarray] = field(default_factory=dict)
+    local: np.ndarray | None = None
+
+    @property
+    def benefits(self) -> list[np.ndarray]:
+        """Every estimate of the benefit by unit."""
+        return [self.benefit] if self.local is None else [self.benefit, self.local]
 
     def without(self, suite: str) -> Scores:
         """The same with one suite left out of the tax."""
         rest = {name: value for name, value in self.by_suite.items() if name != suite}
-        return Scores(np.sum(list(rest.values()), axis=0), self.benefit, self.benefit_total, rest)
+        return Scores(np.sum(list(rest.values()), axis=0), self.benefit, self.benefit_total, rest, self.local)
 
 
 def best_coefficients(
@@ -135,8 +143,9 @@ def best_coefficients(
 ) -> np.ndarray:
     """Coefficients in [0, 1] with the largest predicted tax returned, within a budget and a benefit to keep.
 
-    The linear programme max tax . a, subject to cost . a <= count and benefit . a <= (1 - keep) * benefit_total.
-    At an optimum at most two coefficients are fractional, so with a unit cost this is "the best `count` units".
+    The linear programme max tax . a, subject to cost . a <= count and benefit . a <= (1 - keep) * benefit_total,
+    the latter by every estimate of the benefit. At an optimum at most as many coefficients are fractional as there
+    are bounds, so with a unit cost this is "the best `count` units".
 
     Args:
         scores: effects of the units.
@@ -150,8 +159,8 @@ def best_coefficients(
     cost = np.ones(len(scores.tax)) if cost is None else cost
     rows, bounds = [cost], [count]
     if keep is not None and scores.benefit_total > 0:
-        rows.append(scores.benefit / scores.benefit_total)
-        bounds.append(1.0 - keep)
+        rows += [benefit / scores.benefit_total for benefit in scores.benefits]
+        bounds += [1.0 - keep] * len(scores.benefits)
     scale = float(np.abs(scores.tax).max()) or 1.0
     found = linprog(-scores.tax / scale, A_ub=np.array(rows), b_ub=bounds, bounds=(0, 1), method="highs")
     if not found.success:
@@ -228,7 +237,8 @@ def layer_plans(
     def summed(values: np.ndarray) -> np.ndarray:
         return np.bincount(index, weights=values, minlength=len(layers))
 
-    whole = Scores(summed(scores.tax), summed(scores.benefit), scores.benefit_total)
+    local = None if scores.local is None else summed(scores.local)
+    whole = Scores(summed(scores.tax), summed(scores.benefit), scores.benefit_total, local=local)
     cost = summed(units.energy) / units.total
     budgets = {plan.name.replace(plan.order, "per_layer", 1): plan.energy_undone for plan in like}
     budgets |= {f"per_layer-energy{share:g}": share for share in extra}

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from taxlens.analysis.halves import lay_out
+from taxlens.activations.tokens import encode_suite
+from taxlens.analysis.forward import position_limit
 from taxlens.analysis.measure import ChoiceMeasure, losses
 from taxlens.analysis.metrics import LOSS_SIGN
 from taxlens.analysis.patch import every_part, patched_values
-from taxlens.analysis.slopes import SMOOTH, choice_scores, smooth_metric
+from taxlens.analysis.slopes import SMOOTH, choice_scores, item_batches, smooth_metric
 from taxlens.analysis.twin import hidden, replaced_output
 from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
@@ -94,22 +95,29 @@ def attribution_patch(
         Attribution patching: Nanda 2023; Syed et al. 2023, arXiv 2310.10348.
     """
     one_of(metric, SMOOTH, what="smooth metric")
-    table = lay_out(pair, suite, template=template, batch_tokens=batch_tokens)
-    names = tuple(every_part(pair.aligned.anatomy.n_layers))
-    effects = np.zeros((len(table.items), len(names)))
-    with progress.task("screen", total=len(table.rows), unit="batches") as task:
-        for batch, rows in enumerate(table.rows):
-            owners = table.by_item(batch)
-            found = _first_order(pair, rows, owners, table.gold, metric)
+    aligned = pair.aligned
+    encoded = encode_suite(
+        suite, aligned.tokenizer, template=template, max_length=position_limit(aligned.model),
+        chat_template=aligned.chat_template if template == "chat" else None,
+    )  # fmt: skip
+    items = sorted({row.item for row in encoded})
+    gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
+    names = tuple(every_part(aligned.anatomy.n_layers))
+    effects = np.zeros((len(items), len(names)))
+    batches = item_batches(encoded, items, batch_tokens)
+    with progress.task("screen", total=len(batches), unit="batches") as task:
+        for rows in batches:
+            owners = np.searchsorted(items, [row.item for row in rows])
+            found = _first_order(pair, rows, owners, gold, metric)
             np.add.at(effects, owners, LOSS_SIGN[metric] * found)
             task.advance(1)
     order = np.argsort(-np.abs(effects.mean(axis=0)), kind="stable")
     chosen = [*order[:check], *order[len(order) // 2 :][:check]] if check else []
     checked = tuple(dict.fromkeys(names[i] for i in chosen))
     measure = ChoiceMeasure(pair, (suite,), template=template, metrics=(metric,))
-    aligned = measure(pair.aligned.model)
+    tuned = measure(aligned.model)
     measured = [
-        losses(aligned, patched_values(pair, measure, name, part="both", into="aligned"))[suite.name, metric]
+        losses(tuned, patched_values(pair, measure, name, part="both", into="aligned"))[suite.name, metric]
         for name in checked
     ]
     return Screen(suite.name, metric, names, effects, checked, np.column_stack(measured) if measured else None)

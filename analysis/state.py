@@ -10,11 +10,21 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.evidence import Bench, base_reading, layer_evidence, probe_evidence, removed
-from taxlens.analysis.halves import Half, lay_out
+from taxlens.analysis.halves import Half
+from taxlens.analysis.lines import lay_out
 from taxlens.analysis.relearn import relearned_share
+from taxlens.analysis.rerouting import component_use
 from taxlens.analysis.sizing import at_most
-from taxlens.analysis.verdict import DAMAGED, KEPT_RULES, Evidence, Verdict, judge
-from taxlens.core.errors import ItemError, UsageError, explain
+from taxlens.analysis.verdict import (
+    KEPT_RULES,
+    NEGLIGIBLE,
+    Evidence,
+    Verdict,
+    damaged_layers,
+    judge,
+    judge_layers,
+)
+from taxlens.core.errors import ItemError, UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats import Interval, mean_interval
@@ -140,13 +150,13 @@ def diagnose(
         suite: items with choices.
         template: "plain" or "chat".
         layers: layers to look at; by default five, refined where the damage appears.
-        label: "correct" (right against wrong choice), "answer" (which answer, at the last prompt token), or
-            "auto": the one that the base's own probe reads better, where few different answers occur in several
-            groups; else "correct".
+        label: "correct" (right against wrong choice), "answer" (which answer, at the last prompt token), the name
+            of a label of the items (at the same token), or "auto": the one of the first two that the base's own probe
+            reads better, where few different answers occur in several groups; else "correct".
         other: another suite, whose steering vector is the control of Z1.
-        items: most items to use (whole groups, seeded).
-        relearn: "never", "always", or "if needed": run Q where everything else says erased. Without Q a
-            capability is never called erased.
+        items: most items to use (spread over groups, seeded).
+        relearn: "never", "always", or "if needed": run Q where everything else says erased (D is then read by a
+            small network too). Without Q a capability is never called erased.
         effects: layer to path effect, for the share of the tax; by default the steps of I.
         folds: group folds of every fit.
         draws: of the group bootstrap.
@@ -174,7 +184,7 @@ def diagnose(
     work.choose_label(label, first)
     tax = mean_interval(bench.lost(), bench.groups, draws=draws, seed=seed)
     work.found[-1] = [Evidence("M", tax.value, tax.low, tax.high)]
-    if tax.low <= 0:
+    if tax.low <= 0 or tax.high <= NEGLIGIBLE:
         return work.without_tax(first, tax)
     work.look(first)
     if layers is None:
@@ -212,11 +222,11 @@ class _Work:
 
     def choose_label(self, label: str, layers: Sequence[int]) -> None:
         """Settle what is probed, and say so where it was not the contract's label."""
-        if label in ("correct", "answer"):
+        if label != "auto":
+            known = sorted({name for item in self.suite.items for name in item.labels})
+            one_of(label, ["auto", "correct", "answer", *known], what="label")
             self.bench.label = label
             return
-        if label != "auto":
-            raise UsageError(explain("unknown label.", [("got", label), ("must be one of", "auto, correct, answer")]))
         self._read(layers)
         if not self._answers_recur():
             return
@@ -257,7 +267,7 @@ class _Work:
         """Halve the gap in which the damage appears until it is one layer wide, within a number of layers."""
         while sum(layer >= 0 for layer in self.found) < most:
             seen = sorted(layer for layer in self.found if layer >= 0)
-            damaged = [layer for layer in seen if _low(self.found[layer], "I") >= DAMAGED]
+            damaged = damaged_layers(self.found)
             upper = damaged[0] if damaged else depth
             below = [layer for layer in seen if layer < upper]
             lower = below[-1] if below else -1
@@ -266,16 +276,14 @@ class _Work:
             self.look([(lower + upper) // 2])
 
     def without_tax(self, layers: Sequence[int], tax: Interval) -> Diagnosis:
-        """A capability that is kept: intact, or rerouted where the base's sites no longer carry it."""
+        """A capability that is kept: intact, or rerouted where the base's components no longer carry it and others do."""
         self._read(layers)
-        probed = probe_evidence(self.bench, layers)
-        uses = []
+        probed, used = probe_evidence(self.bench, layers), component_use(self.bench, layers)
         for layer in layers:
-            use = removed(self.bench, layer)
-            self.found[layer] = [*probed[layer], *([use] if use else [])]
-            uses += [use] if use else []
+            directions = removed(self.bench, layer)
+            self.found[layer] = [*probed[layer], *([directions] if directions else []), *used[layer]]
         verdicts = {layer: judge(self.found[layer], KEPT_RULES[1:]) for layer in layers}
-        overall = list(self.found[-1])
+        overall, uses = list(self.found[-1]), [one for layer in layers for one in used[layer]]
         if len(uses) > 1:
             least, most = min(uses, key=lambda u: u.high), max(uses, key=lambda u: u.low)
             overall += [Evidence("U least", least.value, least.low, least.high)]
@@ -287,29 +295,26 @@ class _Work:
         return self._diagnosis(tax, verdicts, dict.fromkeys(verdicts, float("nan")), -1)
 
     def finish(self, tax: Interval, effects: Mapping[int, float] | None) -> Diagnosis:
-        """Judge every layer, then the whole by the first damaged one; run Q if erased hangs on it."""
-        layers = sorted(layer for layer in self.found if layer >= 0)
-        verdicts = {layer: judge(self.found[layer]) for layer in layers}
-        damaged = [layer for layer in layers if _low(self.found[layer], "I") >= DAMAGED]
-        where = damaged[0] if damaged else layers[-1]
-        if self.relearn == "always" or (self.relearn == "if needed" and self._hangs_on_relearning(damaged)):
-            q = relearned_share(
+        """Judge every layer, then the whole by the first damaged one; run what `erased` hangs on."""
+        hanging = self._would_be_erased([Evidence("D", 0.0, 0.0, 0.0, "network")])
+        if hanging:
+            for layer, network in probe_evidence(self.bench, hanging, probe="mlp").items():
+                self.found[layer] += network
+            hanging = self._would_be_erased([])
+        more: list[Evidence] = []
+        if self.relearn == "always" or (self.relearn == "if needed" and hanging):
+            more = relearned_share(
                 self.pair, self.suite, template=self.template, draws=self.draws, seed=self.seed, progress=self.progress
             )
-            self.found[-1] += q
-            verdicts = {layer: judge([*self.found[layer], *q]) for layer in layers}
-        decided = [layer for layer in damaged if verdicts[layer].state not in ("undetermined", "intact")]
-        where = decided[0] if decided else where
-        verdicts[-1] = verdicts[where]
-        if not damaged:
-            reason = "no layer's stream carries the damage with an interval: " + verdicts[where].reason
-            verdicts[-1] = Verdict("undetermined", reason)
+            self.found[-1] += more
+        verdicts, where = judge_layers(self.found, more=more)
+        layers = sorted(layer for layer in self.found if layer >= 0)
         return self._diagnosis(tax, verdicts, _shares(layers, self.found, effects), where)
 
-    def _hangs_on_relearning(self, damaged: Sequence[int]) -> bool:
-        """Whether some damaged layer would be called erased if relearning failed."""
-        failed = Evidence("Q", 0.0, 0.0, 0.0)
-        return any(judge([*self.found[layer], failed]).state == "erased" for layer in damaged)
+    def _would_be_erased(self, assumed: Sequence[Evidence]) -> list[int]:
+        """Damaged layers that would be called erased if relearning failed and what is assumed were found."""
+        more = [Evidence("Q", 0.0, 0.0, 0.0), *assumed]
+        return [n for n in damaged_layers(self.found) if judge([*self.found[n], *more]).state == "erased"]
 
     def _read(self, layers: Sequence[int]) -> None:
         for half in (self.bench.base, self.bench.aligned):
@@ -337,10 +342,6 @@ class _Work:
 def _coarse(depth: int) -> list[int]:
     """Five layers from the first to the last (all of a small model)."""
     return sorted({int(layer) for layer in np.linspace(0, depth - 1, 5).round()})
-
-
-def _low(found: Sequence[Evidence], statistic: str) -> float:
-    return next((one.low for one in found if one.statistic == statistic and not one.control), float("-inf"))
 
 
 def _shares(

@@ -26,12 +26,14 @@ class TrainEffects:
         attributions: path attributions that hold the training items of every suite named.
         suites: the training halves.
         units: the units that plans choose from.
+        local: the same items' effects by one gradient at the aligned weights, for a second look at the benefit.
     """
 
     def __init__(
-        self, attributions: Sequence[Attribution | KeptEffects], suites: Sequence[Suite], units: Units
-    ) -> None:
-        self.units = units
+        self, attributions: Sequence[Attribution | KeptEffects], suites: Sequence[Suite], units: Units,
+        *, local: TrainEffects | None = None,
+    ) -> None:  # fmt: skip
+        self.units, self.local = units, local
         self.suites = {suite.name: suite for suite in suites}
         self._found = {name: found for one in attributions for name, found in one.suites.items()}
         missing = [name for name in self.suites if name not in self._found]
@@ -66,14 +68,15 @@ class TrainEffects:
         def mean(suite: str, values: np.ndarray) -> np.ndarray:
             return np.average(values, axis=0, weights=None if weights is None else weights[suite])
 
-        by_suite = {suite: mean(suite, self.effects(suite, metric)) for suite in taxed}
-        brought = np.zeros(len(self.units.names))
-        total = 0.0
-        for suite in benefit.suites:
+        def brought(effects: TrainEffects) -> np.ndarray:
             # effects are losses from base to aligned: what alignment brought is minus that
-            brought -= benefit.signs[suite] * mean(suite, self.effects(suite, "margin"))
-            total -= benefit.signs[suite] * float(mean(suite, self.tax(suite, "margin")))
-        return Scores(np.sum(list(by_suite.values()), axis=0), brought, total, by_suite)
+            each = [-benefit.signs[suite] * mean(suite, effects.effects(suite, "margin")) for suite in benefit.suites]
+            return np.sum(each, axis=0)
+
+        by_suite = {suite: mean(suite, self.effects(suite, metric)) for suite in taxed}
+        total = -sum(benefit.signs[suite] * float(mean(suite, self.tax(suite, "margin"))) for suite in benefit.suites)
+        local = None if self.local is None else brought(self.local)
+        return Scores(np.sum(list(by_suite.values()), axis=0), brought(self), total, by_suite, local)
 
     def predicted(self, plan: Plan, suites: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
         """Loss that undoing a plan's units is predicted to take back, by (suite, metric) that was attributed."""
@@ -85,11 +88,16 @@ class TrainEffects:
             if (metric, self.units.level) in self._found[suite].values
         }
 
-    def predicted_benefit(self, plan: Plan, scores: Scores) -> float:
-        """Share of the benefit that a plan is predicted to keep."""
+    def predicted_benefit(self, plan: Plan, scores: Scores) -> tuple[float, float, float]:
+        """Share of the benefit that a plan is predicted to keep: the mean of what path and last gradient say, and both.
+
+        What a plan keeps lies between the two as a rule (docs/frontier.md): the path's effects average over all of
+        the change, the gradient sees its end alone.
+        """
         if scores.benefit_total == 0:
-            return float("nan")
-        return 1 - float(scores.benefit @ self._coefficients(plan)) / scores.benefit_total
+            return (float("nan"),) * 3
+        kept = [1 - float(b @ self._coefficients(plan)) / scores.benefit_total for b in scores.benefits]
+        return float(np.mean(kept)), min(kept), max(kept)
 
     def stability(
         self, plan: Plan, taxed: Sequence[str], benefit: Benefit, *, metric: str, share: float,

@@ -96,7 +96,7 @@ RULES = (
         Test(("Z16",), most=0.2, control="random"),
     )),
     Rule("erased", (
-        Test(("D",), most=0.4), Test(("D",), most=0.4, control="network", optional=True), Test(("S",), most=0.4),
+        Test(("D",), most=0.4), Test(("D",), most=0.4, control="network"), Test(("S",), most=0.4),
         Test(("I",), least=0.6), Test(("Z16",), most=0.2), Test(("Q",), most=0.3),
     )),
 )  # fmt: skip
@@ -107,6 +107,9 @@ KEPT_RULES = (
     Rule("intact", (Test(("D",), least=0.8, optional=True),)),
 )
 """Rules of a capability without a tax (rerouted is experimental)."""
+
+NEGLIGIBLE = 0.02
+"""A tax whose whole interval lies below this (probability of the right choice) is none."""
 
 UNDECODABLE = 0.15
 """Base probes that read less than this above chance make D and X meaningless: they are left out."""
@@ -145,6 +148,40 @@ def judge(evidence: Sequence[Evidence], rules: Sequence[Rule] = RULES) -> Verdic
     return Verdict(
         "undetermined", f"nearest is {nearest.state}; not met: {'; '.join(_short(t, found) for t in failed)}"
     )
+
+
+def judge_layers(
+    found: Mapping[int, Sequence[Evidence]], *, more: Sequence[Evidence] = ()
+) -> tuple[dict[int, Verdict], int]:
+    """The verdict of every layer of a taxed capability and, at key -1, the overall one; and the layer it was read at.
+
+    The overall verdict is that of the first layer whose stream carries the damage (I, lower end, at `DAMAGED`) and
+    that a rule decides; where none is decided, that of the first damaged layer.
+
+    Args:
+        found: layer to its statistics; keys below 0 are passed over.
+        more: evidence that holds for every layer (Q).
+    """
+    layers = sorted(layer for layer in found if layer >= 0)
+    verdicts = {layer: judge([*found[layer], *more]) for layer in layers}
+    damaged = damaged_layers(found)
+    decided = [layer for layer in damaged if verdicts[layer].state not in ("undetermined", "intact")]
+    where = decided[0] if decided else damaged[0] if damaged else layers[-1]
+    verdicts[-1] = verdicts[where]
+    if not damaged:
+        reason = "no layer's stream carries the damage with an interval: " + verdicts[where].reason
+        verdicts[-1] = Verdict("undetermined", reason)
+    return verdicts, where
+
+
+def damaged_layers(found: Mapping[int, Sequence[Evidence]]) -> list[int]:
+    """Layers whose stream carries the damage: injecting the base's returns a share of the tax."""
+    return [layer for layer in sorted(found) if layer >= 0 and lower_end(found[layer], "I") >= DAMAGED]
+
+
+def lower_end(found: Sequence[Evidence], statistic: str) -> float:
+    """Lower end of a statistic's interval, minus infinity where it was not had."""
+    return next((one.low for one in found if one.statistic == statistic and not one.control), -math.inf)
 
 
 def _seen(rule: Rule, found: Mapping[tuple[str, str], Evidence]) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 from taxlens.config import Config, FrontierSection
 from taxlens.core.artifacts import write_table
-from taxlens.core.errors import ConfigError, explain
+from taxlens.core.errors import ConfigError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.folder import Run
 from taxlens.runs.job import Job
+from taxlens.sources import resolve_adapter, resolve_model
 
 
 def frontier_arguments(job: Job) -> dict[str, Any]:
@@ -30,12 +31,13 @@ def frontier_arguments(job: Job) -> dict[str, Any]:
         "template": templates,
         "unit": section.unit,
         "shares": section.shares,
-        "orders": tuple(order for order in section.orders if order not in ("checkpoint", "reverse")),
+        "orders": tuple(o for o in section.orders if o != "checkpoint" or earlier_names(config)),
         "draws": section.draws,
         "items": section.items,
         "train_items": section.train_items,
         "draw_shares": section.draw_shares,
         "generate": section.generate,
+        "generate_plans": section.generate_plans,
         "budget_minutes": section.budget_minutes,
         "holdout": config.split.holdout,
         "disjoint": config.split.disjoint,
@@ -61,6 +63,23 @@ def benefit_suite(config: Config) -> str:
     return section.benefit or named[0]
 
 
+def earlier_names(config: Config) -> list[str]:
+    """Earlier checkpoints of the same training: all but the last of `pair.aligned`, where it is a list."""
+    aligned = config.pair.aligned
+    return list(aligned[:-1]) if isinstance(aligned, tuple) else []
+
+
+def earlier_checkpoints(job: Job) -> dict[str, Any]:
+    """The earlier checkpoints, loaded as the pair is, by the name of their folder."""
+    from taxlens.activations.loading import load_model
+
+    section, found = job.config.pair, {}
+    for name in earlier_names(job.config) if "checkpoint" in (job.config.frontier or FrontierSection()).orders else []:
+        path = resolve_model(name, job.run.root)
+        found[Path(name).name] = load_model(path, dtype=section.dtype, device=section.device)
+    return found
+
+
 def measure_frontier(job: Job) -> None:
     """Measure the plans of a run: frontier.csv, its comparison and leaks, and plans.json."""
     from taxlens.analysis.frontier import frontier
@@ -68,10 +87,15 @@ def measure_frontier(job: Job) -> None:
 
     arguments = frontier_arguments(job)
     front = frontier(
-        job.pair, arguments.pop("suites"), folder=job.run.folder / "frontier", progress=job.progress, **arguments
-    )
+        job.pair, arguments.pop("suites"), folder=job.run.folder / "frontier", progress=job.progress,
+        checkpoints=earlier_checkpoints(job), **arguments,
+    )  # fmt: skip
     job.run.write("frontier", front.to_frame())
-    write_table(front.comparison_frame(), job.run.folder / "tables" / "frontier_comparison.csv")
+    tables = job.run.folder / "tables"
+    write_table(front.comparison_frame(), tables / "frontier_comparison.csv")
+    write_table(front.matched_frame(), tables / "frontier_matched.csv")
+    write_table(front.leaks, tables / "frontier_leaks.csv")
+    write_table(front.stability, tables / "frontier_stability.csv")
     fit = front.prediction()
     job.run.manifest["frontier"] = {
         "recommended": front.recommended,
@@ -83,8 +107,9 @@ def measure_frontier(job: Job) -> None:
 
 
 def restore_run(
-    run: Run, *, plan: str, out: Path | str, accept_benefit_loss: bool = False, progress: Progress = SILENT
-) -> Path:
+    run: Run, *, plan: str, out: Path | str, accept_benefit_loss: bool = False, as_adapter: bool = False,
+    progress: Progress = SILENT,
+) -> Path:  # fmt: skip
     """Write the checkpoint that a plan of a run describes.
 
     Args:
@@ -92,14 +117,24 @@ def restore_run(
         plan: a plan's name, or "recommended".
         out: folder of the checkpoint; must not exist.
         accept_benefit_loss: write it although its measured benefit is below the margin.
+        as_adapter: write a LoRA adapter of the same rank on the same base, where the run's pair has one.
         progress: shows what is under way.
 
     Raises:
-        UsageError: no such plan, or the folder exists.
+        UsageError: no such plan, the folder exists, or the run's pair has no adapter to write.
         CheckError: the benefit falls below the margin and that was not accepted.
     """
     from taxlens.analysis.plan_files import read_plan
     from taxlens.analysis.restore import restore
+    from taxlens.analysis.restore_adapter import restore_adapter
 
     record = read_plan(run.folder / "plans.json", plan)
-    return restore(Job(run, progress=progress).pair, record, out=out, accept_benefit_loss=accept_benefit_loss)
+    job = Job(run, progress=progress)
+    if not as_adapter:
+        return restore(job.pair, record, out=out, accept_benefit_loss=accept_benefit_loss)
+    if job.config.pair.adapter is None:
+        rows = [("base", job.config.pair.base), ("aligned", job.config.pair.aligned)]
+        fix = "leave --as-adapter out: a whole checkpoint is written then."
+        raise UsageError(explain("this run's pair has no adapter.", rows, fix))
+    adapter = resolve_adapter(job.config.pair.adapter, job.run.root)
+    return restore_adapter(job.pair, record, adapter=adapter, out=out, accept_benefit_loss=accept_benefit_loss)

@@ -7,6 +7,7 @@ import pytest
 from taxlens.activations.items import Suite
 from taxlens.analysis.front import COLUMNS
 from taxlens.analysis.frontier import frontier, frontier_cost
+from taxlens.analysis.matched import MATCHED_COLUMNS
 from taxlens.analysis.mixture import mixture, same_weights, untouched
 from taxlens.analysis.slopes import path_loss, weight_slopes
 from taxlens.analysis.units import difference_of
@@ -40,7 +41,11 @@ def test_path_returns_more_than_chance_of_equal_energy_and_than_its_reverse(refu
 
 
 def test_the_benefit_that_path_was_asked_to_keep_is_predicted(front):
-    assert front.predicted_benefit["path-20%"] >= 0.95 - 1e-6
+    for plan in ("path-5%", "path-20%"):
+        middle, low, high = front.predicted_benefit[plan]
+        assert 0.95 - 1e-6 <= low <= middle <= high
+    row = front.to_frame().query("plan == 'path-20%'").iloc[0]
+    assert (row.benefit_predicted_low, row.benefit_predicted_high) == front.predicted_benefit["path-20%"][1:]
 
 
 def test_the_table_has_the_columns_of_the_contract(front):
@@ -168,6 +173,50 @@ def test_the_cost_is_known_before_anything_runs(refusal_pair, refusal_suites):
     cost = frontier_cost(refusal_pair, refusal_suites, orders=ORDERS, **OPTIONS)
     assert cost.plans > 20
     assert "plans x" in repr(cost)
+    assert cost.attribution > 0
+    assert cost.answers == 0
+    more = frontier_cost(refusal_pair, refusal_suites, generate=4, generate_plans=("path-20%",), **OPTIONS)
+    assert more.answers == 2 * 4 * 4
+    assert more.total == more.minutes + more.attribution + more.generation
+    assert "answers by generation" in repr(more)
+
+
+def test_orders_are_compared_where_they_keep_the_benefit(front):
+    frame = front.matched_frame(least=0.5).set_index("order")
+    assert tuple(frame.columns) == MATCHED_COLUMNS[1:]
+    assert set(frame.index) == set(ORDERS)
+    kept = frame[frame.plan != ""]
+    assert (kept.benefit_kept >= 0.5).all()
+    for order, row in kept.iterrows():
+        rivals = [p.name for p in front.plans if p.order == order and front.benefit_kept(p.name).value >= 0.5]
+        assert row.returned == max(front.returned(name).value for name in rivals)
+    assert np.isnan(frame.loc["path"].path_ahead)
+    other = frame.loc["magnitude"]
+    if frame.loc["path"].plan and other.plan:
+        assert other.path_ahead == pytest.approx(frame.loc["path"].returned - other.returned)
+
+
+def test_an_order_that_loses_the_benefit_has_no_plan_at_that_benefit(front):
+    frame = front.matched_frame(least=1.5).set_index("order")
+    assert (frame.plan == "").any()
+    assert frame[frame.plan == ""].returned.isna().all()
+
+
+def test_a_plan_to_generate_with_must_exist(refusal_pair, refusal_suites):
+    with pytest.raises(UsageError, match="path-20%"):
+        frontier(
+            refusal_pair, refusal_suites, orders=("path",), generate=4, generate_plans=("path-2%",),
+            **(OPTIONS | {"shares": (0.2,)}),
+        )  # fmt: skip
+
+
+def test_refusals_are_generated_for_the_named_plans_and_both_ends(refusal_pair, refusal_suites):
+    found = frontier(
+        refusal_pair, refusal_suites, orders=("path", "magnitude"), generate=4, generate_plans=("magnitude-20%",),
+        **(OPTIONS | {"shares": (0.2,)}),
+    )  # fmt: skip
+    assert set(found.generated) - {found.recommended} == {"base", "aligned", "magnitude-20%"}
+    assert -1 <= found.benefit_generated("magnitude-20%") <= 1
 
 
 def test_a_benefit_that_alignment_did_not_raise_is_refused(refusal_pair, refusal_suites):

@@ -46,6 +46,16 @@ def test_a_plan_is_predicted_to_keep_the_benefit_that_is_asked_for(scores):
     assert bound @ scores.tax < free @ scores.tax
 
 
+def test_a_plan_keeps_the_benefit_by_every_estimate_of_it(scores):
+    rng = np.random.default_rng(5)
+    both = Scores(scores.tax, scores.benefit, scores.benefit_total, local=np.abs(rng.normal(size=N)))
+    bound = best_coefficients(both, count=40, keep=0.95)
+    one = best_coefficients(scores, count=40, keep=0.95)
+    for benefit in both.benefits:
+        assert bound @ benefit <= 0.05 * both.benefit_total + 1e-9
+    assert one @ both.local > 0.05 * both.benefit_total
+
+
 def test_units_that_help_are_never_undone(scores):
     chosen = best_coefficients(scores, count=N, keep=None)
     assert (chosen[scores.tax < 0] == 0).all()

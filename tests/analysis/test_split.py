@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxlens.activations.items import Item, Suite
+from taxlens.analysis.sizing import at_most
 from taxlens.analysis.split import gold_text, leak_report, split_suite
 from taxlens.core.errors import ItemError, UsageError
 
@@ -80,3 +81,19 @@ def test_a_suite_of_one_group_is_too_few_to_split():
 def test_an_unknown_key_is_refused():
     with pytest.raises(UsageError, match="split key"):
         split_suite(suite(np.arange(10), np.arange(10)), disjoint=("golden",))
+
+
+def test_a_small_sample_is_spread_over_all_groups():
+    toy = suite(np.arange(60) // 10, np.arange(60))
+    few = at_most(toy, 12, seed=3)
+    assert sorted(np.unique(few.groups, return_counts=True)[1]) == [2] * 6
+    assert at_most(toy, 4, seed=3).groups.tolist() != at_most(toy, 4, seed=4).groups.tolist()
+    assert len(set(at_most(toy, 4, seed=3).groups)) == 4
+    assert at_most(toy, 60) is toy
+
+
+def test_a_large_group_fills_what_small_groups_leave():
+    toy = suite([0] * 10 + [1, 2], np.arange(12))
+    few = at_most(toy, 6)
+    assert sorted(few.groups.tolist()) == ["0"] * 4 + ["1", "2"]
+    assert [item.id for item in few.items] == sorted((item.id for item in few.items), key=int)

@@ -1,26 +1,37 @@
 """Verdicts follow their rules and precedence; upper halves, rotations and steerings do what the evidence rests on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from taxlens.activations.items import Suite
 from taxlens.activations.loading import LoadedModel
 from taxlens.activations.pair import make_pair
 from taxlens.analysis.diagnoses import diagnose_suites
-from taxlens.analysis.evidence import rotation
-from taxlens.analysis.halves import Half, lay_out
+from taxlens.analysis.evidence import Bench, labelled, rotation
+from taxlens.analysis.front import Benefit
+from taxlens.analysis.halves import Half
+from taxlens.analysis.learned import training
+from taxlens.analysis.lines import lay_out
 from taxlens.analysis.mixture import same_weights, untouched
-from taxlens.analysis.relearn import shuffled_answers
+from taxlens.analysis.relearn import relearned_share, shuffled_answers
+from taxlens.analysis.rerouting import component_use
+from taxlens.analysis.scoring import score_suite
 from taxlens.analysis.state import diagnose
 from taxlens.analysis.steering import Ablation, Steering, fit_steering
-from taxlens.analysis.verdict import KEPT_RULES, Evidence, judge
+from taxlens.analysis.steering_effects import STEERING_COLUMNS, steered_benefit, steering_rows
+from taxlens.analysis.verdict import KEPT_RULES, Evidence, judge, judge_layers
 from taxlens.core.errors import ItemError, StoreError, UsageError
 
 
 def seen(**values):
-    """Evidence with tight intervals; `random` is the control of Z16."""
-    rows = [Evidence(name, value, value - 0.02, value + 0.02) for name, value in values.items() if name != "random"]
-    return [*rows, Evidence("Z16", *[values.get("random", 0.0)] * 3, control="random")]
+    """Evidence with tight intervals; `random` is the control of Z16, `network` of D."""
+    controls = {"random": "Z16", "network": "D"}
+    rows = [Evidence(name, value, value - 0.02, value + 0.02) for name, value in values.items() if name not in controls]
+    given = {"random": 0.0} | {name: value for name, value in values.items() if name in controls}
+    return [*rows, *(Evidence(controls[name], value, value, value, control=name) for name, value in given.items())]
 
 
 PLANTS = {
@@ -28,7 +39,18 @@ PLANTS = {
     "suppressed": {"D": 1.0, "X": 0.95, "S": 0.9, "I": 1.0, "Z1": 0.98, "Z4": 0.98, "Z16": 0.98, "gain": 1.0},
     "rotated": {"D": 0.97, "X": 0.03, "S": 1.0, "I": 1.0, "Z1": 0.02, "Z4": 0.1, "Z16": 0.6, "gain": 1.0},
     "attenuated": {"D": 0.97, "X": 0.9, "S": 0.5, "I": 1.0, "Z1": 0.1, "Z4": 0.3, "Z16": 0.7, "gain": 0.4},
-    "erased": {"D": 0.0, "X": 0.0, "S": 0.1, "I": 1.0, "Z1": 0.05, "Z4": 0.05, "Z16": 0.05, "gain": 0.1, "Q": 0.0},
+    "erased": {
+        "D": 0.0,
+        "X": 0.0,
+        "S": 0.1,
+        "I": 1.0,
+        "Z1": 0.05,
+        "Z4": 0.05,
+        "Z16": 0.05,
+        "gain": 0.1,
+        "Q": 0.0,
+        "network": 0.0,
+    },
 }
 
 
@@ -47,6 +69,38 @@ def test_nothing_is_called_erased_without_relearning():
 
 def test_what_relearning_brings_back_is_not_erased():
     assert judge(seen(**(PLANTS["erased"] | {"Q": 0.8}))).state == "undetermined"
+
+
+def test_what_a_small_network_still_reads_is_not_erased():
+    verdict = judge(seen(**(PLANTS["erased"] | {"network": 0.9})))
+    assert verdict.state == "undetermined"
+    assert "D (network) <= 0.4" in verdict.reason
+
+
+def test_the_overall_verdict_is_that_of_the_first_damaged_layer_that_is_decided():
+    found = {
+        0: seen(**PLANTS["intact"]),
+        1: seen(**(PLANTS["suppressed"] | {"Z1": 0.3, "Z4": 0.3, "Z16": 0.3})),
+        2: seen(**PLANTS["suppressed"]),
+        3: seen(**PLANTS["rotated"]),
+        -1: [Evidence("M", 0.5, 0.4, 0.6)],
+    }
+    verdicts, where = judge_layers(found)
+    assert [verdicts[n].state for n in range(4)] == ["intact", "undetermined", "suppressed", "rotated"]
+    assert (verdicts[-1].state, where) == ("suppressed", 2)
+
+
+def test_damage_that_no_layer_carries_is_undetermined():
+    verdicts, where = judge_layers({0: seen(**PLANTS["intact"]), 1: seen(**(PLANTS["suppressed"] | {"I": 0.2}))})
+    assert verdicts[-1].state == "undetermined"
+    assert "no layer's stream carries the damage" in verdicts[-1].reason
+    assert where == 1
+
+
+def test_evidence_of_every_layer_may_decide_each():
+    found = {0: [e for e in seen(**PLANTS["erased"]) if e.statistic != "Q"]}
+    assert judge_layers(found)[0][-1].state == "undetermined"
+    assert judge_layers(found, more=[Evidence("Q", 0.0, 0.0, 0.0)])[0][-1].state == "erased"
 
 
 def test_a_steering_that_random_directions_equal_proves_nothing():
@@ -73,9 +127,20 @@ def test_an_upper_half_on_its_own_stream_gives_the_models_scores(layout, make_mo
         return LoadedModel(model, word_tokenizer, "x", "x", None, torch.device("cpu"), "float32")
 
     pair = make_pair(loaded(0), loaded(1))
-    table = lay_out(pair, word_suite.subset(range(8)), batch_tokens=64)
+    some = word_suite.subset(range(8))
+    table = lay_out(pair, some, batch_tokens=64)
     half = Half(pair.aligned, table)
     half.read([0, 1])
+    plain = score_suite(pair.aligned.model, some, tokenizer=word_tokenizer, share_prefix=False)
+    assert np.allclose(half.logp, plain.logp, atol=1e-4, equal_nan=True)
+    apart = Half(pair.aligned, lay_out(pair, some, batch_tokens=64, share=False))
+    apart.read([0, 1])
+    assert not apart.table.shared
+    assert np.allclose(half.logp, apart.logp, atol=1e-4, equal_nan=True)
+    for label in ("correct", "answer"):
+        found = [labelled(Bench(h, h, np.zeros(8), label), h, 1) for h in (half, apart)]
+        assert np.allclose(found[0][0], found[1][0], atol=1e-4)
+        assert (found[0][1] == found[1][1]).all()
     kept = untouched(pair.aligned.model)
     for layer in (0, 1):
         again = half.above(layer, lambda batch, layer=layer: half.streams[layer][batch])
@@ -177,6 +242,93 @@ def test_diagnosis_has_the_tables_of_the_contract_and_leaves_no_trace(refusal_pa
     last = evidence[(evidence.suite == "facts") & (evidence.layer == 1) & (evidence.statistic == "I")]
     assert last.value.iloc[0] == pytest.approx(1.0)
     assert all(same_weights(m.model, k) for m, k in zip((refusal_pair.base, refusal_pair.aligned), kept))
+
+
+def test_a_layer_below_the_damage_costs_one_look(refusal_pair, refusal_suites, monkeypatch):
+    from taxlens.analysis import evidence
+
+    asked = []
+    monkeypatch.setattr(evidence, "inject", lambda bench, layer: Evidence("I", 0.0, -0.01, 0.01))
+    monkeypatch.setattr(evidence, "mapped_base", lambda bench, layer: asked.append(layer))
+    assert [one.statistic for one in evidence.layer_evidence(None, 3)] == ["I"]
+    assert asked == []
+
+
+def test_a_silenced_part_costs_both_models_alike_where_nothing_changed(refusal_pair, refusal_suites):
+    pair = make_pair(refusal_pair.base, refusal_pair.base)
+    table = lay_out(pair, refusal_suites[0])
+    halves = [Half(pair.base, table), Half(pair.aligned, table)]
+    for half in halves:
+        half.read([])
+    kept = untouched(pair.base.model)
+    used = component_use(Bench(*halves, np.arange(len(table.items)) % 4, draws=50), [0, 1])
+    found = [one for layer in used.values() for one in layer]
+    assert found
+    assert {one.statistic for one in found} <= {"U attn", "U mlp"}
+    assert all(one.value <= 1 + 1e-9 for one in found)
+    assert max(one.value for one in found) == pytest.approx(1)
+    assert same_weights(pair.base.model, kept)
+
+
+def test_a_tax_too_small_to_matter_is_none(refusal_pair, refusal_suites, monkeypatch):
+    from taxlens.analysis import state
+
+    monkeypatch.setattr(state, "NEGLIGIBLE", 2.0)
+    found = diagnose(refusal_pair, refusal_suites[0], draws=50)
+    assert found.tax[1] > 0
+    assert found.state == "intact"
+    assert found.where == -1
+
+
+def test_a_label_of_the_items_can_be_probed(refusal_pair, refusal_suites):
+    facts = refusal_suites[0]
+    items = [replace(item, labels={"parity": "even" if n % 2 else "odd"}) for n, item in enumerate(facts.items)]
+    found = diagnose(refusal_pair, Suite("facts", tuple(items)), label="parity", draws=20, layers=[0], relearn="never")
+    assert found.label == "parity"
+    with pytest.raises(UsageError, match="parity"):
+        diagnose(refusal_pair, Suite("facts", tuple(items)), label="party", draws=20)
+
+
+def test_training_ends_when_it_has_brought_back_enough(refusal_pair, refusal_suites):
+    kept, asked = untouched(refusal_pair.aligned.model), []
+
+    def enough(model):
+        asked.append(1)
+        return len(asked) == 2
+
+    facts = refusal_suites[0]
+    options = {"template": {"facts": "plain"}, "rate": 0.01, "items": 4}
+    with training(refusal_pair, [facts], steps=9, enough=enough, every=1, **options) as model:
+        stopped = untouched(model)
+    with training(refusal_pair, [facts], steps=2, **options) as model:
+        assert same_weights(model, stopped)
+    assert same_weights(refusal_pair.aligned.model, kept)
+
+
+def test_q_says_how_long_it_was_trained_and_what_it_learned(refusal_pair, refusal_suites):
+    found = {e.control: e for e in relearned_share(refusal_pair, refusal_suites[0], steps=30, draws=20)}
+    assert set(found) == {"", "shuffled"}
+    assert "steps; on its own items" in found[""].note
+    assert found["shuffled"].note.split(" steps")[0] == found[""].note.split(" steps")[0]
+
+
+def test_a_steered_model_s_benefit_is_measured_beside_random_directions(refusal_pair, refusal_suites):
+    suites = {suite.name: suite for suite in refusal_suites}
+    benefit = Benefit.named(refusal_suites, "harm", "harmless")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(50, 32))
+    still = fit_steering(x, x, rank=1, layer=1)
+    template = dict.fromkeys(suites, "plain")
+    found = steered_benefit(refusal_pair, still, benefit, suites, template=template, draws=50)
+    assert found["benefit"]["kept"] == pytest.approx(1)
+    still.measured.update(found | {"suite": "facts", "returned": 0.0, "random": 0.0})
+    rows = steering_rows(still)
+    assert [len(row) for row in rows] == [len(STEERING_COLUMNS)] * 2
+    assert [row[STEERING_COLUMNS.index("control")] for row in rows] == ["", "random"]
+    pushed = fit_steering(x, x + 30 * rng.normal(size=32), rank=1, layer=1)
+    moved = steered_benefit(refusal_pair, pushed, benefit, suites, template=template, draws=50)
+    assert moved["benefit"]["kept"] != pytest.approx(1, abs=0.05)
+    assert set(moved["benefit (random)"]) == {"nats", "kept", "low", "high"}
 
 
 def test_too_few_items_cannot_be_diagnosed(refusal_pair, refusal_suites):
