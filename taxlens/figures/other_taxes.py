@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, SERIES, Drawn, interval_words, new_figure, paper_style
@@ -42,6 +43,8 @@ def draw_divergence(frame: pd.DataFrame, *, suite: str, template: str, width: fl
                 edgecolor="white", linewidth=0, label=measure,
             )  # fmt: skip
             below = below + part["value"]
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         right.set_ylim(0, 1)
         right.set_xlabel("token of the answer")
         right.set_ylabel("share of answers")

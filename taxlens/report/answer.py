@@ -36,7 +36,8 @@ def by_loss(run: RunView) -> list[str]:
 
 
 def headline(run: RunView) -> list[str]:
-    """Return the sentences that answer, most important first: the largest tax, its place, its state and its price.
+    """Return the sentences that answer, most important first: how much of the largest tax is the template, the
+    weights' part, its place, its state and its price.
 
     Args:
         run: a finished run with at least its tax table.
@@ -52,13 +53,18 @@ def headline(run: RunView) -> list[str]:
         ]
     sentences = []
     for place, (suite, row) in enumerate(chosen.items()):
-        parts = [_loss(suite, row)]
+        parts = [_template_part(run, suite, metric), _loss(suite, row)]
         if _sure(row):
-            parts += [_template_part(run, suite, metric), _place(run, suite, metric), _state(run, suite)]
+            parts += [_place(run, suite, metric), _state(run, suite)]
         if place == 0:
             parts += [price.rstrip(".") for price in _price(run, metric)]
-        sentences.append("; ".join(part for part in parts if part) + ".")
+        sentences.append(_lead("; ".join(part for part in parts if part)) + ".")
     return [*sentences, *_benefit(run, metric)]
+
+
+def _lead(sentence: str) -> str:
+    """A sentence with a capital where it begins with a word and not with a suite's name."""
+    return _capital(sentence) if sentence.startswith("of ") else sentence
 
 
 def _capital(sentence: str) -> str:
@@ -100,14 +106,17 @@ def _bare(value: float, metric: str) -> str:
 
 
 def _template_part(run: RunView, suite: str, metric: str) -> str:
+    """How much of a suite's whole change is the template; blank where neither is told from none."""
     if not run.has("tax_2x2"):
         return ""
     frame = run.table("tax_2x2")
-    rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)].set_index("effect")["value"]
-    if not {"template", "total"} <= set(rows.index):
+    rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)].set_index("effect")
+    if not {"template", "total"} <= set(rows.index) or not (_sure(rows.loc["total"]) or _sure(rows.loc["template"])):
         return ""
-    total, part = amount(rows["total"], metric), amount(rows["template"], metric)
-    return f"of {total} from base, plain to aligned, chat, {part} are the template"
+    value = rows["value"]
+    verb, sign = ("lost", 1) if value["total"] >= 0 else ("gained", -1)
+    total, part = amount(sign * value["total"], metric), _bare(sign * value["template"], metric)
+    return f"of {total} of {metric} that {suite} {verb} (base in plain, aligned in chat), {part} are the template"
 
 
 def _place(run: RunView, suite: str, metric: str) -> str:

@@ -13,6 +13,7 @@ def limits(run: RunView) -> list[str]:
     ]
     said += _small(run) + _closure(run) + _readouts(run) + _states(run) + _front(run)
     notes = list((run.manifest.get("pair") or {}).get("notes") or [])
+    notes += list((run.manifest.get("tax") or {}).get("notes") or [])
     notes += list((run.manifest.get("frontier") or {}).get("notes") or [])
     return [*said, *(note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note)]
 
@@ -30,8 +31,10 @@ def _closure(run: RunView) -> list[str]:
     frame = run.table("closure")
     path = frame[frame["method"] == "path"]
     said = [
-        f"The path's effects sum to the measured tax to {path['residual'].abs().max():.1e} at worst. Closure certifies the sum, "
-        "not each effect: the quadrature error of each stands in attribution.csv, and the path depends on the parametrisation."
+        f"The path's effects sum to the measured tax to {path['residual'].abs().max():.1e} at worst. Closure "
+        "certifies the sum, "
+        "not each effect: the quadrature error of each stands in attribution.csv, and the path depends on the "
+        "parametrisation."
     ]
     if "closed" in path:
         open_ = path[path["closed"].astype(str) == "False"]

@@ -19,10 +19,10 @@ TAX = pd.DataFrame(
 )
 TWO = pd.DataFrame(
     [
-        ("facts", "probability", e, v)
+        ("facts", "probability", e, v, v - 0.02, v + 0.02)
         for e, v in (("weights", 0.481), ("template", 0.09), ("interaction", 0.0), ("total", 0.571))
     ],
-    columns=["suite", "metric", "effect", "value"],
+    columns=["suite", "metric", "effect", "value", "low", "high"],
 )
 EFFECTS = pd.DataFrame(
     [
@@ -48,21 +48,33 @@ def opened(tmp_path):
 
 def test_the_answer_says_loss_template_place_and_closure_in_one_sentence(opened):
     assert headline(opened)[0] == (
-        "facts lost 48.1 points [46.0, 50.3] of probability (plain); of 57.1 points from base, plain to aligned, chat, "
-        "9.0 points are the template; the weights' part sits 64 % in 2.mlp, 34 % in 1.attn (unexplained: 3.0e-09)."
+        "Of 57.1 points of probability that facts lost (base in plain, aligned in chat), 9.0 are the template; "
+        "facts lost 48.1 points [46.0, 50.3] of probability (plain); the weights' part sits 64 % in 2.mlp, 34 % in 1.attn (unexplained: 3.0e-09)."
     )
+
+
+def test_the_template_leads_even_where_the_weights_lost_nothing(opened):
+    opened.write("tax", TAX.assign(tax=0.001, low=-0.01, high=0.012))
+    said = headline(opened)[0]
+    assert said.startswith("Of 57.1 points of probability that facts lost (base in plain, aligned in chat), 9.0 are")
+    assert "facts: no tax shown in probability" in said
+
+
+def test_a_change_that_is_not_told_from_none_has_no_share_of_the_template(opened):
+    opened.write("tax_2x2", TWO.assign(low=-0.1, high=0.6))
+    assert headline(opened)[0].startswith("facts lost 48.1 points")
 
 
 def test_the_largest_tax_opens_the_page_whatever_the_order_of_suites(opened):
     opened.write("tax", TAX.iloc[[1, 0, 2]])
     assert by_loss(opened) == ["facts", "sums"]
-    assert headline(opened)[0].startswith("facts lost 48.1 points")
+    assert headline(opened)[0].startswith("Of 57.1 points of probability that facts lost")
 
 
 def test_a_gain_is_said_with_its_interval_in_rising_order(opened):
     gained = TAX.assign(tax=[-0.02, 0.002, -0.8], low=[-0.04, -0.01, -0.9], high=[-0.01, 0.012, -0.7])
     opened.write("tax", gained)
-    assert any(said.startswith("facts gained 2.0 points [1.0, 4.0] of probability") for said in headline(opened))
+    assert any("facts gained 2.0 points [1.0, 4.0] of probability" in said for said in headline(opened))
 
 
 def test_what_stays_decodable_and_the_state_are_said_with_the_loss(opened):
