@@ -143,12 +143,13 @@ def figures(
 @app.command()
 def report(
     source: RunFolder,
+    latex: Annotated[bool, typer.Option("--latex", help="Also write the paper kit into the folder latex.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write report.html of a run: one file, no network."""
+    """Write report.html of a run (one file, no network), and the paper kit if asked."""
     from taxlens.cli.work import do_report
 
-    do_report(source, as_json=as_json)
+    do_report(source, latex=latex, as_json=as_json)
 
 
 @app.command()

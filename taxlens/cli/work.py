@@ -74,13 +74,14 @@ def do_figures(source: Path, *, only: str | None, venue: str | None, width: str 
     print(json.dumps({"figures": names}) if as_json else "\n".join(names))
 
 
-def do_report(source: Path, *, as_json: bool) -> None:
-    """Write a run's report."""
+def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
+    """Write a run's report, and its paper kit if asked."""
+    from taxlens.report.latex import write_latex
     from taxlens.report.page import write_report
 
     opened = Run.open(source)
     with opened.locked():
-        paths = [write_report(opened)]
+        paths = [write_report(opened), *(write_latex(opened) if latex else [])]
         opened.finish(opened.manifest["status"], error=opened.manifest["error"])
     names = [str(path) for path in paths]
     print(json.dumps({"report": names}) if as_json else "\n".join(names))

@@ -128,7 +128,8 @@ def waterfall(axes: Axes, bars: pd.DataFrame, *, scale: float) -> None:
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_yticks(range(len(bars)), list(bars["component"]))
     axes.set_ylim(len(bars) - 0.5, -0.6)
-    axes.margins(x=0.03)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.02)
 
 
 def _bar_style(kind: str) -> dict[str, Any]:

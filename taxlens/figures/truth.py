@@ -86,7 +86,7 @@ def draw_proving_ground(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
         left.set_xlim(-0.02, 1.02)
         left.set_xlabel("mass on the truth")
         right.set_xscale("log")
-        right.set_xlabel("L1 to exact Shapley, over the tax")
+        right.set_xlabel("L1 to exact Shapley" if width > 4.5 else "L1 to exact")
         right.tick_params(left=False)
     columns = [c for c in ("family", "seed", "method", "mass", "distance", "passes") if c in frame]
     shown = frame[frame["method"].isin(names)][columns].reset_index(drop=True)

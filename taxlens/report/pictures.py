@@ -53,7 +53,7 @@ def pictures(folder: Path, *, suites: Sequence[str] = ()) -> tuple[list[Picture]
         suites: of these, the most important first, the first two have their own figures among those shown first.
     """
     paths = {path.stem: path for path in sorted(folder.glob("*.png"))}
-    first = _leading(list(paths), suites)
+    first = leading(list(paths), suites)
     left = [name for name in paths if name not in first]
     size, made = 0, {}
     for name in [*first, *left]:
@@ -65,7 +65,8 @@ def pictures(folder: Path, *, suites: Sequence[str] = ()) -> tuple[list[Picture]
     return [made[name] for name in first], [(t, p) for t, p in [*groups, ("Other", other)] if p]
 
 
-def _leading(names: list[str], suites: Sequence[str]) -> list[str]:
+def leading(names: list[str], suites: Sequence[str]) -> list[str]:
+    """Return the names of the figures that a reader should see first, in order; of the first two suites where it matters."""
     found = []
     for pattern in _FIRST:
         for suite in suites[:2] if "SUITE" in pattern else [""]:

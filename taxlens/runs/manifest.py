@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +44,26 @@ def versions() -> dict[str, str]:
     return found | ({"commit": commit} if commit else {})
 
 
+def hardware() -> dict[str, str]:
+    """Return what the numbers were computed on: system, processor, cores, memory, and accelerators if torch is loaded."""
+    found = {"system": platform.platform(terse=True), "processor": _processor(), "cores": str(os.cpu_count() or "")}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["memory"] = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["accelerators"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def _commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -73,6 +95,7 @@ def new_manifest(*, given: Mapping[str, Any], resolved: Mapping[str, Any], root:
         "started": now(),
         "finished": None,
         "versions": versions(),
+        "hardware": hardware(),
         "config": {"given": dict(given), "resolved": dict(resolved), "root": root},
         "seed": resolved["seed"],
         "pair": None,
