@@ -4,13 +4,15 @@
     python -m benchmarks.speed_attribution --base DIR --adapter DIR --suite FILE [--whole]
 
 Everything is timed in one process, interleaved, median of `--repeats`; ratios are printed, absolute times are this
-machine's. `--whole` attributes 6,000 tokens of the suite at component, head and singular level.
+machine's. Peak memory is what a job adds to the process at its highest (Linux). `--whole` attributes 6,000 tokens of
+the suite at component, head and singular level.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import resource
 import statistics
 import time
@@ -144,8 +146,27 @@ def node_costs(pair: Any, rows: list[Row], repeats: int, batch_tokens: int) -> N
     for name, value in seconds.items():
         print(f"  {name:48s} {value:8.3f} s   {value / whole:6.2f} x plain")
     node_seconds = seconds["node: component, tokens"]
+    for name in list(jobs)[1:-1]:
+        print(f"  {name:48s} {peak(jobs[name]) / 2**20:8.0f} MB at its highest")
     sixty = 60 * seconds["one JVP (one component, one batch)"] * len(shard.bundles)
     print(f"  60 JVPs against one node: {sixty / node_seconds:.1f} x")
+
+
+def peak(job: Callable[[], Any]) -> int:
+    """Bytes that a job adds to the process at its highest."""
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallopt(-3, 1 << 16)  # large blocks go back to the system when they are freed
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+    before = memory("VmRSS")
+    job()
+    return memory("VmHWM") - before
+
+
+def memory(name: str) -> int:
+    """A figure of this process's memory, bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def whole(pair: Any, suite: Suite) -> None:
