@@ -26,6 +26,9 @@ FORMATS: dict[str, tuple[str, Callable[[str], str]]] = {
     "json": ('Answer as JSON with the key "answer".', lambda word: json.dumps({"answer": word})),
 }
 
+ALSO = {"quotes": "json"}
+"""A format whose answers keep another's instruction too: JSON puts the answer in quotation marks."""
+
 
 def formats() -> list[Item]:
     """One easy question in six formats; the choices differ in form only; group = the question."""
@@ -34,7 +37,7 @@ def formats() -> list[Item]:
     for number, line in enumerate(lines("questions")):
         question, answer = line.split("|")
         for name, (instruction, shape) in FORMATS.items():
-            others = [form(answer) for other, (_, form) in FORMATS.items() if other != name]
+            others = [form(answer) for other, (_, form) in FORMATS.items() if other not in {name, ALSO.get(name)}]
             items.append(
                 choice_item(
                     generator,

@@ -14,8 +14,8 @@ DIGESTS = {
     "suite:arithmetic": "889cf34e177a",
     "suite:agreement": "40ed13584b9b",
     "suite:translation": "958283d9f071",
-    "suite:common_sense": "c8afdc5e9eec",
-    "suite:format": "4f2843e18e42",
+    "suite:common_sense": "1dadc82c5204",
+    "suite:format": "538e37a7cac7",
     "suite:lookalikes": "70faef8cce02",
     "suite:refuse_harmful": "6fffac60cff2",
 }
@@ -70,6 +70,30 @@ def test_each_capital_belongs_to_one_country():
 def test_agreement_is_with_the_subject_and_half_of_the_distractors_differ():
     items = suites.load("agreement").items
     assert Counter(item.choices[item.gold] for item in items) == {" is": 80, " are": 80}
+
+
+KEEPS = {
+    "capitals": str.isupper,
+    "quotes": lambda text: '"' in text,
+    "brackets": lambda text: "(" in text,
+    "stars": lambda text: "*" in text,
+    "spelled": lambda text: "-" in text,
+    "json": lambda text: "{" in text,
+}
+
+
+def test_one_choice_alone_keeps_the_asked_format():
+    for item in suites.load("format").items:
+        kept = [KEEPS[item.labels["format"]](choice) for choice in item.choices]
+        assert kept == [place == item.gold for place in range(len(kept))], item.id
+
+
+def test_length_of_the_right_choice_tells_little(suite):
+    longest = [max(range(len(i.choices)), key=lambda k: len(i.choices[k])) == i.gold for i in suite.items]
+    if suite.name in ("lookalikes", "refuse_harmful"):  # two fixed openings: one is always the longer
+        assert len(set(longest)) == 1
+    else:
+        assert sum(longest) <= 0.6 * len(suite)
 
 
 def test_two_suites_ask_the_same_way_and_want_opposite_answers():
