@@ -192,7 +192,7 @@ def _tables(found: list[tuple[Case, PairProbe]]) -> ProbeTables:
     drops = [result.drop_frame().assign(**case._asdict()) for case, result in adjusted]
     for case, result in adjusted:
         for note in result.notes:
-            logger.warning("probe of %s in %s, %s: %s", case.label, case.suite, case.template, note)
+            logger.info("probe of %s in %s, %s: %s", case.label, case.suite, case.template, note)
     return ProbeTables(ordered(probes, PROBE_COLUMNS), ordered(drops, DROP_COLUMNS), tuple(adjusted))
 
 

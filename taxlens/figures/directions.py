@@ -9,6 +9,7 @@ from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, unit_of
 
 WORDS = {"ablate": "taken out of base", "inject": "base's put into aligned"}
+NARROW = 4.0  # inches: below it panels stand one above the other
 
 
 def draw_direction_effects(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
@@ -25,11 +26,17 @@ def draw_direction_effects(frame: pd.DataFrame, *, metric: str = "probability", 
         raise UsageError(explain("no direction was tested in that metric.", wanted))
     unit, scale = unit_of(metric)
     kinds = [kind for kind in WORDS if kind in set(rows["intervention"])]
-    names = rows["suite"] + " (" + rows["template"] + ", layer " + rows["layer"].astype(int).astype(str) + ")"
+    places = rows[["template", "layer"]].drop_duplicates()
+    where = ", ".join(f"{row.template}, layer {int(row.layer)}" for row in places.itertuples())
+    names = rows["suite"].astype(str)
+    if len(places) > 1:
+        names = names + ", " + rows["template"] + " " + rows["layer"].astype(int).astype(str)
     order = list(dict.fromkeys(names))
     with paper_style():
-        figure = new_figure(width, 0.9 + 0.22 * len(order))
-        grid = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+        narrow = width < NARROW
+        shape = (len(kinds), 1) if narrow else (1, len(kinds))
+        figure = new_figure(width, (0.75 + 0.2 * len(order)) * shape[0] + 0.1)
+        grid = figure.subplots(*shape, sharey=True, squeeze=False).flat
         for axes, kind, colour in zip(grid, kinds, (BLUE, ORANGE)):
             part = rows[rows["intervention"] == kind]
             y = np.array([order.index(name) for name in names[part.index]])
@@ -39,7 +46,7 @@ def draw_direction_effects(frame: pd.DataFrame, *, metric: str = "probability", 
             axes.plot(part["random_extreme"] * scale, y, linestyle="none", marker="x", color=GREY, markersize=3)
             axes.axvline(0, color=GREY, linewidth=0.6)
             axes.set_title(WORDS[kind], loc="left")
-            axes.set_xlabel(f"loss in {metric} ({unit})" if width > 4 else unit)
+            axes.set_xlabel(f"loss in {metric} ({unit})")
             axes.set_yticks(range(len(order)), order)
         grid[0].invert_yaxis()
     columns = [
@@ -54,9 +61,10 @@ def draw_direction_effects(frame: pd.DataFrame, *, metric: str = "probability", 
         "random",
         "random_extreme",
     ]
+    shown = interval_words(int(rows["n_items"].max()), int(rows["n_groups"].max()))
     caption = (
-        f"What the directions beyond the null of the spectra are worth, {metric}, positive is loss. Left: base without them. "
-        f"Right: aligned with base's coordinates along them. Bars: {interval_words(int(rows['n_items'].max()), int(rows['n_groups'].max()))}. "
+        f"What the directions beyond the null of the spectra are worth, {metric}, positive is loss. At {where}. First: "
+        f"base without them; second: aligned with base's coordinates along them. Bars: {shown}. "
         "Grey: random subspaces of the same rank, mean (bar) and the most extreme of five (cross)."
     )
     return Drawn(figure, rows[columns].reset_index(drop=True), caption)
@@ -86,10 +94,11 @@ def draw_direction_names(
         part = frame[(frame[where] == key).all(axis=1)] if where else frame
         kept.append(part.groupby(["kind", "end"], sort=False).head(top))
         title = f"{key[-2]} {key[-1]}, {key[-4]}.{key[-3]}" if len(key) == 5 else ""
-        lines += [(title, True), *((text, False) for text in _lines(kept[-1]))]
+        lines += [(title, True), *((text, False) for text in _lines(kept[-1], most=int(20 * width)))]
     with paper_style():
         figure = new_figure(width, 0.2 + 0.145 * len(lines))
-        axes = figure.subplots()
+        figure.set_layout_engine("none")  # text alone: nothing to lay out
+        axes = figure.add_axes((0.01, 0.0, 0.98, 1.0))
         axes.set_axis_off()
         axes.set(xlim=(0, 1), ylim=(len(lines), 0))
         for place, (text, head) in enumerate(lines):
@@ -103,7 +112,7 @@ def draw_direction_names(
     return Drawn(figure, pd.concat(kept, ignore_index=True), caption)
 
 
-def _lines(part: pd.DataFrame) -> list[str]:
+def _lines(part: pd.DataFrame, *, most: int) -> list[str]:
     out = []
     for (kind, end), names in part.groupby(["kind", "end"], sort=False):
         texts = []
@@ -112,5 +121,6 @@ def _lines(part: pd.DataFrame) -> list[str]:
             shown = repr(row.name) if kind == "token" else str(row.name)
             shown = shown if len(shown) <= 26 else f"{shown[:25]}\N{HORIZONTAL ELLIPSIS}"
             texts.append(f"{shown.replace('$', chr(92) + '$')} {row.value:+.2g}{'*' if chance else ''}")
-        out.append(f"{kind} {end}:  {',  '.join(texts)}"[:118])
+        line = f"{kind} {end}:  {',  '.join(texts)}"
+        out.append(line if len(line) <= most else f"{line[: most - 1]}\N{HORIZONTAL ELLIPSIS}")
     return out

@@ -109,7 +109,8 @@ def _direction_effects(job: Job, found: SimilarityTables) -> pd.DataFrame:
 
     section = job.config.similarity
     frames = []
-    for template, suites in job.by_template(attributed=True).items():
+    wanted = section.test_layers and section.name_directions and found.found
+    for template, suites in job.by_template(attributed=True).items() if wanted else ():
         frames.append(
             direction_test(
                 job.pair,

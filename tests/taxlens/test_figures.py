@@ -11,6 +11,7 @@ from taxlens.core.errors import UsageError
 from taxlens.figures.attribution import attribution_rows, draw_attribution
 from taxlens.figures.composite import draw_figure1
 from taxlens.figures.curves import draw_similarity_curves
+from taxlens.figures.directions import draw_direction_effects, draw_direction_names
 from taxlens.figures.frontier import by_order, draw_predicted, draw_restoration
 from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
 from taxlens.figures.legible import illegible
@@ -19,6 +20,7 @@ from taxlens.figures.probe_curves import draw_probe_curves
 from taxlens.figures.profile import draw_profile
 from taxlens.figures.registry import KINDS, draw_result
 from taxlens.figures.save import save_figure
+from taxlens.figures.similarity_map import draw_similarity_map
 from taxlens.figures.spectra import draw_spectra
 from taxlens.figures.states import draw_states
 from taxlens.figures.style import VENUES, new_figure, width_of
@@ -75,6 +77,22 @@ def tables():
         [("", t, l, l, m) for t in ("plain", "chat") for l in layers for m in ("cka", "procrustes", "drift")],
         columns=["suite", "template", "layer_base", "layer_aligned", "measure"],
     ).assign(value=lambda f: rng.uniform(0.4, 1, len(f)), n_items=100)
+    crossed = pd.DataFrame(
+        [("", "plain", a, b, "cka", 1 - abs(a - b) / 20, 100) for a in layers for b in layers],
+        columns=["suite", "template", "layer_base", "layer_aligned", "measure", "value", "n_items"],
+    )
+    drops = spans(probes[probes["read_on"] == "aligned"].drop_duplicates("layer").assign(drop=0.1), "drop").assign(
+        p_adjusted=0.03, cosine=0.4, ceiling=0.5
+    )
+    names = pd.DataFrame(
+        [("plain", "resid_post", l, "gain", r, k, e, f"a rather long name {l} of {k}", 2.5, 3.0)
+         for l in (1, 5) for r in range(2) for k in ("token", "probe", "item") for e in "+-" for _ in range(4)],
+        columns=["template", "site", "layer", "spectrum", "rank", "kind", "end", "name", "value", "null"],
+    )  # fmt: skip
+    tested = pd.DataFrame(
+        [(s, "plain", 5, k, "accuracy", 0.1) for s in suites for k in ("ablate", "inject")],
+        columns=["suite", "template", "layer", "intervention", "metric", "value"],
+    ).assign(random=0.01, random_extreme=0.02, n_items=40, n_groups=9)
     spectra = pd.DataFrame(
         [("plain", l, s, r) for l in layers for s in ("gain", "loss") for r in range(20)],
         columns=["template", "layer", "spectrum", "rank"],
@@ -109,6 +127,7 @@ def tables():
         "tax": spans(tax, "tax"), "two": spans(two, "value"), "attribution": attribution, "closure": closure,
         "probes": spans(probes, "value"), "similarity": spans(similarity, "value"), "spectra": spectra, "path": path,
         "frontier": frontier, "states": states, "tokens": tokens,
+        "crossed": crossed, "drops": drops, "names": names, "tested": spans(tested, "value"),
     }  # fmt: skip
 
 
@@ -122,7 +141,13 @@ FIGURES = {
     "layer_map": lambda t, w: draw_layer_map(t["attribution"], suite="facts", metric="accuracy", width=w),
     "head_map": lambda t, w: draw_head_map(t["attribution"], suite="facts", metric="accuracy", width=w),
     "probe": lambda t, w: draw_probe_curves(t["probes"], suite="facts", label="correct", template="plain", width=w),
+    "probe_drop": lambda t, w: draw_probe_curves(
+        t["probes"], suite="facts", label="correct", template="plain", drops=t["drops"], width=w
+    ),
     "similarity": lambda t, w: draw_similarity_curves(t["similarity"], width=w),
+    "similarity_map": lambda t, w: draw_similarity_map(t["crossed"], width=w),
+    "directions": lambda t, w: draw_direction_names(t["names"], width=w),
+    "direction_effects": lambda t, w: draw_direction_effects(t["tested"], metric="accuracy", width=w),
     "spectra": lambda t, w: draw_spectra(t["spectra"], template="plain", width=w),
     "path": lambda t, w: draw_profile(t["path"], metric="accuracy", width=w),
     "restoration": lambda t, w: draw_restoration(t["frontier"], metric="accuracy", width=w),
