@@ -257,8 +257,12 @@ class Attribution(Result):
         return {"closure": self.closure_frame()}
 
     def closure_frame(self) -> pd.DataFrame:
-        """Rows of closure.csv, and beside its columns: worst item, end-point error, whether and why (not) closed."""
-        rows = []
+        """Rows of closure.csv, and beside its columns: worst item, end-point error, whether and why (not) closed.
+
+        `barrier` is the largest excess of perplexity over the line between its ends, `fit` whether the path may be
+        walked for all that; both blank where perplexity was not taken.
+        """
+        rows, fit = [], self.walkability
         for name, found in self.walks():
             for metric, tax in found.taxes.items():
                 whole, residual = float(tax.mean()), found.residual(metric)
@@ -270,6 +274,7 @@ class Attribution(Result):
                     "worst_item": float(np.abs(residual).max()), "end_error": found.end_error,
                     "worst_end_error": found.worst_end_error, "grazes": found.grazes.get(metric, 0),
                     "closed": found.closed, "reason": found.reason,
+                    "barrier": fit.barrier if fit else np.nan, "fit": fit.fit if fit else None,
                 })  # fmt: skip
         return pd.DataFrame(rows)
 

@@ -95,17 +95,22 @@ def draw_attribution(
 
 
 def unsettled(closure: pd.DataFrame, *, suite: str, metric: str) -> str:
-    """Return why the path's account is not closed by its own stopping rule; blank where it is (or was not judged).
+    """Return why the path's account is not settled; blank where it is (or was not judged).
+
+    By its own stopping rule, or because perplexity rises too far between base and aligned for the path to be walked.
 
     Args:
         closure: closure.csv [rows, columns].
         suite: which suite.
         metric: which metric.
     """
-    if "closed" not in closure:
-        return ""
     here = (closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")
-    rows = closure[here & (closure["closed"].astype(str) == "False")]
+    rows = closure[here]
+    if "fit" in rows and (rows["fit"].astype(str) == "False").any():
+        return f"perplexity along the path rises {100 * float(rows['barrier'].max()):.0f} % above the line between its ends"
+    if "closed" not in rows:
+        return ""
+    rows = rows[rows["closed"].astype(str) == "False"]
     return "" if rows.empty else str(rows["reason"].iloc[0])
 
 

@@ -25,14 +25,19 @@ def draw_profile(frame: pd.DataFrame, *, metric: str = "probability", width: flo
         parts = []
         for axes, panel in zip(grid, panels):
             rows = frame[frame["metric"] == panel].sort_values("t", kind="stable")
-            for (suite, line), (colour, marker, dash) in zip(rows.groupby("suite", sort=False), SERIES * 4):
+            lines = list(rows.groupby(["suite", "template"], sort=False))
+            for number, (((suite, template), line), (colour, marker, dash)) in enumerate(zip(lines, SERIES * 4)):
                 axes.plot(line["t"], line["chord"], color=GREY, linewidth=0.5)
                 if panel == "perplexity":
-                    colour, marker, dash = BLACK, "o", "-"
+                    colour, marker, dash = BLACK, "os"[number % 2], ("-", "--")[number % 2]
+                    axes.text(1.0, line["value"].iloc[-1], f" {template}" * (len(lines) > 1), va="center", fontsize=6)
                 axes.plot(line["t"], line["value"], color=colour, marker=marker, linestyle=dash, label=str(suite))
                 parts.append(line)
             axes.set_xlabel("t (0: base, 1: aligned)")
-            axes.set_title(panel, loc="left")
+            rise = float((rows["value"] / rows["chord"] - 1).max()) if panel == "perplexity" else 0.0
+            axes.set_title(
+                f"{panel}, barrier {100 * max(rise, 0.0):.0f} %" if panel == "perplexity" else panel, loc="left"
+            )
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3 if width < 4.5 else 6)
     caption = (

@@ -142,3 +142,19 @@ def test_two_lists_at_once_are_refused():
 def test_an_unknown_metric_of_attribution_is_refused_by_the_config(tmp_path):
     with pytest.raises(ConfigError, match=r"attribution\.metrics"):
         written(tmp_path, "metrics: [bleu], levels: [component]")
+
+
+def test_the_closure_says_whether_the_path_may_be_walked(full):
+    closure = full.table("closure").query("method == 'path'")
+    assert (closure["barrier"] >= 0).all()
+    assert closure["fit"].astype(str).eq("True").all()
+
+
+def test_figures_of_a_path_over_a_barrier_are_marked(full):
+    from taxlens.figures.attribution import draw_attribution
+
+    frame, closure = full.table("attribution"), full.table("closure")
+    walked = {"closure": closure.assign(closed=True, fit=True), "suite": "facts", "metric": "accuracy"}
+    assert "Not settled" not in draw_attribution(frame, **walked).caption
+    marked = draw_attribution(frame, **(walked | {"closure": closure.assign(fit=False, barrier=0.4)}))
+    assert "rises 40 % above the line" in marked.caption
