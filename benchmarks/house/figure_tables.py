@@ -16,7 +16,7 @@ from taxlens.core.artifacts import write_table
 from taxlens.runs.folder import Run
 
 SUITES = 2
-ITEMS = 4
+ITEMS = 2
 
 
 def _few_suites(frame: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +48,8 @@ def _layers(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _two_labels(frame: pd.DataFrame) -> pd.DataFrame:
     keys = frame[["suite", "label"]].drop_duplicates().head(SUITES)
-    return frame.merge(keys, on=["suite", "label"])
+    kept = frame.merge(keys, on=["suite", "label"])
+    return kept[kept["metric"].isin(["auc"])] if "metric" in kept else kept
 
 
 def _all(frame: pd.DataFrame) -> pd.DataFrame:

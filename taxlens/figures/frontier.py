@@ -29,9 +29,9 @@ KEPT = 0.95
 
 
 def total_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the rows of frontier.csv that speak of all taxed suites at once (a blank suite), of one metric."""
+    """Return the rows of frontier.csv that speak of all taxed suites at once (a blank suite), of one metric; no plan that left one out."""
     suite = frame["suite"].fillna("")
-    rows = frame[(suite == "") & (frame["metric"] == metric)]
+    rows = frame[(suite == "") & (frame["metric"] == metric) & ~frame["plan"].str.contains("-without-")]
     if rows.empty:
         have = ", ".join(sorted(set(frame["metric"].dropna())))
         raise UsageError(explain("the front holds no such metric.", [("metric", metric), ("has", have)]))
@@ -56,12 +56,32 @@ def by_order(rows: pd.DataFrame) -> pd.DataFrame:
     return curves.assign(rank=rank).sort_values(["rank", "share_undone"], kind="stable").drop(columns="rank")
 
 
-def left_out_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return the rows of plans that were chosen without a suite, measured on that suite; one row a share: the mean."""
-    rows = frame[(frame["held_out"] == "suite") & (frame["metric"] == metric)] if "held_out" in frame else frame[:0]
+def left_out_rows(frame: pd.DataFrame, metric: str, *, least: float = 0.02, most: int = 2) -> pd.DataFrame:
+    """Return the rows of plans that were chosen without a suite, measured on that suite.
+
+    Args:
+        frame: frontier.csv [rows, columns].
+        metric: which metric.
+        least: suites whose whole tax is smaller are left out (a ratio of small numbers).
+        most: how many suites, the largest taxes first.
+    """
     names = [f"{value}{end}" for value in ("returned", "benefit_kept") for end in ("", "_low", "_high")]
-    found = rows.groupby("share_undone", as_index=False)[names].mean()
-    return found.assign(order="path, suite left out", draws=rows["suite"].nunique())
+    rows = frame[(frame["held_out"] == "suite") & (frame["metric"] == metric)] if "held_out" in frame else frame[:0]
+    if rows.empty:
+        return pd.DataFrame(columns=["order", "share_undone", "draws", *names])
+    rows = rows.assign(whole=whole_taxes(rows))
+    sizes = rows.groupby("suite")["whole"].median().sort_values(ascending=False)
+    chosen = list(sizes[sizes >= least].index[:most])
+    rows = rows[rows["suite"].isin(chosen)].dropna(subset=["returned", "benefit_kept"])
+    rows = rows.assign(order="path, without " + rows["suite"].astype(str), draws=1)
+    return rows.sort_values(["order", "share_undone"], kind="stable")[["order", "share_undone", "draws", *names]]
+
+
+def whole_taxes(rows: pd.DataFrame) -> pd.Series:
+    """Return the tax of each row's suite where nothing is undone: tax / (1 - returned), the median over its plans."""
+    left = 1 - rows["returned"]
+    whole = (rows["tax"] / left).where(left.abs() > 0.05)
+    return rows["suite"].map(whole.groupby(rows["suite"]).median())
 
 
 def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
@@ -126,10 +146,11 @@ def front_words(frame: pd.DataFrame, metric: str) -> str:
 
 def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Draw the front into axes and return what was drawn [rows, columns]."""
-    curves = pd.concat([by_order(total_rows(frame, metric)), left_out_rows(frame, metric)], ignore_index=True)
+    parts = [by_order(total_rows(frame, metric)), left_out_rows(frame, metric)]
+    curves = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for order, part in curves.groupby("order", sort=False):
         line = pd.concat([_START, part.sort_values("share_undone")], ignore_index=True)
-        colour, marker, dash = LOOKS.get(str(order), (BLACK, "p", ":"))
+        colour, marker, dash = _look(str(order))
         axes.fill_between(
             line["benefit_kept"], line["returned_low"], line["returned_high"], color=colour, alpha=0.12, linewidth=0
         )
@@ -141,10 +162,9 @@ def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     axes.set_xlabel("share of benefit kept")
     axes.set_ylabel("share of tax returned")
     low = max(-0.5, float(curves["benefit_kept"].min()) - 0.08)
+    high = min(1.3, float(curves["returned_high"].max()))
     axes.set_xlim(low, max(1.05, float(curves["benefit_kept"].max()) + 0.03))
-    axes.set_ylim(
-        min(-0.05, float(curves["returned"].min()) - 0.05), max(0.2, float(curves["returned_high"].max()) * 1.05)
-    )
+    axes.set_ylim(min(-0.05, float(curves["returned"].min()) - 0.05), max(0.2, high * 1.05))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     return curves
@@ -172,8 +192,7 @@ def effect_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     )
     if rows.empty:
         raise UsageError(explain("the front holds no predicted plans.", [("metric", metric)]))
-    whole = (rows["tax"] / (1 - rows["returned"])).where((1 - rows["returned"]).abs() > 0.05)
-    taxes = rows["suite"].map(whole.groupby(rows["suite"]).median())
+    taxes = whole_taxes(rows)
     found = rows[["plan", "order", "suite"]].assign(
         predicted=taxes - rows["tax_predicted"], measured=taxes - rows["tax"]
     )
@@ -220,7 +239,7 @@ def predicted_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     """Draw predicted against measured effects [rows, columns] into axes."""
     unit, scale = unit_of(metric)
     for order, part in rows.groupby("order", sort=False):
-        colour, marker, _ = LOOKS.get(str(order), (BLACK, "p", ":"))
+        colour, marker, _ = _look(str(order))
         axes.plot(
             part["predicted"] * scale, part["measured"] * scale, color=colour, marker=marker, linestyle="none",
             label=_said(str(order)),
@@ -234,12 +253,19 @@ def predicted_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
+def _look(order: str) -> tuple[str, str, str]:
+    """Colour, marker and dash of an order; of the path without a suite the path's colour, dotted."""
+    if order in LOOKS:
+        return LOOKS[order]
+    return (LOOKS["path"][0], "d", ":") if order.startswith("path,") else (BLACK, "p", ":")
+
+
 def _said(order: str) -> str:
     return order.replace("_", " ")
 
 
 def _curve(axes: Axes, line: pd.DataFrame, name: str, order: str) -> None:
-    colour, marker, dash = LOOKS.get(order, (BLACK, "p", ":"))
+    colour, marker, dash = _look(order)
     x = 100 * line["share_undone"]
     axes.vlines(x, line[f"{name}_low"], line[f"{name}_high"], color=colour, linewidth=0.6)
     axes.plot(x, line[name], color=colour, marker=marker, linestyle=dash, label=_said(order))

@@ -90,6 +90,7 @@ def draw_proving_ground(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
         right.tick_params(left=False)
     columns = [c for c in ("family", "seed", "method", "mass", "distance", "passes") if c in frame]
     shown = frame[frame["method"].isin(names)][columns].reset_index(drop=True)
+    shown["distance"] = shown["distance"].where(~shown["method"].isin(exact))
     plants = frame[[c for c in ("family", "seed") if c in frame]].drop_duplicates()
     caption = (
         f"Every method on {len(plants)} pairs whose truth is planted: share of positive effect on the planted components, and "
