@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,9 +67,7 @@ class Imported(Result):
         if len(self.suites) == 1:
             return self.suites[0]
         items = tuple(
-            Item(f"{s.name}/{i.id}", f"{s.name}/{i.group}", i.prompt, i.text, i.choices, i.gold, i.labels)
-            for s in self.suites
-            for i in s.items
+            replace(i, id=f"{s.name}/{i.id}", group=f"{s.name}/{i.group}") for s in self.suites for i in s.items
         )
         return Suite("imported", items)
 
@@ -220,6 +218,20 @@ def _check_documents(base: LoggedTask, aligned: LoggedTask) -> None:
         raise PairMismatchError(
             explain("the two logs hold different documents.", rows, "evaluate both on one version of the task.")
         )
+    disagreeing = [k for k, sample in base.samples.items() if sample.gold != aligned.samples[k].gold]
+    if disagreeing:
+        first = disagreeing[0]
+        rows = [
+            ("task", base.name),
+            ("disagreeing", f"{len(disagreeing)} of {len(base.samples)}, first: document {first!r}"),
+            ("base says", base.samples[first].gold),
+            ("aligned says", aligned.samples[first].gold),
+        ]
+        raise PairMismatchError(
+            explain(
+                "the two logs disagree on which choice is right.", rows, "evaluate both on one version of the task."
+            )
+        )
 
 
 def _groups(samples: Sequence[LoggedSample], group_by: str | None, name: str) -> tuple[list[str], list[str]]:
@@ -240,7 +252,14 @@ def _groups(samples: Sequence[LoggedSample], group_by: str | None, name: str) ->
 
 def _suite(task: LoggedTask, groups: Sequence[str]) -> Suite:
     items = tuple(
-        Item(id=key, group=group or key, prompt=sample.prompt, choices=sample.choices, gold=sample.gold)
+        Item(
+            id=key,
+            group=group or key,
+            prompt=None if sample.contexts else sample.prompt,
+            choices=sample.choices,
+            gold=sample.gold,
+            contexts=sample.contexts,
+        )
         for (key, sample), group in zip(task.samples.items(), groups)
     )
     return Suite(task.name, items, source=task.source)

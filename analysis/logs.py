@@ -28,6 +28,8 @@ class LoggedSample:
         values: the harness's own metrics that taxlens knows, by taxlens's names.
         prompt_hash: hash of the prompt, or blank.
         document: the document's fields, for its group.
+        contexts: where each choice has a context of its own (a gap filled in different ways), one a choice; the
+            prompt is then blank.
     """
 
     key: str
@@ -39,6 +41,7 @@ class LoggedSample:
     values: Mapping[str, float]
     prompt_hash: str
     document: Mapping[str, Any] = field(default_factory=dict)
+    contexts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

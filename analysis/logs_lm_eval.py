@@ -132,21 +132,46 @@ def _sample(line: Mapping[str, Any], where: str) -> LoggedSample:
     }
     if len(scored) < 2:
         return LoggedSample(prompt=str(arguments[0][0]), choices=(), gold=None, logp=None, **common)
-    prompts = {prompt for prompt, _ in scored}
     choices = tuple(choice for _, choice in scored)
-    if len(prompts) > 1:
-        rows = [("at", where), ("prompts", len(prompts))]
-        fix = (
-            "tasks that fill a gap in the prompt cannot become prompt-and-choice items; give taxlens the items instead."
-        )
-        raise ItemError(explain("the choices of a sample have different prompts.", rows, fix))
     logp = tuple(float(pair[0]) for pair in line["filtered_resps"])
     if len(logp) != len(choices):
         rows = [("at", where), ("choices", len(choices)), ("log-probabilities", len(logp))]
         raise ItemError(explain("a sample has not one log-probability a choice.", rows))
-    return LoggedSample(
-        prompt=prompts.pop(), choices=choices, gold=_gold(line, document, choices, where), logp=logp, **common
-    )
+    contexts = tuple(str(prompt) for prompt, _ in scored)
+    if len(set(contexts)) == 1:
+        gold = _gold(line, choices, where)
+        return LoggedSample(prompt=contexts[0], choices=choices, gold=gold, logp=logp, **common)
+    _check_gap(contexts, choices, where)
+    gold = _gap_gold(line, document, logp, where)
+    return LoggedSample(prompt="", choices=choices, gold=gold, logp=logp, contexts=contexts, **common)
+
+
+def _check_gap(contexts: tuple[str, ...], choices: tuple[str, ...], where: str) -> None:
+    """Contexts that differ must do so for every choice, and their continuation must be one."""
+    if len(set(contexts)) == len(contexts) and len(set(choices)) == 1:
+        return
+    rows = [
+        ("at", where),
+        ("contexts", f"{len(set(contexts))} different of {len(contexts)}"),
+        ("continuations", f"{len(set(choices))} different of {len(choices)}"),
+    ]
+    fix = "taxlens reads one prompt with several choices, or several contexts with one continuation (Winogrande)."
+    raise ItemError(explain("the choices of a sample have different prompts.", rows, fix))
+
+
+def _gap_gold(line: Mapping[str, Any], document: Mapping[str, Any], logp: tuple[float, ...], where: str) -> int:
+    """Which context is right: the harness logs the continuation as target, so it follows from what acc says."""
+    best = max(range(len(logp)), key=lambda place: logp[place])  # the first of equals, as the harness takes it
+    if line.get("acc") in (1, 1.0):
+        return best
+    if line.get("acc") in (0, 0.0):
+        others = [place for place in range(len(logp)) if place != best]
+        named = [place for place in others if str(document.get("answer", "")).strip() == str(place + 1)]
+        if len(others) == 1 or len(named) == 1:
+            return others[0] if len(others) == 1 else named[0]
+    rows = [("at", where), ("acc", line.get("acc")), ("contexts", len(logp)), ("fields", ", ".join(document))]
+    fix = "such a log tells the right context by acc of two choices, or by a document field 'answer' of 1, 2, ..."
+    raise ItemError(explain("the log does not tell which of a sample's contexts is right.", rows, fix))
 
 
 def _arguments(given: Any) -> list[tuple[Any, Any]]:
@@ -157,7 +182,7 @@ def _arguments(given: Any) -> list[tuple[Any, Any]]:
     return [(pair[0], pair[1] if len(pair) > 1 else None) for pair in given]
 
 
-def _gold(line: Mapping[str, Any], document: Mapping[str, Any], choices: tuple[str, ...], where: str) -> int:
+def _gold(line: Mapping[str, Any], choices: tuple[str, ...], where: str) -> int:
     target = line.get("target")
     text = str(target).strip()
     if text.lstrip("-").isdigit() and 0 <= int(text) < len(choices):

@@ -250,11 +250,73 @@ def test_target_may_be_the_text_of_a_choice(write_log, logs):
     assert import_eval(logs[0], named).suite.items[0].gold == 0
 
 
-def test_choices_with_different_prompts_are_refused(write_log, logs):
-    gap = {"gen_args_0": {"arg_0": "A", "arg_1": " x"}, "gen_args_1": {"arg_0": "B", "arg_1": " x"}}
-    odd = write_log("odd", [sample(n, right=True, arguments=gap) for n in range(40)])
-    with pytest.raises(ItemError, match="different prompts"):
+def gap(number, *, right, contexts=2, **changes):
+    """A sample as Winogrande is logged: a context a choice, one continuation, which is also the target."""
+    scores = [["-1.0", "False"], *[["-2.0", "False"]] * (contexts - 1)]
+    gold = 0 if right else 1
+    arguments = {f"gen_args_{k}": {"arg_0": f"The cup {number}{k}", "arg_1": " fell."} for k in range(contexts)}
+    document = {"sentence": f"s{number}", "answer": str(gold + 1), "subject": f"s{number % 6}"}
+    return sample(number, right=True) | {
+        "doc": document, "target": "fell.", "arguments": arguments, "filtered_resps": scores, "acc": float(right),
+    } | changes  # fmt: skip
+
+
+def test_a_gap_filled_in_two_ways_is_read_with_a_context_a_choice(write_log):
+    base = write_log("base", [gap(n, right=n % 4 != 0) for n in range(24)])
+    aligned = write_log(
+        "aligned",
+        [
+            gap(n, right=n % 4 != 0)
+            if n % 2
+            else gap(n, right=n % 4 == 0) | {"filtered_resps": [["-2.0", "False"], ["-1.0", "False"]]}
+            for n in range(24)
+        ],
+    )
+    found = import_eval(base, aligned)
+    row = found.to_frame().set_index("metric").loc["accuracy"]
+    assert (row["base"], row["aligned"], row["lost"], row["won"]) == (0.75, 0.75, 6, 6)
+    item = found.suite.items[1]
+    assert (item.contexts, item.choices, item.gold, item.prompt) == (
+        ("The cup 10", "The cup 11"), (" fell.", " fell."), 0, None,
+    )  # fmt: skip
+
+
+def test_a_gap_suite_reads_back_from_its_file(write_log, tmp_path):
+    rows = [gap(n, right=True) for n in range(12)]
+    found = import_eval(write_log("base", rows), write_log("aligned", rows), out=tmp_path / "items.jsonl")
+    assert read_suite(tmp_path / "items.jsonl").items == found.suite.items
+
+
+def test_a_gap_of_three_ways_whose_right_one_is_not_told_is_refused(write_log):
+    rows = [gap(n, right=False, contexts=3) | {"doc": {"sentence": f"s{n}"}} for n in range(12)]
+    log = write_log("base", rows)
+    with pytest.raises(ItemError, match=r"does not tell which of a sample's contexts is right[\s\S]*field 'answer'"):
+        import_eval(log, log)
+    told = [gap(n, right=False, contexts=3) for n in range(12)]
+    assert import_eval(write_log("told", told), write_log("again", told)).suite.items[0].gold == 1
+
+
+def test_choices_with_different_prompts_and_texts_are_refused(write_log, logs):
+    mixed = {"gen_args_0": {"arg_0": "A", "arg_1": " x"}, "gen_args_1": {"arg_0": "B", "arg_1": " y"}}
+    odd = write_log("odd", [sample(n, right=True, arguments=mixed) for n in range(40)])
+    with pytest.raises(ItemError, match=r"different prompts[\s\S]*2 different of 2[\s\S]*Winogrande"):
         import_eval(logs[0], odd)
+
+
+def test_logs_that_disagree_on_the_right_choice_are_refused(write_log, logs):
+    other = write_log("other", [sample(n, right=True, target="1" if n == 5 else "0") for n in range(40)])
+    with pytest.raises(
+        PairMismatchError, match=r"disagree on which choice is right[\s\S]*1 of 40, first: document '5'"
+    ):
+        import_eval(logs[0], other)
+
+
+def test_a_path_out_of_the_folder_by_dots_is_refused(logs, tmp_path):
+    from taxlens.analysis.logs import inside
+
+    with pytest.raises(CheckError, match=r"leaves its folder[\s\S]*outside"):
+        inside(logs[0], logs[0] / ".." / "outside.jsonl")
+    assert inside(logs[0], logs[0] / "samples.jsonl").name == "samples.jsonl"
 
 
 def test_items_group_by_a_field_or_stand_alone_with_a_note(logs):
