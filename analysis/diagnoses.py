@@ -47,21 +47,31 @@ class Diagnoses(Result):
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
     def steerings(self) -> dict[str, Steering]:
-        """By suite, the best steering where the verdict was read, with its measured share as provenance."""
+        """By suite, the best steering where the verdict was read, with its measured share as provenance.
+
+        Where ablating one direction was tried there, that is given too, as "SUITE-ablation".
+        """
         found = {}
         for one in self.found:
             if any(layer == one.where for layer, _ in one.steerings):
-                steering = one.steering()
-                name = f"Z{steering.rank}"
-                shares = {c or "returned": one.value(name, one.where, control=c) for c in ("", "random")}
-                steering.measured.update({"suite": one.suite, "template": one.template, "state": one.state} | shares)
-                found[one.suite] = steering
+                best = one.steering()
+                found[one.suite] = _with_shares(one, best, f"Z{best.rank}", kind="shift")
+            if (one.where, 0) in one.steerings:
+                ablation = one.steerings[one.where, 0]
+                found[f"{one.suite}-ablation"] = _with_shares(one, ablation, "A", kind="ablation")
         return found
 
     def __repr__(self) -> str:
         return "\n".join(
             [*map(repr, self.found), *(f"{suite}: not diagnosed: {why}" for suite, _, why in self.skipped)]
         )
+
+
+def _with_shares(found: Diagnosis, steering: Steering, statistic: str, *, kind: str) -> Steering:
+    shares = {c or "returned": found.value(statistic, found.where, control=c) for c in ("", "random")}
+    facts = {"suite": found.suite, "template": found.template, "state": found.state, "kind": kind}
+    steering.measured.update(facts | shares)
+    return steering
 
 
 def diagnose_suites(

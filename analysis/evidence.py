@@ -153,12 +153,29 @@ def steered(bench: Bench, layer: int, *, ranks: Sequence[int] = RANKS) -> list[E
     for rank in ranks:
         fitted = {fold: _steering(bench, layer, rank, fold) for fold in sorted(set(bench.folds.tolist()))}
         found.append(bench.restored(f"Z{rank}", _steered(bench, layer, fitted)))
+        if rank == 1 and found[-1].value >= 0.5:
+            found += ablated(bench, layer, fitted)
     control = {fold: one.random(bench.seed + 1 + fold) for fold, one in fitted.items()}
     found.append(bench.restored(f"Z{ranks[-1]}", _steered(bench, layer, control), control="random"))
     if bench.other is not None:
         base, aligned = (_asked_tokens(half, layer) for half in bench.other)
         vector = fit_steering(aligned, base, rank=1, layer=layer)
         found.append(bench.restored("Z1", _steered(bench, layer, dict.fromkeys(fitted, vector)), control="other suite"))
+    return found
+
+
+def ablated(bench: Bench, layer: int, shifts: dict[int, Steering]) -> list[Evidence]:
+    """A: the one direction that a constant vector moves along, put where base's mean lies; and a random direction."""
+    rng = np.random.default_rng(bench.seed + 1)
+    found = []
+    for control in ("", "random"):
+        fitted = {}
+        for fold, one in shifts.items():
+            direction = rng.standard_normal(len(one.shift)) if control else one.shift
+            fitted[fold] = Steering.ablation(direction, one.centre + one.shift, layer=layer)
+        found.append(bench.restored("A", _steered(bench, layer, fitted), control=control))
+        if not control:
+            bench.steerings[layer, 0] = fitted[max(fitted)]
     return found
 
 

@@ -53,7 +53,8 @@ class Diagnosis(Result):
         verdicts: layer to verdict; -1: overall.
         shares: layer to the share of the tax that arises there; -1: all.
         where: the layer at which the overall verdict was read; -1 where there is no tax.
-        steerings: (layer, rank) to the steering that Z was measured with (fitted without the last fold).
+        steerings: (layer, rank) to the steering that Z was measured with (fitted without the last fold); rank 0: the
+            ablation of one direction that A was measured with.
         notes: what a reader must know.
     """
 
@@ -102,13 +103,13 @@ class Diagnosis(Result):
         return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
 
     def steering(self, *, layer: int | None = None, rank: int | None = None) -> Steering:
-        """The steering that was measured at a layer (by default where the verdict was read) and rank (the best).
+        """The steering that was measured at a layer (by default where the verdict was read) and rank (the best; 0: the ablation).
 
         Raises:
             UsageError: none was measured there.
         """
         layer = self.where if layer is None else layer
-        ranks = [r for at, r in self.steerings if at == layer]
+        ranks = [r for at, r in self.steerings if at == layer and (r > 0 or rank == 0)]
         if not ranks or (rank is not None and rank not in ranks):
             have = ", ".join(f"layer {at} rank {r}" for at, r in self.steerings) or "none"
             raise UsageError(explain("no steering was measured there.", [("have", have)]))

@@ -73,6 +73,16 @@ class Steering:
         with replaced_output(loaded.anatomy.blocks[self.layer], self.apply):
             yield loaded.model
 
+    @classmethod
+    def ablation(cls, direction: np.ndarray, centre: np.ndarray, *, layer: int, site: str = "resid_post") -> Steering:
+        """The steering that puts the stream, along one direction [d], where a centre [d] lies along it.
+
+        References:
+            One direction that refusals hang on: Arditi et al. 2024.
+        """
+        unit = np.asarray(direction, dtype=np.float64) / np.linalg.norm(direction)
+        return cls(site, layer, np.zeros_like(unit), unit[None], -unit[:, None], np.asarray(centre, dtype=np.float64))
+
     def random(self, seed: int) -> Steering:
         """A control of the same rank and norms in random directions."""
         rng = np.random.default_rng(seed)

@@ -53,7 +53,7 @@ def steered_benefit(
 
 
 STEERING_COLUMNS = (
-    "suite", "template", "site", "layer", "rank", "scale", "state", "control", "returned", "benefit", "benefit_kept",
+    "suite", "template", "kind", "site", "layer", "rank", "scale", "state", "control", "returned", "benefit", "benefit_kept",
     "benefit_kept_low", "benefit_kept_high",
 )  # fmt: skip
 """Columns of steering.csv: one row a vector, and one for random directions of the same norms (control "random")."""
@@ -65,7 +65,14 @@ def steering_rows(steering: Steering) -> list[tuple[object, ...]]:
     rows = []
     for control, returned, key in (("", "returned", "benefit"), ("random", "random", "benefit (random)")):
         effect = facts.get(key, {})
-        address = [facts.get("suite", ""), facts.get("template", ""), steering.site, steering.layer, steering.rank]
+        address = [
+            facts.get("suite", ""),
+            facts.get("template", ""),
+            facts.get("kind", "shift"),
+            steering.site,
+            steering.layer,
+            steering.rank,
+        ]
         address += [steering.scale, facts.get("state", ""), control, facts.get(returned, np.nan)]
         rows.append((*address, *(effect.get(name, np.nan) for name in ("nats", "kept", "low", "high"))))
     return rows

@@ -1,5 +1,6 @@
 """Verdicts follow their rules and precedence; upper halves, rotations and steerings do what the evidence rests on."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from taxlens.activations.items import Suite
 from taxlens.activations.loading import LoadedModel
 from taxlens.activations.pair import make_pair
-from taxlens.analysis.diagnoses import diagnose_suites
+from taxlens.analysis.diagnoses import Diagnoses, diagnose_suites
 from taxlens.analysis.evidence import Bench, labelled, rotation
 from taxlens.analysis.front import Benefit
 from taxlens.analysis.halves import Half
@@ -22,6 +23,7 @@ from taxlens.analysis.scoring import score_suite
 from taxlens.analysis.state import diagnose
 from taxlens.analysis.steering import Ablation, Steering, fit_steering
 from taxlens.analysis.steering_effects import STEERING_COLUMNS, steered_benefit, steering_rows
+from taxlens.analysis.twin import replaced_output
 from taxlens.analysis.verdict import KEPT_RULES, Evidence, judge, judge_layers
 from taxlens.core.errors import ItemError, StoreError, UsageError
 
@@ -215,6 +217,36 @@ def test_a_foreign_file_is_no_steering(tmp_path):
 def test_an_ablated_direction_is_gone_and_the_rest_stays():
     ablation = Ablation(0, np.eye(4)[:1], np.zeros(4))
     assert ablation.apply(torch.ones(2, 4)).tolist() == [[0, 1, 1, 1]] * 2
+
+
+def test_an_ablation_is_a_steering_that_can_be_kept(tmp_path):
+    rng = np.random.default_rng(3)
+    direction, centre, x = rng.normal(size=6), rng.normal(size=6), torch.tensor(rng.normal(size=(5, 6)))
+    again = Steering.load(Steering.ablation(direction, centre, layer=1).save(tmp_path / "x.safetensors"))
+    unit = direction / np.linalg.norm(direction)
+    wanted = Ablation(1, unit[None], centre).apply(x)
+    assert torch.allclose(again.apply(x), wanted)
+    assert torch.allclose(
+        again.apply(x) @ torch.tensor(unit), torch.full((5,), float(centre @ unit), dtype=torch.float64)
+    )
+
+
+def test_a_constant_push_by_hook_is_undone_by_a_vector_and_by_ablating_its_direction(refusal_pair, refusal_suites):
+    base = refusal_pair.base
+    pushed = copy.deepcopy(base.model)
+    push = torch.zeros(32)
+    push[3] = 40.0
+    layer = 0
+    pair = make_pair(base, replace(base, model=pushed))
+    with replaced_output(pair.aligned.anatomy.blocks[layer], lambda stream: stream + push):
+        found = diagnose(pair, refusal_suites[0], draws=50, layers=[layer], relearn="never")
+    assert found.tax[1] > 0
+    assert found.value("Z1", layer) == pytest.approx(1, abs=0.1)
+    assert found.value("A", layer) > 0.5 > found.value("A", layer, control="random")
+    assert found.steering(rank=0).measured == {}
+    names = Diagnoses((found,)).steerings()
+    assert set(names) == {"facts", "facts-ablation"}
+    assert names["facts-ablation"].measured["kind"] == "ablation"
 
 
 def test_shuffled_answers_keep_prompts_and_deal_answers_out(refusal_suites):
