@@ -53,6 +53,15 @@ def test_chat_holds_the_template_and_strips_the_choices_space(make_tokenizer):
     assert row.kind == "text"
 
 
+def test_each_choice_follows_its_own_context(make_tokenizer):
+    tokenizer = make_tokenizer()
+    item = Item(id="i", group="g", choices=(" w3", " w3"), gold=0, contexts=("w1 w2", "w1 w4 w5"))
+    rows = encode_suite(Suite(name="s", items=(item,)), tokenizer)
+    assert [tokenizer.decode(row.ids) for row in rows] == ["w1 w2 w3", "w1 w4 w5 w3"]
+    assert [row.start for row in rows] == [2, 3]
+    assert encode_prompts(Suite(name="s", items=(item,)), tokenizer) == []
+
+
 def test_chat_without_a_template_is_refused(make_tokenizer):
     with pytest.raises(ModelLoadError, match="the tokenizer has no chat template"):
         encode_suite(one("w1", " w3", " w4"), make_tokenizer(chat=None), template="chat")

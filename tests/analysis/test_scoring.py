@@ -1,8 +1,11 @@
 """Scoring against the plainest possible computation, for every layout, shared and separate."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 from taxlens.activations.items import Item, Suite
 from taxlens.activations.tokens import encode_suite
@@ -130,6 +133,40 @@ def test_choices_that_become_the_same_tokens_are_refused(make_model, word_tokeni
     item = Item(id="x", group="x", prompt="w1", choices=(" w2", "  w2"), gold=0)
     with pytest.raises(ItemError, match=r"same tokens[\s\S]*'x'[\s\S]*' w2' and '  w2'"):
         scoring.score_suite(make_model(), Suite("s", (item,)), tokenizer=word_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("form", "choices"),
+    [("NFKC", (" ｗ2 w3", " w2 w4 w5")), ("Lowercase", (" W2 w3", " w2 w4 w5"))],
+)
+def test_choices_that_share_a_first_token_only_after_normalisation_score_as_rows_alone(
+    form, choices, make_model, word_tokenizer
+):
+    tokenizer = copy.deepcopy(word_tokenizer)
+    tokenizer.backend_tokenizer.normalizer = getattr(normalizers, form)()
+    suite = Suite("s", (Item(id="x", group="x", prompt="w1 w6", choices=choices, gold=0),))
+    model, rows = make_model(), encode_suite(suite, tokenizer)
+    assert choices[0].split()[0] != choices[1].split()[0]
+    assert rows[0].ids[: rows[0].start + 1] == rows[1].ids[: rows[1].start + 1]
+    got = scoring.score_suite(model, suite, tokenizer=tokenizer)
+    assert got.shared
+    assert got.logp[0] == pytest.approx([plain_log_probability(model, row) for row in rows], abs=2e-5)
+    same = Suite("s", (Item(id="x", group="x", prompt="w1", choices=(choices[0], " w2 w3"), gold=0),))
+    with pytest.raises(ItemError, match="become the same tokens"):
+        scoring.score_suite(model, same, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("template", ["plain", "chat"])
+def test_contexts_of_their_own_score_as_rows_alone(template, make_model, word_tokenizer):
+    contexts = ("w1 w2 w3", "w1 w4")
+    items = [Item(id=str(n), group="g", choices=(f" w{n} w7",) * 2, gold=0, contexts=contexts) for n in range(8)]
+    model, suite = make_model(), Suite("gaps", tuple(items))
+    rows = encode_suite(suite, word_tokenizer, template=template)
+    alone = [plain_log_probability(model, row) for row in rows]
+    for share in (True, False):
+        got = scoring.score_suite(model, suite, tokenizer=word_tokenizer, template=template, share_prefix=share)
+        assert got.logp.ravel() == pytest.approx(alone, abs=2e-5)
+    assert np.abs(got.logp[:, 0] - got.logp[:, 1]).min() > 1e-3  # equal choices, told apart by their contexts
 
 
 def test_chat_without_a_template_names_the_remedy(make_model, word_tokenizer, word_suite, monkeypatch):
