@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from taxlens.core.errors import ConfigError, explain
 from taxlens.yamlfile import line_of, parse_yaml, read_yaml
@@ -25,6 +25,8 @@ Format = Literal["items", "minimal_pairs", "true_false", "statements", "question
 AttributedMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll", "kl"]
 Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
 STAGES = ("tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report")
+EMBEDDED_BENEFITS = ("demo:harm", "suite:refuse_harmful")
+"""Embedded suites that are of kind "benefit" where a config does not say."""
 Stage = Literal["tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report"]
 
 
@@ -42,7 +44,7 @@ class PairSection(_Section):
     gguf: str | None = None
     revision: str | None = None
     dtype: Dtype = "float32"
-    device: str = "auto"
+    device: str | dict[str, int | str] = "auto"  # auto, a device, balanced, or a map of modules to devices
 
 
 class SuiteSection(_Section):
@@ -57,6 +59,13 @@ class SuiteSection(_Section):
     group_by: str | None = None  # of such a shape: the field that groups the items
     ask: str | None = None  # of true_false and questions: how it is asked, with {statement} or {question}
     letters: bool = False  # of questions: list the choices under letters and score the letters
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedded_benefits_are_benefits(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "kind" not in values and values.get("file") in EMBEDDED_BENEFITS:
+            return {**values, "kind": "benefit"}
+        return values
 
 
 class TaxSection(_Section):

@@ -10,24 +10,29 @@ from taxlens.activations.items import Suite
 from taxlens.activations.pair import ModelPair
 from taxlens.acts import Activations
 from taxlens.chain import Names, load_chain
+from taxlens.config import EMBEDDED_BENEFITS
 from taxlens.core.progress import SILENT, Progress
 from taxlens.sources import resolve_suite
 
 if TYPE_CHECKING:
     from taxlens.activations.loading import LoadedModel
+    from taxlens.analysis.diagnoses import Diagnoses
+    from taxlens.analysis.front import Frontier
     from taxlens.analysis.path import Attribution
     from taxlens.analysis.polyline import Polyline
+    from taxlens.analysis.stitch import StitchProfile
     from taxlens.analysis.tax import Tax
 
 
 def suite(
-    file: str | Path, *, kind: str = "capability", name: str | None = None, format: str = "items", **options: Any
+    file: str | Path, *, kind: str | None = None, name: str | None = None, format: str = "items", **options: Any
 ) -> Suite:
     """Return a suite: a JSON-lines or CSV file, or an embedded one (`demo:facts`, `suite:capitals`).
 
     Args:
         file: path of the file, or `demo:NAME`, or `suite:NAME`.
-        kind: "capability", or "benefit" for what alignment was for.
+        kind: "capability", or "benefit" for what alignment was for; by default capability, but for the embedded
+            `demo:harm` and `suite:refuse_harmful`.
         name: the suite's name (default: the file's).
         format: "items", or how a published benchmark is laid out: "minimal_pairs", "true_false", "statements",
             "questions" or "gaps" (`taxlens.suites.shapes`).
@@ -44,6 +49,7 @@ def suite(
     """
     text = str(file)
     short = name or Path(text.removeprefix("demo:").removeprefix("suite:")).stem
+    kind = kind or ("benefit" if text in EMBEDDED_BENEFITS else "capability")
     return resolve_suite(short, text, kind=kind, root=".", shape=format, **options)
 
 
@@ -193,6 +199,77 @@ class Pair:
 
         models = [self.models.base, *self.steps, self.models.aligned]
         return attribute_polyline(models, _many(suites), **({"progress": self._progress} | options))
+
+    def restoration(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        template: str = "plain",
+        layers: Sequence[int] | None = None,
+        **options: Any,
+    ) -> StitchProfile:
+        """Return what comes back of the tax when the base computes everything below a layer, cut by cut."""
+        from taxlens.analysis.measure import ChoiceMeasure
+        from taxlens.analysis.stitch import stitched_profile
+
+        asked = tuple(_many(suites))
+        groups = {suite.name: suite.groups for suite in asked}
+        measure = ChoiceMeasure(self.models, asked, template=template)
+        return stitched_profile(
+            self.models, measure, groups=groups, layers=layers, **({"progress": self._progress} | options)
+        )
+
+    def diagnose(self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any) -> Diagnoses:
+        """Return in which state each capability is, with its evidence (options are `analysis.diagnoses.diagnose_suites`'s)."""
+        from taxlens.analysis.diagnoses import diagnose_suites
+
+        asked = _many(suites)
+        templates = {suite.name: template for suite in asked}
+        return diagnose_suites(self.models, asked, template=templates, **({"progress": self._progress} | options))
+
+    def frontier(
+        self, suites: Sequence[Suite], *, benefit: str, against: str = "", template: Any = "plain", **options: Any
+    ) -> Frontier:
+        """Return what undoing parts of the update brings back and costs, measured on items that the choice did not see.
+
+        Args:
+            suites: capability suites and the benefit suite.
+            benefit: name of the suite that alignment was for.
+            against: name of a suite of harmless prompts.
+            template: "plain" or "chat", or suite name to template.
+            options: `analysis.frontier.Options` by keyword.
+        """
+        from taxlens.analysis.frontier import frontier
+
+        asked = {"benefit": benefit, "against": against, "template": template}
+        return frontier(self.models, _many(suites), **asked, **({"progress": self._progress} | options))
+
+    def restore(self, front: Frontier, *, plan: str, out: str | Path, accept_benefit_loss: bool = False) -> Path:
+        """Write the checkpoint that a measured plan describes and return its directory.
+
+        Args:
+            front: what `frontier` returned.
+            plan: a plan's name, or "recommended".
+            out: the directory to make.
+            accept_benefit_loss: write it although its measured benefit is below the margin.
+
+        Raises:
+            BenefitLossError: the benefit falls below the margin and that was not accepted.
+        """
+        import tempfile
+
+        from taxlens.analysis.plan_files import read_plan, write_plans
+        from taxlens.analysis.restore import restore
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = write_plans(
+                front, Path(folder) / "plans.json", base=self.models.base.sha256, aligned=self.models.aligned.sha256
+            )
+            record = read_plan(file, plan)
+        return restore(self.models, record, out=out, accept_benefit_loss=accept_benefit_loss)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
 
     def __repr__(self) -> str:
         return f"Pair({self.models.base.source!r} -> {self.models.aligned.source!r})"

@@ -108,6 +108,16 @@ def test_unknown_suite_names_the_nearest():
         suites.load("suite:capitls")
 
 
+def test_embedded_benefits_are_benefits_unless_a_config_says_otherwise():
+    from taxlens import suite
+    from taxlens.config import SuiteSection
+
+    assert suite("suite:refuse_harmful").kind == suite("demo:harm").kind == "benefit"
+    assert suite("suite:lookalikes").kind == SuiteSection(name="a", file="suite:lookalikes").kind == "capability"
+    assert SuiteSection(name="a", file="suite:refuse_harmful").kind == "benefit"
+    assert SuiteSection(name="a", file="suite:refuse_harmful", kind="capability").kind == "capability"
+
+
 def test_a_config_can_name_an_embedded_suite():
     found = resolve_suite("geo", "suite:capitals", kind="capability", root=".")
     assert (found.name, len(found)) == ("geo", 214)
