@@ -19,6 +19,9 @@ from taxlens.probes.spectrum_null import null_draws
 DRAWS = 20
 RANKS = 32
 ENOUGH = 16
+LEAST = (
+    1e-3  # a direction this close to its band is as the penalty leaves it: a model against itself has no noise at all
+)
 
 
 def gain_spectrum(basis: Components, C: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,9 +84,12 @@ class Spectrum:
         """Leading ranks [k] beyond everything the null shows: its most extreme rank's band, on the side of loss.
 
         Rank by rank the band holds 95 % of null values, so some inner ranks leave it by chance, and one lost
-        direction moves the ranks after it by one; neither counts here.
+        direction moves the ranks after it by one; neither counts here, nor does anything within .001.
         """
-        beyond = self.values < self.null_low[0] if self.name == "gain" else self.values > self.null_high[0]
+        if self.name == "gain":
+            beyond = self.values < self.null_low[0] - LEAST
+        else:
+            beyond = self.values > self.null_high[0] + LEAST
         return np.arange(len(beyond) if beyond.all() else int(np.argmin(beyond)))
 
     def direction(self, rank: int) -> Direction:

@@ -7,7 +7,7 @@ import scipy.linalg
 from taxlens.core.direction import Direction
 from taxlens.probes.gather import gather
 from taxlens.probes.moments import PairMoments
-from taxlens.probes.spectra import PENALTY, components, gain_spectrum, loss_spectrum, spectra
+from taxlens.probes.spectra import PENALTY, Spectrum, components, gain_spectrum, loss_spectrum, spectra
 
 N, D = 2000, 64
 
@@ -168,3 +168,18 @@ def test_exchanging_the_models_by_group_is_no_null_for_an_erased_direction(world
     found = read(np.where(swap, Y, X), np.where(swap, X, Y))
     assert found.get("gain", 3).values[0] < 0.5
     assert found.get("loss", 3).values[0] > 0.5
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_model_against_itself_leaves_no_band(seed):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(60), 6)
+    X = (rng.normal(size=(60, 40))[groups] + 0.3 * rng.normal(size=(360, 40))) * np.arange(1, 41) ** -1.0
+    found = spectra(gather((X, X), groups))
+    assert all(len(one.outside) == 0 for one in found.spectra)
+
+
+def test_a_weakening_within_a_thousandth_of_the_band_is_none():
+    plain = Spectrum("gain", 0, "", np.array([0.8995, 0.95]), np.full(2, 0.9), np.ones(2), np.eye(2), 100)
+    weak = Spectrum("gain", 0, "", np.array([0.8985, 0.95]), np.full(2, 0.9), np.ones(2), np.eye(2), 100)
+    assert (len(plain.outside), len(weak.outside)) == (0, 1)
