@@ -132,8 +132,12 @@ def _read(section: SuiteSection, root: Path) -> Suite:
 
 
 def pair_facts(pair: ModelPair) -> dict[str, Any]:
-    """Return what a manifest says of a pair: sources, every compared field (one value where both agree), notes."""
+    """Return what a manifest says of a pair: sources, every compared field, notes.
+
+    A field is one value where both agree; the weights are always by model.
+    """
     facts: dict[str, Any] = {"base": pair.base.source, "aligned": pair.aligned.source}
     for name, base, aligned in pair.report.rows:
-        facts[name] = base if base == aligned else {"base": base, "aligned": aligned}
+        one = base == aligned and name != "weights sha256"
+        facts[name] = base if one else {"base": base, "aligned": aligned}
     return facts | {"notes": list(pair.report.notes)}
