@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from taxlens.activations.collect import fill, new_buffers, shaped
 from taxlens.activations.items import Suite
 from taxlens.activations.lock import sole_writer
 from taxlens.activations.manifest import NAME, differences, locate, read_manifest, write_manifest
+from taxlens.activations.meter import Meter
 from taxlens.activations.pair import ModelPair
 from taxlens.activations.request import SHARD_BYTES, Request, resolve
 from taxlens.activations.selfcheck import self_check
@@ -22,7 +22,7 @@ from taxlens.activations.store import Store
 from taxlens.activations.view import write_view
 from taxlens.activations.writer import Writer
 from taxlens.core.errors import StoreError, TaxlensError, UsageError, explain
-from taxlens.core.progress import SILENT, Progress, Task
+from taxlens.core.progress import SILENT, Progress
 
 
 def capture(
@@ -38,6 +38,7 @@ def capture(
     batch_tokens: int = 4096,
     seed: int = 0,
     items: tuple[int, int] | None = None,
+    part: tuple[int, int] | None = None,
     compress: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     resume: bool = False,
@@ -60,10 +61,12 @@ def capture(
         batch_tokens: most padded tokens a batch; halved, and recorded, when memory runs out.
         seed: draws the wrong choices that stand against gold.
         items: (first, stop) of all items, for one part of a capture (`taxlens.activations.merge`).
+        part: (number from 1, of how many) instead: cut where shards end, so that the merged parts have the bytes of one
+            capture.
         compress: None, or "gzip".
         shard_bytes: aim for a shard's size; two models' parts of it are the memory that writing takes.
         resume: go on with an unfinished store; a finished one is returned as it is.
-        progress: shows rows, rate, bytes and time left.
+        progress: shows items, items a second, bytes written and time left.
 
     Returns:
         The finished store.
@@ -87,6 +90,7 @@ def capture(
         batch_tokens=batch_tokens,
         seed=seed,
         items=items,
+        part=part,
         compress=compress,
         shard_bytes=shard_bytes,
     )
@@ -141,7 +145,12 @@ def _start(pair: ModelPair, request: Request, folder: Path, resume: bool) -> dic
             rows = [("store", folder), *changed]
             fix = "capture to another path, or go back to what the store was begun with."
             raise StoreError(explain("this store was begun with another request or other weights.", rows, fix))
-        kept = [entry for entry in manifest["shards"] if _intact(folder, entry)]
+        planned = _planned(request)
+        kept = [
+            e
+            for e in manifest["shards"]
+            if (e["first_row"], e["rows"]) == planned.get(e["index"]) and _intact(folder, e)
+        ]
         if len(kept) < len(manifest["shards"]):
             manifest |= {"shards": kept, "complete": False}
         return manifest
@@ -171,6 +180,13 @@ def _start(pair: ModelPair, request: Request, folder: Path, resume: bool) -> dic
     return manifest
 
 
+def _planned(request: Request) -> dict[int, tuple[int, int]]:
+    """Index of every shard of a request -> (its first row, its rows)."""
+    starts = request.plan.first_row
+    spans = enumerate(request.shards())
+    return {index: (int(starts[first]), int(starts[stop] - starts[first])) for index, (first, stop) in spans}
+
+
 def _intact(folder: Path, entry: dict[str, Any]) -> bool:
     try:
         check_header(folder / entry["file"], entry)
@@ -187,14 +203,17 @@ def _write_shards(
     largest = max(int(starts[stop] - starts[first]) for first, stop in spans)
     budget = min([request.batch_tokens, *(entry["batch_tokens"] for entry in manifest["shards"])])
     writer = Writer(request, [new_buffers(request, largest) for _ in range(2)])
-    committed = sum(entry["rows"] for entry in manifest["shards"])
     try:
-        with progress.task("capture", total=request.plan.n_rows, unit="rows") as task:
-            meter = _Meter(task, request, committed)
+        with progress.task("capture", total=request.plan.n_items, unit="items") as task:
+            meter = Meter(task, request)
+            if done:
+                kept = sum(stop - first for index, (first, stop) in enumerate(spans) if index in done)
+                meter.resume(kept, sum(entry["bytes"] for entry in manifest["shards"]))
             for index, span in enumerate(spans):
                 if index not in done:
                     budget = _one_shard(pair, request, writer, folder, manifest, index, span, budget, meter)
             writer.close()
+            meter.close()
     except BaseException:
         writer.cancel()
         raise
@@ -209,7 +228,7 @@ def _one_shard(
     index: int,
     span: tuple[int, int],
     budget: int,
-    meter: _Meter,
+    meter: Meter,
 ) -> int:
     """Capture one shard of both models with one token budget, halved until it fits; return the budget."""
     first, stop = (int(request.plan.first_row[i]) for i in span)
@@ -221,7 +240,7 @@ def _one_shard(
                 flat = writer.buffer()
                 arrays = shaped(flat, request, stop - first)
                 try:
-                    fill(loaded, request, model=name, span=span, budget=budget, buffers=arrays)
+                    fill(loaded, request, model=name, span=span, budget=budget, buffers=arrays, told=meter.read)
                 except BaseException:
                     writer.release(flat)
                     raise
@@ -230,12 +249,14 @@ def _one_shard(
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             budget = _halved(error, budget)
             writer.abandon()
+            meter.drop()
+    meter.keep()
 
     def done(entry: dict[str, Any]) -> None:
         entry |= {"index": index, "file": path.name, "first_row": first, "rows": stop - first, "batch_tokens": budget}
         manifest["shards"] = sorted([*manifest["shards"], entry], key=lambda e: e["index"])
         write_manifest(folder, manifest)
-        meter.advance(stop - first)
+        meter.wrote(entry["bytes"])
 
     writer.commit(path, done)
     return budget
@@ -254,20 +275,3 @@ def _halved(error: BaseException, budget: int) -> int:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return budget // 2
-
-
-class _Meter:
-    """Tells a progress how far the capture is: rows a second, bytes on disk, time left."""
-
-    def __init__(self, task: Task, request: Request, committed: int) -> None:
-        self._task, self._request, self._done, self._before = task, request, committed, committed
-        self._start = time.monotonic()
-        if committed:
-            task.advance(committed, note="resumed")
-
-    def advance(self, rows: int) -> None:
-        self._done += rows
-        rate = (self._done - self._before) / max(time.monotonic() - self._start, 1e-9)
-        left = (self._request.plan.n_rows - self._done) / max(rate, 1e-9)
-        size = 2 * self._request.row_bytes * self._done / 1e9
-        self._task.advance(rows, note=f"{rate:.1f} rows/s, {size:.2f} GB written, {left / 60:.1f} min left")

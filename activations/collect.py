@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,25 @@ class Aim:
         target: row in the buffer [rows].
         runs: (sequence, first token, row in the buffer, length) of tokens that lie side by side in both.
         means: (sequence, first token, stop, row in the buffer) of rows that are means.
+        mean_target: row in the buffer of every mean.
     """
 
     source: torch.Tensor
     target: torch.Tensor
     runs: tuple[tuple[int, int, int, int], ...]
     means: tuple[tuple[int, int, int, int], ...]
+    mean_target: torch.Tensor
 
 
 def fill(
-    loaded: LoadedModel, request: Request, *, model: str, span: tuple[int, int], budget: int, buffers: Buffers
+    loaded: LoadedModel,
+    request: Request,
+    *,
+    model: str,
+    span: tuple[int, int],
+    budget: int,
+    buffers: Buffers,
+    told: Callable[[int], None] | None = None,
 ) -> None:
     """Run one model over the readings [first, stop) and fill the buffers, site -> [layer, row, ...].
 
@@ -47,13 +56,14 @@ def fill(
         span: (first reading, stop).
         budget: most padded tokens a batch.
         buffers: where rows go, in the stored dtype, on the CPU.
+        told: called after every batch with its number of sequences.
     """
     readings = request.plan.readings[span[0] : span[1]]
     rows = [getattr(r, model) for r in readings]
     starts = request.plan.first_row[span[0] : span[1]] - request.plan.first_row[span[0]]
     column = 0 if model == "base" else 2
     pad_id = pad_token(loaded.tokenizer)
-    collector = Collector(request, buffers, on_cuda=loaded.device.type == "cuda")
+    collector = Collector(request, buffers)
     last = loaded.anatomy.blocks[max(request.layers)]
     with reading(loaded.model, loaded.anatomy, request.asked, collector.read):
         stop = last.register_forward_hook(_stop)
@@ -64,6 +74,8 @@ def fill(
                 collector.aim_at(aim(spans, [int(starts[i]) for i in batch], ids.shape[1]))
                 run_backbone(loaded.anatomy, ids, mask, positions)
                 collector.settle()
+                if told is not None:
+                    told(len(batch))
             collector.settle(all_of_it=True)
         finally:
             stop.remove()
@@ -94,16 +106,21 @@ def aim(spans: Sequence[Sequence[tuple[int, ...]]], starts: Sequence[int], width
                 runs[-1] = (*runs[-1][:3], runs[-1][3] + 1)
             else:
                 runs.append((number, low, start + k, 1))
-    return Aim(torch.tensor(source), torch.tensor(target), tuple(runs), tuple(means))
+    return Aim(
+        source=torch.tensor(source, dtype=torch.int64),
+        target=torch.tensor(target, dtype=torch.int64),
+        runs=tuple(runs),
+        means=tuple(means),
+        mean_target=torch.tensor([row for *_, row in means], dtype=torch.int64),
+    )
 
 
 class Collector:
     """Takes what hooks hand over and puts the asked rows into the buffers, cast on the device."""
 
-    def __init__(self, request: Request, buffers: Buffers, *, on_cuda: bool) -> None:
+    def __init__(self, request: Request, buffers: Buffers) -> None:
         self._dtype = DTYPES[request.dtype]
         self._planes = {a: buffers[a.site][request.layers.index(a.layer)] for a in request.asked}
-        self._on_cuda = on_cuda
         self._aim: Aim | None = None
         self._source: torch.Tensor | None = None
         self._moving: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -117,24 +134,28 @@ class Collector:
         """Take the rows of one address from [batch, token, ...]."""
         if self._aim is None:
             return
-        plane = self._planes[address]
-        for number, low, high, row in self._aim.means:
-            plane[row] = x[number, low:high].float().mean(0).to(self._dtype)
-        if not len(self._aim.target):
+        plane, aim = self._planes[address], self._aim
+        if aim.means:
+            means = torch.stack([x[number, low:high].float().mean(0) for number, low, high, _ in aim.means])
+            self._move(plane, aim.mean_target, means.to(self._dtype))
+        if not len(aim.target):
             return
-        if not self._on_cuda and len(self._aim.target) > 4 * len(self._aim.runs):
-            for number, low, row, length in self._aim.runs:
+        if not x.is_cuda and len(aim.target) > 4 * len(aim.runs):
+            for number, low, row, length in aim.runs:
                 plane[row : row + length] = x[number, low : low + length]
             return
         if self._source is None or self._source.device != x.device:
-            self._source = self._aim.source.to(x.device)
-        rows = x.flatten(0, 1).index_select(0, self._source).to(self._dtype)
-        if not self._on_cuda:
-            plane.index_copy_(0, self._aim.target, rows)
+            self._source = aim.source.to(x.device)
+        self._move(plane, aim.target, x.flatten(0, 1).index_select(0, self._source).to(self._dtype))
+
+    def _move(self, plane: torch.Tensor, target: torch.Tensor, rows: torch.Tensor) -> None:
+        """Put rows of the device into a plane of the buffers: at once on the CPU, else by a copy that runs on."""
+        if not rows.is_cuda:
+            plane.index_copy_(0, target, rows)
             return
         host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
         host.copy_(rows, non_blocking=True)
-        self._moving.append((plane, self._aim.target, host))
+        self._moving.append((plane, target, host))
 
     def settle(self, *, all_of_it: bool = False) -> None:
         """Put what has left the device into the buffers: all but the last batch, whose copies run on meanwhile."""

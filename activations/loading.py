@@ -221,6 +221,9 @@ def quiet() -> Iterator[None]:
 def _load_weights(directory: Path, gguf: str | None, dtype: torch.dtype, placement: Any) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "local_files_only": True}
     mapped = isinstance(placement, str | dict)
+    if gguf and mapped:
+        rows = [("file", gguf), ("device", placement)]
+        raise ModelLoadError(explain("a GGUF checkpoint goes to one device.", rows, "device: auto, or one device."))
     if gguf:
         options["gguf_file"] = gguf
     else:
@@ -238,8 +241,26 @@ def _load_weights(directory: Path, gguf: str | None, dtype: torch.dtype, placeme
     else:
         model, info = loaded
         _check_complete(directory, info)
-    model = model if mapped else model.to(placement)
+    if mapped:
+        _check_placed(model, placement)
+    else:
+        model = model.to(placement)
     return model.eval().requires_grad_(False)
+
+
+def _check_placed(model: torch.nn.Module, placement: str | dict[str, Any]) -> None:
+    """Refuse a device map that leaves weights out, and devices that do not hold all weights."""
+    names = [name for name, _ in model.named_parameters()]
+    if isinstance(placement, dict):
+        left = [name for name in names if not any(f"{name}.".startswith(f"{key}." if key else "") for key in placement)]
+        if left:
+            rows = [("map", placement), ("left out", f"{len(left)} tensors, first {left[0]}")]
+            raise ModelLoadError(explain("the device map leaves weights out.", rows, 'add them, or an entry "".'))
+    away = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    if away:
+        rows = [("device", placement), ("left over", f"{len(away)} tensors, first {away[0]}")]
+        fix = "a smaller dtype, more devices, or device: cpu."
+        raise ModelLoadError(explain("the devices do not hold all weights.", rows, fix))
 
 
 def _plain_copy(model: Any, dtype: torch.dtype) -> Any:

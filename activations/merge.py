@@ -15,10 +15,12 @@ from taxlens.activations.lock import sole_writer
 from taxlens.activations.manifest import NAME, differences, locate, read_manifest, write_manifest
 from taxlens.activations.store import Store
 from taxlens.activations.view import write_view
+from taxlens.activations.writer import fsync_folder
+from taxlens.core.artifacts import atomic_path
 from taxlens.core.errors import StoreError, UsageError, explain
 
 
-def merge(parts: Sequence[Path | str], *, to: Path | str) -> Store:
+def merge(parts: Sequence[Path | str], *, to: Path | str, whole: bool = False) -> Store:
     """Put parts of one capture together, and return the store open.
 
     A part is a store captured with `items=(first, stop)`. Parts share everything else (pair, suites, sites, dtype,
@@ -28,6 +30,7 @@ def merge(parts: Sequence[Path | str], *, to: Path | str) -> Store:
     Args:
         parts: stores, in any order.
         to: as `capture`.
+        whole: refuse unless the parts are all of a capture.
 
     Raises:
         UsageError: if nothing is given, or `to` holds a store.
@@ -44,10 +47,11 @@ def merge(parts: Sequence[Path | str], *, to: Path | str) -> Store:
     found = sorted((_part(path) for path in parts), key=lambda part: part[1]["identity"]["items"])
     for (_, one), (_, two) in itertools.pairwise(found):
         _check_join(one, two)
+    if whole:
+        _check_whole(found[0][1], found[-1][1])
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder):
         manifest = _joined([manifest for _, manifest in found])
-        check_free(folder, sum(e["bytes"] for _, m in found for e in m["shards"]))
         shards: list[dict[str, Any]] = []
         first = 0
         for source, part in found:
@@ -56,6 +60,7 @@ def merge(parts: Sequence[Path | str], *, to: Path | str) -> Store:
                 _link(source / entry["file"], folder / name)
                 shards.append({**entry, "index": len(shards), "file": name, "first_row": first})
                 first += entry["rows"]
+        fsync_folder(folder)
         manifest |= {"rows": first, "n_shards": len(shards), "shards": shards}
         manifest["view_sha256"] = write_view(folder, view, manifest)
         manifest["complete"] = True
@@ -84,6 +89,14 @@ def _check_join(one: dict[str, Any], two: dict[str, Any]) -> None:
         raise StoreError(
             explain("the parts' items do not join.", rows, "capture what is missing, merge each item once.")
         )
+
+
+def _check_whole(first: dict[str, Any], last: dict[str, Any]) -> None:
+    start, stop = first["identity"]["items"][0], last["identity"]["items"][1]
+    total = sum(suite["items"] for suite in first["identity"]["suites"])
+    if (start, stop) != (0, total):
+        rows = [("items", f"{start} to {stop}"), ("the capture has", f"0 to {total}")]
+        raise StoreError(explain("parts of the capture are missing.", rows, "give every part, 1/N to N/N."))
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -117,7 +130,11 @@ def _coverage(parts: list[dict[str, Any]]) -> list[list[Any]]:
 
 
 def _link(source: Path, target: Path) -> None:
+    """Put a shard in place under another name: linked where the file system can, else copied, whole or not at all."""
+    target.unlink(missing_ok=True)  # of a merge that was killed
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        check_free(target.parent, source.stat().st_size)
+        with atomic_path(target) as copy:
+            shutil.copyfile(source, copy)

@@ -42,12 +42,14 @@ class Plan:
     Args:
         readings: the sequences, in the store's order (suite, item, template, then prompt, gold, foil).
         first_row: row number of each reading's first row, and the total at the end [readings + 1].
+        first_reading: number of each item's first reading, and the total at the end [items + 1].
         frame: the row index [rows, columns] as in `Store.rows`.
         coverage: (suite, template, lowest, mean, items): share of an item's characters that stand in common tokens.
     """
 
     readings: tuple[Reading, ...]
     first_row: np.ndarray
+    first_reading: np.ndarray
     frame: pd.DataFrame
     coverage: tuple[tuple[str, str, float, float, int], ...]
 
@@ -55,6 +57,11 @@ class Plan:
     def n_rows(self) -> int:
         """Number of rows."""
         return int(self.first_row[-1])
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self.first_reading) - 1
 
     @property
     def tokens(self) -> int:
@@ -119,6 +126,7 @@ def make_plan(
     _check_request(suites, templates, positions)
     bounds = _item_range(suites, items)
     readings: list[Reading] = []
+    firsts: list[int] = []
     records: list[dict[str, object]] = []
     covered: dict[tuple[str, str], list[float]] = {}
     offset = 0
@@ -127,6 +135,7 @@ def make_plan(
         offset += len(suite)
         rows = {t: _rows_of(pair, suite.subset(chosen), t) for t in templates} if len(chosen) else {}
         for number, index in enumerate(chosen):
+            firsts.append(len(readings))
             for template in templates:
                 case = _Case(suite, index, template, pair, positions)
                 if template == "chat":
@@ -139,6 +148,7 @@ def make_plan(
     return Plan(
         readings=tuple(readings),
         first_row=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
+        first_reading=np.array([*firsts, len(readings)], dtype=np.int64),
         frame=_frame(records, suites),
         coverage=tuple((s, t, min(c), float(np.mean(c)), len(c)) for (s, t), c in covered.items()),
     )

@@ -64,15 +64,41 @@ class Request:
         return 2 * self.row_bytes * self.plan.n_rows
 
     def shards(self) -> list[tuple[int, int]]:
-        """Return (first reading, stop) of every shard; a sequence is never split."""
+        """Return (first reading, stop) of every shard; an item is never split."""
+        starts = self.plan.first_reading
+        return [(int(starts[first]), int(starts[stop])) for first, stop in self._shard_items()]
+
+    def part(self, number: int, count: int) -> tuple[int, int]:
+        """Return the (first item, stop) of one of `count` parts, counted from 1: whole shards, about equally many.
+
+        Parts end where shards end, so that parts captured apart hold the same bytes as one capture.
+
+        Raises:
+            UsageError: if there is no such part, or there are fewer shards than parts.
+        """
+        if not 1 <= number <= count:
+            got = [("got", f"{number} of {count}"), ("must be", f"1 to {count}, of {count}")]
+            raise UsageError(explain("there is no such part of the capture.", got, f"1/{max(count, 1)}"))
+        shards = self._shard_items()
+        if count > len(shards):
+            sizes = [("parts", count), ("shards", f"{len(shards)}, of at most {self.shard_bytes} bytes")]
+            fewer = f"at most {len(shards)} parts" if len(shards) > 1 else "the whole capture at once"
+            smaller = max(1, self.total_bytes // count)
+            fix = f"{fewer}, or capture.shard_bytes={smaller} (the same for every part)."
+            raise UsageError(explain("the capture has fewer shards than parts.", sizes, fix))
+        first, stop = (len(shards) * n // count for n in (number - 1, number))
+        return shards[first][0], shards[stop - 1][1]
+
+    def _shard_items(self) -> list[tuple[int, int]]:
+        """The (first item, stop) of every shard."""
         rows = max(1, self.shard_bytes // (2 * self.row_bytes))
+        starts = self.plan.first_row[self.plan.first_reading]
         found, first = [], 0
-        starts = self.plan.first_row
-        for reading in range(len(self.plan.readings)):
-            if reading > first and starts[reading + 1] - starts[first] > rows:
-                found.append((first, reading))
-                first = reading
-        return [*found, (first, len(self.plan.readings))]
+        for item in range(self.plan.n_items):
+            if item > first and starts[item + 1] - starts[first] > rows:
+                found.append((first, item))
+                first = item
+        return [*found, (first, self.plan.n_items)]
 
     def check_rows(self, model: str) -> list[Row]:
         """Return a few of the rows, of different lengths and not long, for the self-check."""
@@ -98,6 +124,7 @@ def resolve(
     batch_tokens: int = 4096,
     seed: int = 0,
     items: tuple[int, int] | None = None,
+    part: tuple[int, int] | None = None,
     compress: str | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Request:
@@ -116,8 +143,11 @@ def resolve(
     for name, value in (("batch_tokens", batch_tokens), ("shard_bytes", shard_bytes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(explain(f"{name} must be a whole number of at least 1.", [("got", repr(value))]))
+    if part is not None and items is not None:
+        raise UsageError(explain("a range of items and a part were both given.", [("items", items), ("part", part)]))
     plan = make_plan(pair, suites, templates=templates, positions=positions, seed=seed, items=items)
     held = check_layers(layers, parts.n_layers)
+    shapes = {site: site_shape(site, parts) for site in named}
     identity = {
         "pair": {name: _identity(loaded) for name, loaded in pair.models()},
         "suites": [{"name": suite.name, "items": len(suite), "sha256": suite.sha256} for suite in suites],
@@ -133,8 +163,14 @@ def resolve(
         "shard_bytes": shard_bytes,
         "software": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "h5py")},
     }
-    shapes = {site: site_shape(site, parts) for site in named}
-    return Request(plan, shapes, held, dtype, batch_tokens, shard_bytes, compress, identity)
+    whole = Request(plan, shapes, held, dtype, batch_tokens, shard_bytes, compress, identity)
+    if part is None:
+        return whole
+    wanted = whole.part(*part)
+    if wanted == (0, plan.n_items):
+        return whole
+    plan = make_plan(pair, suites, templates=templates, positions=positions, seed=seed, items=wanted)
+    return replace(whole, plan=plan, identity={**identity, "items": list(wanted)})
 
 
 def _identity(loaded: LoadedModel) -> dict[str, str]:

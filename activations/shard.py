@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,12 @@ class ShardFile:
     def close(self) -> dict[str, Any]:
         """Flush and close the file; return what the manifest keeps of it: size, array extents, header hash."""
         self._file.flush()
-        found = extents(self._file)
+        found, placed = extents(self._file), places(self._file)
         self._file.close()
-        return {
-            "bytes": self.path.stat().st_size,
-            "extents": found,
-            "header_sha256": header_sha256(self.path, found),
-        }
+        with open(self.path, "rb") as stream:
+            header = header_sha256(stream.fileno(), found)
+        size = self.path.stat().st_size
+        return {"bytes": size, "extents": found, "places": placed, "header_sha256": header}
 
     def abandon(self) -> None:
         """Close the file without finishing it, and remove it."""
@@ -158,16 +158,29 @@ def extents(file: h5py.File) -> list[list[int]]:
     return merged
 
 
-def header_sha256(path: Path, data: Sequence[Sequence[int]]) -> str:
-    """Return SHA-256 of every byte of a file outside its array data: structure, row index and block hashes."""
+def places(file: h5py.File) -> dict[str, list[int]]:
+    """Return, for every plain array "MODEL/SITE", [offset of its data, offset of its block hashes] in the file."""
+    found = {}
+    for model in MODELS:
+        for site, data in (file.get(model) or {}).items():
+            if data.chunks is None:
+                found[f"{model}/{site}"] = [data.id.get_offset(), file[f"checksums/{model}/{site}"].id.get_offset()]
+    return found
+
+
+def header_sha256(handle: int, data: Sequence[Sequence[int]]) -> str:
+    """Return SHA-256 of every byte of an open file outside its array data: structure, row index and block hashes."""
     digest = hashlib.sha256()
-    end = path.stat().st_size
-    with open(path, "rb") as stream:
-        position = 0
-        for offset, size in [*data, [end, 0]]:
-            stream.seek(position)
-            digest.update(stream.read(max(offset - position, 0)))
-            position = offset + size
+    end = os.fstat(handle).st_size
+    position = 0
+    for offset, size in [*data, [end, 0]]:
+        while position < offset:
+            part = os.pread(handle, min(offset - position, 1 << 20), position)
+            if not part:
+                break  # the file ends inside an array: its size is another
+            digest.update(part)
+            position += len(part)
+        position = offset + size
     return digest.hexdigest()
 
 
@@ -184,23 +197,21 @@ class Shard:
 
     def __init__(self, path: Path, entry: Mapping[str, Any]) -> None:
         self.path, self.entry = path, entry
-        check_header(path, entry)
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise _damaged(path, "HDF5 cannot open it", str(error)) from error
+        self._handle = open_checked(path, entry)
         self._hashes: dict[str, np.ndarray] = {}
-        self._data: dict[str, tuple[h5py.Dataset, int | None]] = {}
-        self._handle = os.open(path, os.O_RDONLY)
+        self._data: dict[str, h5py.Dataset] = {}
 
-    @property
+    @cached_property
     def file(self) -> h5py.File:
-        """The open HDF5 file."""
-        return self._file
+        """The HDF5 file, opened when something is asked of it that the manifest does not place."""
+        try:
+            return h5py.File(self.path, "r")
+        except OSError as error:
+            raise _damaged(self.path, "HDF5 cannot open it", str(error)) from error
 
     def rows(self) -> pd.DataFrame:
         """Return the shard's part of the row index."""
-        return read_rows(self._file)
+        return read_rows(self.file)
 
     def read(self, model: str, site: str, layer: int, start: int, out: np.ndarray) -> None:
         """Fill `out` [row, ...] with rows from `start` of one (model, site), `layer` counted among the stored ones.
@@ -210,13 +221,13 @@ class Shard:
         Raises:
             StoreError: if a block cannot be read, or its hash differs.
         """
-        known = self._known(model, site)[layer]
+        known = self._known(f"{model}/{site}", layer)
         stop = start + len(out)
         for at in range(start - start % BLOCK_ROWS, stop, BLOCK_ROWS):
             end = min(at + BLOCK_ROWS, self.entry["rows"])
             inside = start <= at and end <= stop
             block = out[at - start : end - start] if inside else np.empty((end - at, *out.shape[1:]), out.dtype)
-            self._block(model, site, layer, at, block)
+            self._block(f"{model}/{site}", layer, at, block)
             if xxhash.xxh3_64_intdigest(block) != int(known[at // BLOCK_ROWS]):
                 where = f"{model}/{site}, stored layer {layer}, rows {at} to {end}"
                 raise _damaged(self.path, "bytes differ from their checksum", where)
@@ -224,36 +235,68 @@ class Shard:
                 low, high = max(at, start), min(end, stop)
                 out[low - start : high - start] = block[low - at : high - at]
 
-    def _block(self, model: str, site: str, layer: int, at: int, block: np.ndarray) -> None:
-        """Read one block; a contiguous array's bytes lie in the file as they are, so HDF5 need not copy them."""
-        name = f"{model}/{site}"
+    def _block(self, name: str, layer: int, at: int, block: np.ndarray) -> None:
+        """Read one block; a plain array's bytes lie in the file as they are, where the manifest says."""
+        placed = self.entry.get("places", {}).get(name)
         try:
-            if name not in self._data:
-                data = self._file[name]
-                self._data[name] = (data, data.id.get_offset() if data.chunks is None else None)
-            data, offset = self._data[name]
-            if offset is None:
-                data.read_direct(block, np.s_[layer, at : at + len(block)])
+            if placed is None:
+                if name not in self._data:
+                    self._data[name] = self.file[name]
+                self._data[name].read_direct(block, np.s_[layer, at : at + len(block)])
                 return
             row = block.nbytes // len(block)
-            got = os.preadv(
-                self._handle, [block.reshape(-1).view(np.uint8)], offset + (layer * data.shape[1] + at) * row
-            )
+            offset = placed[0] + (layer * self.entry["rows"] + at) * row
+            got = os.preadv(self._handle, [block.reshape(-1).view(np.uint8)], offset)
         except (OSError, KeyError) as error:
             raise _damaged(self.path, f"{name} cannot be read", str(error)) from error
         if got != block.nbytes:
             raise _damaged(self.path, f"{name} ends too early", f"{got} bytes of {block.nbytes}")
 
-    def _known(self, model: str, site: str) -> np.ndarray:
-        name = f"checksums/{model}/{site}"
+    def _known(self, name: str, layer: int) -> np.ndarray:
+        """The block hashes of one layer of one array: part of the header, which was checked when the file was opened."""
+        placed = self.entry.get("places", {}).get(name)
+        if placed is not None:
+            blocks = -(-self.entry["rows"] // BLOCK_ROWS)
+            raw = os.pread(self._handle, 8 * blocks, placed[1] + 8 * blocks * layer)
+            if len(raw) != 8 * blocks:
+                raise _damaged(self.path, f"the checksums of {name} end too early", f"{len(raw)} bytes of {8 * blocks}")
+            return np.frombuffer(raw, dtype="<u8")
         if name not in self._hashes:
-            self._hashes[name] = self._file[name][...]
-        return self._hashes[name]
+            self._hashes[name] = self.file[f"checksums/{name}"][...]
+        return self._hashes[name][layer]
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if "file" in self.__dict__:
+            self.file.close()
         os.close(self._handle)
+
+
+def open_checked(path: Path, entry: Mapping[str, Any]) -> int:
+    """Open a shard for reading, and return its descriptor, if its size and header are as the manifest says.
+
+    Raises:
+        StoreError: naming the file and what differs in size, structure, row index or block hashes.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise _damaged(path, "the file is missing", "listed in the manifest") from error
+    except OSError as error:
+        raise _damaged(path, "the file cannot be opened", error.strerror or str(error)) from error
+    try:
+        size = os.fstat(handle).st_size
+        if size != entry["bytes"]:
+            raise _damaged(path, "the file has another size", f"{size} bytes, written {entry['bytes']}")
+        found = header_sha256(handle, entry["extents"])
+        if found != entry["header_sha256"]:
+            raise _damaged(
+                path, "its header has changed", f"sha256 {found[:12]}, written {entry['header_sha256'][:12]}"
+            )
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
 
 
 def check_header(path: Path, entry: Mapping[str, Any]) -> None:
@@ -262,15 +305,7 @@ def check_header(path: Path, entry: Mapping[str, Any]) -> None:
     Raises:
         StoreError: naming the file and what differs.
     """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise _damaged(path, "the file is missing", "listed in the manifest") from error
-    if size != entry["bytes"]:
-        raise _damaged(path, "the file has another size", f"{size} bytes, written {entry['bytes']}")
-    found = header_sha256(path, entry["extents"])
-    if found != entry["header_sha256"]:
-        raise _damaged(path, "its header has changed", f"sha256 {found[:12]}, written {entry['header_sha256'][:12]}")
+    os.close(open_checked(path, entry))
 
 
 def _damaged(path: Path, what: str, detail: str) -> StoreError:

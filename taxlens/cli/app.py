@@ -118,7 +118,27 @@ def _stage(name: str, text: str) -> None:
 
 
 _stage("tax", "How much was lost, on which items; the weights or the template.")
-_stage("capture", "Activations of both models, to an HDF5 store.")
+
+
+@app.command()
+def capture(
+    source: Source,
+    out: Out = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="K/N", help="Capture one of N parts; `taxlens merge` puts them together."),
+    ] = None,
+    resume: Resume = False,
+    settings: Set = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Activations of both models, to an HDF5 store."""
+    from taxlens.cli.stores import do_capture
+
+    do_capture(source, out=out, shard=shard, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json)
+
+
 _stage("probe", "What can be read from the activations, by layer, in both models.")
 _stage("similarity", "How alike the two models' activations are, and which directions weakened.")
 _stage("attribute", "Which weights the tax comes from; the parts sum to the whole.")
@@ -158,12 +178,13 @@ def restore(
     plan: Annotated[str, typer.Option("--plan", help="Name of a plan in the run's frontier table.")],
     out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Folder of the checkpoint to write.")],
     accept: Annotated[bool, typer.Option("--accept-benefit-loss", help="Write it although benefit is lost.")] = False,
+    as_adapter: Annotated[bool, typer.Option("--as-adapter", help="Write a LoRA adapter (LoRA pairs).")] = False,
     as_json: Json = False,
 ) -> None:
     """Write the checkpoint that a frontier plan describes."""
     from taxlens.cli.work import do_restore
 
-    do_restore(source, plan=plan, out=out, accept=accept, as_json=as_json)
+    do_restore(source, plan=plan, out=out, accept=accept, as_adapter=as_adapter, as_json=as_json)
 
 
 @app.command("import-eval")
@@ -183,12 +204,24 @@ def import_eval(
 
 
 @app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="What `taxlens capture --shard` left.")],
+    out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Run folder (or store) to write.")],
+    as_json: Json = False,
+) -> None:
+    """Put parts of one capture together, in any order, each checked first."""
+    from taxlens.cli.stores import do_merge
+
+    do_merge(parts, out=out, as_json=as_json)
+
+
+@app.command()
 def verify(
     source: Annotated[Path, typer.Argument(metavar="RUN|STORE", help="A run folder or a store.")],
     as_json: Json = False,
 ) -> None:
     """Recompute every checksum and say what differs."""
-    from taxlens.cli.work import do_verify
+    from taxlens.cli.stores import do_verify
 
     do_verify(source, as_json=as_json)
 
@@ -199,7 +232,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a store holds, in a page."""
-    from taxlens.cli.work import do_inspect
+    from taxlens.cli.stores import do_inspect
 
     do_inspect(store, as_json=as_json)
 

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from taxlens.cli.progress import terminal_progress
 from taxlens.cli.show import show_run
@@ -14,7 +13,8 @@ from taxlens.runs.folder import Run
 from taxlens.runs.running import run, summary
 
 
-def _tell(done: Run, *, as_json: bool) -> None:
+def tell(done: Run, *, as_json: bool) -> None:
+    """Print what a run found."""
     if as_json:
         print(json.dumps(summary(done), ensure_ascii=False))
     else:
@@ -29,7 +29,7 @@ def do_demo(pair: str, *, out: Path | None, resume: bool, settings: Sequence[str
     config, chosen = demo_config(pair)
     overrides = [*chosen, *settings]
     done = run(config, out=folder, overrides=overrides, resume=resume, progress=terminal_progress())
-    _tell(done, as_json=as_json)
+    tell(done, as_json=as_json)
 
 
 def do_run(
@@ -37,10 +37,10 @@ def do_run(
 ) -> None:
     """Run the whole job on any pair."""
     if dry_run:
-        _tell_plan(config, settings, stages=None, as_json=as_json)
+        tell_plan(config, settings, stages=None, as_json=as_json)
         return
     done = run(config, out=out, overrides=settings, resume=resume, progress=terminal_progress())
-    _tell(done, as_json=as_json)
+    tell(done, as_json=as_json)
 
 
 def do_stage(
@@ -55,10 +55,10 @@ def do_stage(
 ) -> None:
     """Run one stage."""
     if dry_run:
-        _tell_plan(source, settings, stages=[name], as_json=as_json)
+        tell_plan(source, settings, stages=[name], as_json=as_json)
         return
     done = run(source, out=out, overrides=settings, resume=resume, stages=[name], progress=terminal_progress())
-    _tell(done, as_json=as_json)
+    tell(done, as_json=as_json)
 
 
 def do_figures(source: Path, *, only: str | None, venue: str | None, width: str | None, as_json: bool) -> None:
@@ -87,13 +87,14 @@ def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
     print(json.dumps({"report": names}) if as_json else "\n".join(names))
 
 
-def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_json: bool) -> None:
-    """Write the checkpoint of a plan."""
+def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_adapter: bool, as_json: bool) -> None:
+    """Write the checkpoint of a plan, or its adapter."""
     from taxlens.runs.front import restore_run
 
     written = restore_run(
-        Run.open(source), plan=plan, out=out, accept_benefit_loss=accept, progress=terminal_progress()
-    )
+        Run.open(source), plan=plan, out=out, accept_benefit_loss=accept, as_adapter=as_adapter,
+        progress=terminal_progress(),
+    )  # fmt: skip
     print(json.dumps({"checkpoint": str(written)}) if as_json else str(written))
 
 
@@ -116,31 +117,16 @@ def do_import_eval(
     print(found.to_frame().to_json(orient="records") if as_json else f"{found!r}\n{out}")
 
 
-def do_verify(source: Path, *, as_json: bool) -> None:
-    """Recompute every checksum of a run folder or a store."""
-    if (source / "run.json").is_file():
-        opened = Run.open(source)
-        opened.check()
-        said: dict[str, Any] = {"verified": str(source), "files": len(opened.manifest["outputs"])}
-        text = f"{source}: {said['files']} files are as written."
-    else:
-        from taxlens.activations.store import verify
-
-        verify(source)
-        said, text = {"verified": str(source)}, f"{source}: the store is as written."
-    print(json.dumps(said) if as_json else text)
-
-
-def do_inspect(store: Path, *, as_json: bool) -> None:
-    """Show what a store holds."""
-    from taxlens.activations.store import inspect
-
-    found = inspect(store)
-    print(json.dumps(found.to_dict()) if as_json else str(found))
-
-
-def _tell_plan(source: Path, settings: Sequence[str], *, stages: Sequence[str] | None, as_json: bool) -> None:
+def tell_plan(
+    source: Path,
+    settings: Sequence[str],
+    *,
+    stages: Sequence[str] | None,
+    as_json: bool,
+    part: tuple[int, int] | None = None,
+) -> None:
+    """Say what would be done and what it would cost."""
     from taxlens.runs.planning import plan
 
-    planned = plan(source, overrides=settings, stages=stages, progress=terminal_progress())
+    planned = plan(source, overrides=settings, stages=stages, part=part, progress=terminal_progress())
     print(json.dumps(planned) if as_json else "\n".join(f"{name:<12} {value}" for name, value in planned.items()))

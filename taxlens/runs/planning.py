@@ -16,7 +16,12 @@ from taxlens.yamlfile import read_yaml
 
 
 def plan(
-    source: Path, *, overrides: Sequence[str] = (), stages: Sequence[str] | None = None, progress: Progress = SILENT
+    source: Path,
+    *,
+    overrides: Sequence[str] = (),
+    stages: Sequence[str] | None = None,
+    part: tuple[int, int] | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Return what a run of a config (or of stages of it) would do and cost; the models are loaded, nothing is written.
 
@@ -24,6 +29,7 @@ def plan(
         source: a config file or a run folder.
         overrides: `key.sub=value` texts.
         stages: which stages (default: all that the config plans).
+        part: (number from 1, of how many) of the capture.
         progress: shows what is under way.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -33,7 +39,7 @@ def plan(
         for suite in job.suites.values():
             found[f"suite {suite.name}"] = f"{len(suite)} items in {len(set(suite.groups))} groups"
         if "capture" in wanted:
-            found["capture"] = _capture_words(job, source)
+            found["capture"] = _capture_words(job, source, part)
         if "frontier" in wanted:
             found["frontier"] = _frontier_words(job)
         return found
@@ -47,7 +53,7 @@ def _scratch_run(source: Path, overrides: Sequence[str], folder: Path) -> Run:
     return Run.create(config, folder, given=read_yaml(source), root=source.parent)
 
 
-def _capture_words(job: Job, source: Path) -> str:
+def _capture_words(job: Job, source: Path, part: tuple[int, int] | None) -> str:
     from taxlens.activations.estimate import estimate
 
     section = job.config.capture
@@ -63,6 +69,8 @@ def _capture_words(job: Job, source: Path) -> str:
         dtype=section.dtype,
         batch_tokens=section.batch_tokens,
         seed=job.config.seed,
+        shard_bytes=section.shard_bytes,
+        part=part,
     )
     return str(found)
 

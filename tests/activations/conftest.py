@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import transformers
@@ -135,3 +137,23 @@ def texts():
             for n in range(6)
         ),
     )
+
+
+@pytest.fixture(scope="session")
+def adapter(make_model, tmp_path_factory):
+    """A LoRA adapter of rank 2 on every linear layer of the small Llama, with weights that do something."""
+    from peft import LoraConfig, get_peft_model
+
+    model = make_model()
+    config = LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():  # peft asks transformers for a name that it has deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        tuned = get_peft_model(model, config)
+    torch.manual_seed(1)
+    for name, parameter in tuned.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0, 0.1)
+    folder = tmp_path_factory.mktemp("adapter")
+    tuned.save_pretrained(folder)
+    ids = torch.arange(7, 19)[None]
+    return folder, ids, tuned(input_ids=ids).logits.detach()

@@ -16,7 +16,6 @@ from taxlens.activations.sites import Address
 from taxlens.activations.store import Store, inspect, verify
 from taxlens.activations.tokens import encode_prompts, pad
 from taxlens.core.errors import CheckError, ItemError, PairMismatchError, StoreError, UsageError
-from taxlens.core.progress import Progress, Task
 
 SMALL = 6000  # bytes a shard: several shards for a dozen items
 
@@ -382,30 +381,6 @@ def test_full_disk_while_writing_leaves_an_unfinished_store_that_resumes(make_pa
     monkeypatch.setattr(ShardFile, "write", true)
     capture(make_pair(), suite, to=tmp_path / "acts.h5", shard_bytes=SMALL, resume=True).close()
     verify(tmp_path / "acts.h5")
-
-
-def test_progress_is_told_every_row(make_pair, suite, tmp_path):
-    from contextlib import contextmanager
-
-    class Seen(Progress):
-        rows, notes, total = 0, [], 0
-
-        @contextmanager
-        def task(self, name, *, total=None, unit="items"):
-            self.total = total
-            seen = self
-
-            class Step(Task):
-                def advance(self, amount=1, *, note=""):
-                    seen.rows += amount
-                    seen.notes.append(note)
-
-            yield Step()
-
-    seen = Seen()
-    capture(make_pair(), suite, to=tmp_path / "acts.h5", shard_bytes=SMALL, progress=seen).close()
-    assert seen.rows == seen.total == 36
-    assert "GB written" in seen.notes[-1]
 
 
 @pytest.mark.parametrize(

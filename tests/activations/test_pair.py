@@ -1,6 +1,5 @@
 import json
 import shutil
-import warnings
 
 import pytest
 import torch
@@ -18,26 +17,6 @@ def checkpoint(make_checkpoint, tmp_path):
     """A copy of a small checkpoint to break."""
     shutil.copytree(make_checkpoint(), tmp_path / "broken")
     return tmp_path / "broken"
-
-
-@pytest.fixture(scope="module")
-def adapter(make_model, tmp_path_factory):
-    """A LoRA adapter of rank 2 on every linear layer of the small Llama, with weights that do something."""
-    from peft import LoraConfig, get_peft_model
-
-    model = make_model()
-    config = LoraConfig(r=2, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    with warnings.catch_warnings():  # peft asks transformers for a name that it has deprecated
-        warnings.simplefilter("ignore", FutureWarning)
-        tuned = get_peft_model(model, config)
-    torch.manual_seed(1)
-    for name, parameter in tuned.named_parameters():
-        if "lora_" in name:
-            parameter.data.normal_(0, 0.1)
-    folder = tmp_path_factory.mktemp("adapter")
-    tuned.save_pretrained(folder)
-    ids = torch.arange(7, 19)[None]
-    return folder, ids, tuned(input_ids=ids).logits.detach()
 
 
 def logits(loaded, ids):

@@ -1,0 +1,83 @@
+"""Commands about stores: capture (whole or one part), merge, verify, inspect."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from taxlens.cli.progress import terminal_progress
+from taxlens.cli.work import tell, tell_plan
+from taxlens.core.errors import UsageError, explain
+from taxlens.runs.folder import Run
+from taxlens.runs.running import run
+
+
+def do_capture(
+    source: Path,
+    *,
+    out: Path | None,
+    shard: str | None,
+    resume: bool,
+    settings: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Capture a config's activations, or one part of them."""
+    part = None if shard is None else part_of(shard)
+    stages = ["capture"]
+    if dry_run:
+        tell_plan(source, settings, stages=stages, part=part, as_json=as_json)
+        return
+    progress = terminal_progress()
+    done = run(source, out=out, overrides=settings, resume=resume, stages=stages, part=part, progress=progress)
+    tell(done, as_json=as_json)
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return (number, of how many) from "K/N".
+
+    Raises:
+        UsageError: if it is not two whole numbers with 1 <= K <= N.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        rows = [("got", repr(text)), ("must be", "K/N, with K from 1 to N")]
+        raise UsageError(explain("--shard names no part of a capture.", rows, "--shard 1/8, the first of eight"))
+    return number, count
+
+
+def do_merge(parts: Sequence[Path], *, out: Path, as_json: bool) -> None:
+    """Put parts of one capture together."""
+    from taxlens.runs.merging import merge_parts
+
+    store = merge_parts(parts, out=out)
+    said = {"merged": str(out), "parts": len(parts), "rows": store.n_rows}
+    print(json.dumps(said) if as_json else f"{out}: {store.n_rows} rows from {len(parts)} parts, as one capture.")
+    store.close()
+
+
+def do_verify(source: Path, *, as_json: bool) -> None:
+    """Recompute every checksum of a run folder or a store."""
+    if (source / "run.json").is_file():
+        opened = Run.open(source)
+        opened.check()
+        said: dict[str, Any] = {"verified": str(source), "files": len(opened.manifest["outputs"])}
+        text = f"{source}: {said['files']} files are as written."
+    else:
+        from taxlens.activations.store import verify
+
+        verify(source)
+        said, text = {"verified": str(source)}, f"{source}: the store is as written."
+    print(json.dumps(said) if as_json else text)
+
+
+def do_inspect(store: Path, *, as_json: bool) -> None:
+    """Show what a store holds."""
+    from taxlens.activations.store import inspect
+
+    found = inspect(store)
+    print(json.dumps(found.to_dict()) if as_json else str(found))
