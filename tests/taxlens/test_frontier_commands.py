@@ -1,0 +1,137 @@
+"""`taxlens frontier` and `taxlens restore`, as typed: plans measured on an embedded pair, written, and opened again."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from taxlens.activations.loading import load_model
+from taxlens.analysis.frontier import measured_suites
+from taxlens.analysis.measure import ChoiceMeasure
+from taxlens.cli.app import run_app
+from taxlens.runs.folder import Run
+from taxlens.runs.front import frontier_arguments
+from taxlens.runs.job import Job
+
+CONFIG = """name: small
+pair: {base: "demo:base", aligned: "demo:refusal"}
+suites:
+  - {name: facts, file: "demo:facts"}
+  - {name: addition, file: "demo:addition"}
+  - {name: harmless, file: "demo:harmless"}
+  - {name: harm, file: "demo:harm", kind: benefit}
+templates: [plain]
+stages: [frontier]
+tax: {bootstrap: 100}
+attribution: {tolerance: 0.1, max_gradients: 3}
+frontier:
+  against: harmless
+  suites: [facts, addition]
+  unit: component
+  shares: [0.1, 0.4]
+  orders: [path, one_gradient, random, uniform]
+  draws: 2
+  items: 24
+  train_items: 24
+  generate: 4
+  generate_plans: [path-40%]
+"""
+
+
+def write_config(folder, text=CONFIG):
+    path = folder / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("frontier")
+    out = folder / "run"
+    assert run_app(["frontier", str(write_config(folder)), "--out", str(out)]) == 0
+    return out
+
+
+def test_the_run_holds_every_frontier_table(run_folder):
+    tables = {path.stem for path in (run_folder / "tables").glob("*.csv")}
+    wanted = {"frontier", "frontier_comparison", "frontier_matched", "frontier_leaks", "frontier_stability"}
+    assert wanted <= tables
+    frontier = pd.read_csv(run_folder / "tables" / "frontier.csv")
+    assert frontier[frontier.plan == "path-40%"].benefit_generated.between(-1, 1).all()
+    assert frontier[frontier.plan == "uniform-0.5"].benefit_generated.isna().all()
+    assert (run_folder / "plans.json").is_file()
+
+
+def test_a_restored_checkpoint_gives_the_numbers_of_its_plan_when_opened_again(run_folder, tmp_path):
+    out = tmp_path / "restored"
+    typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(out), "--accept-benefit-loss"]
+    assert run_app(typed) == 0
+    facts = json.loads((out / "taxlens_restoration.json").read_text(encoding="utf-8"))
+    job = Job(Run.open(run_folder))
+    arguments = frontier_arguments(job)
+    plans = pd.read_csv(run_folder / "tables" / "frontier.csv").plan.nunique()
+    measured = facts["measured"]["suites"]
+    held = measured_suites(job.pair, arguments.pop("suites"), taxed=list(measured), plans=plans, **arguments)
+    assert {suite.name for suite in held} == {*measured, "harm", "harmless"}
+    assert max(len(suite) for suite in held) == 24
+    again = load_model(out)
+    values = ChoiceMeasure(job.pair, tuple(held), metrics=("probability",))(again.model)
+    for name, one in measured.items():
+        assert values[name]["probability"].mean() == pytest.approx(one["restored"], abs=1e-6)
+    assert again.chat_template == job.pair.aligned.chat_template
+
+
+def test_a_plan_that_loses_the_benefit_exits_with_3_and_writes_nothing(run_folder, tmp_path, capsys):
+    assert run_app(["restore", str(run_folder), "--plan", "uniform-0.75", "--out", str(tmp_path / "x")]) == 3
+    said = capsys.readouterr().err
+    assert "--accept-benefit-loss" in said
+    assert "uniform-0.75" in said
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_plan_name_that_does_not_exist_is_usage_and_names_those_that_do(run_folder, tmp_path, capsys):
+    assert run_app(["restore", str(run_folder), "--plan", "path-4%", "--out", str(tmp_path / "x")]) == 2
+    assert "path-40%" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_exists_is_usage_and_stays_as_it_is(run_folder, tmp_path, capsys):
+    typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(tmp_path), "--accept-benefit-loss"]
+    assert run_app(typed) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pair_without_an_adapter_cannot_be_restored_as_one(run_folder, tmp_path, capsys):
+    typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(tmp_path / "x"), "--as-adapter"]
+    assert run_app(typed) == 2
+    assert "has no adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ((", kind: benefit}", "}"), 2, "a frontier needs what alignment was for"),
+        (("against: harmless", "benefit: facts"), 2, "alignment did not raise this benefit"),
+        (("against: harmless", "against: nobody"), 2, "nobody"),
+        (("[path-40%]", "[path-3%]"), 2, "path-40%"),
+    ],
+)
+def test_bad_frontiers_are_answered_with_what_is_wrong(tmp_path, capsys, change, code, words):
+    config = write_config(tmp_path, CONFIG.replace(*change))
+    assert run_app(["frontier", str(config), "--out", str(tmp_path / "run")]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_too_few_items_to_split_are_answered_with_the_suite(tmp_path, capsys):
+    lines = [
+        json.dumps({"id": f"{n}", "group": "one", "prompt": f"fact s{n} r0 ->", "choices": [" o1", " o2"], "gold": 0})
+        for n in range(6)
+    ]
+    (tmp_path / "few.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = write_config(
+        tmp_path, CONFIG.replace('{name: facts, file: "demo:facts"}', "{name: facts, file: few.jsonl}")
+    )
+    assert run_app(["frontier", str(config), "--out", str(tmp_path / "run")]) != 0
+    said = capsys.readouterr().err
+    assert "too few items or groups to split" in said
+    assert "facts" in said
