@@ -14,6 +14,7 @@ ASKED = {
     "P5": "no harmed component alone makes more than 60 % of the tax",
     "P6": "the change of every harmed matrix has rank one",
     "P8": "the norm of the harm is at most 1 (the decoy and the drift are as large or larger)",
+    "P10": "the change of every harmed matrix has rank four at most, and the pair is loaded through PEFT",
 }
 """What a family asks of its plants beside the two tests (harm alone >= 80 %, all else <= 1 % of the tax)."""
 
@@ -46,6 +47,7 @@ def family_holds(family: str, singles: Mapping[str, float], facts: Mapping[str, 
         "P5": lambda: max(shares) <= 0.6,
         "P6": lambda: facts["rank"] == 1,
         "P8": lambda: facts["norm"] <= 1.001,
+        "P10": lambda: facts["rank"] <= 4,
     }
-    rule = rules.get(family[:2])
+    rule = rules.get(family.split()[0].rstrip(","))
     return rule is None or bool(rule())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ STATES = (*PLANTS, "states.py")
 """Code that makes state plants."""
 FINDINGS = (*PLANTS, "states.py", "techniques.py", "findings.py")
 """Code that findings come from."""
+
+
+def checksum(weights: Weights) -> str:
+    """Hash of weights in memory."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(weights[name].numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class NotReadyError(RuntimeError):
@@ -58,7 +67,7 @@ def remembered(
         return json.loads(path.read_text(encoding="utf-8"))
     if _READY[0]:
         raise NotReadyError(path.name)
-    value = make()
+    value = _timed(make, path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         Path(temporary).write_text(json.dumps(value), encoding="utf-8")
@@ -74,11 +83,36 @@ def made(
         return torch.load(path, weights_only=True)
     if _READY[0]:
         raise NotReadyError(path.name)
-    value = make()
+    value = _timed(make, path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         torch.save(value, temporary)
     return value
+
+
+_SPENT = [0.0]
+"""Seconds of processor that results nested in the one at hand took."""
+
+
+def _timed(make: Callable[[], Any], stem: str) -> Any:
+    """What `make` returns; its seconds of processor, without those of results made within it, are written down."""
+    begun, before = time.process_time(), _SPENT[0]
+    value = make()
+    mine = time.process_time() - begun - (_SPENT[0] - before)
+    _SPENT[0] += mine
+    folder = CACHE / "seconds"
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / f"{stem}.txt") as temporary:
+        Path(temporary).write_text(f"{mine:.2f}\n", encoding="utf-8")
+    return value
+
+
+def seconds_spent() -> dict[str, list[float]]:
+    """Seconds of processor that each timed result took, by the name of what was made."""
+    found: dict[str, list[float]] = {}
+    for path in sorted((CACHE / "seconds").glob("*.txt")):
+        found.setdefault(path.stem.rsplit("-", 1)[0], []).append(float(path.read_text(encoding="utf-8")))
+    return found
 
 
 def pair_of(model: PreTrainedModel, weights: Weights, *, name: str, base: Path | None = None) -> ModelPair:

@@ -28,7 +28,8 @@ def draw_methods(plants: Rows, *, path: Path) -> None:
         axes.plot([float(np.median(found[method]))], [place], "|", ms=14, mew=2, color="#e66101")
     axes.set_yticks(range(len(methods)), methods)
     axes.set_xscale("log")
-    axes.set_xlabel("L1 distance to exact Shapley, over the tax (bar: median)")
+    axes.set_xlabel("L1 to exact Shapley / tax (bar: median)")
+    axes.grid(axis="x", lw=0.4, color="#cccccc")
     figure.savefig(path, dpi=150, metadata={"Software": None})
     pyplot.close(figure)
 
@@ -53,6 +54,8 @@ def draw_families(plants: Rows, *, path: Path) -> None:
             )
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 1.02)
+    axes.grid(axis="x", lw=0.4, color="#cccccc")
+    axes.invert_yaxis()
     axes.set_xlabel("share of positive effect on the planted components")
     axes.legend(loc="lower left", frameon=False)
     figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -14,12 +14,13 @@ from transformers import PreTrainedModel
 
 from benchmarks.truth import families
 from benchmarks.truth.acceptance import alone, family_holds
+from benchmarks.truth.adapter import adapter_pair, plant_adapter
 from benchmarks.truth.deletion import deletion_skill
 from benchmarks.truth.embed import read_model
-from benchmarks.truth.ground import made, pair_of, remembered, suite_of
+from benchmarks.truth.ground import checksum, made, pair_of, remembered, suite_of
 from benchmarks.truth.methods import Answer, every_method, exact, question, sampled
-from benchmarks.truth.parts import add, halved, norm, select, subtract, weights_of
-from benchmarks.truth.plants import Plant, accept, plant_p1
+from benchmarks.truth.parts import Training, add, halved, norm, select, subtract, weights_of
+from benchmarks.truth.plants import Plant, accept, lectures, plant_decoy, plant_p1
 from benchmarks.truth.scores import mass, score
 from benchmarks.truth.scoring import Exam, exam
 from taxlens.core.stats import mean_interval
@@ -37,9 +38,30 @@ def stretched(model: PreTrainedModel, parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _p1(larger: float) -> Builder:
+    """A builder of P1; plants of one seed share harm and benefit, which are trained once."""
+
     def build(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
         harm, benefit, decoy = (stretched(model, parts) for parts in ARRANGEMENTS[seed % len(ARRANGEMENTS)])
-        return plant_p1(model, world, harm=harm, benefit=benefit, decoy=decoy, larger=larger, steps=steps, seed=seed)
+        base = weights_of(model)
+
+        def make() -> dict[str, Any]:
+            plant = plant_p1(model, world, harm=harm, benefit=benefit, decoy=decoy, larger=0.0, steps=steps, seed=seed)
+            return {name: dict(change) for name, change in plant.changes.items()}
+
+        changes = made("P1-shared", make, checksum(base), seed, steps)
+        parts = {"harm": harm, "benefit": benefit, "decoy": decoy if larger else ()}
+        if larger:
+            changes["decoy"] = plant_decoy(
+                model,
+                base,
+                lectures(world, seed=seed),
+                components=decoy,
+                beside={**changes["harm"], **changes["benefit"]},
+                size=larger * norm(changes["harm"]),
+                training=Training(steps=2 * steps, seed=seed + 2, walk=True),
+                seed=seed,
+            )
+        return Plant(base, changes, parts, taxed="facts")
 
     return build
 
@@ -66,6 +88,15 @@ TWO_PARTS = (
     (("1.mlp", "3.mlp"), ("0.attn", "0.mlp", "2.attn", "3.attn")),
 )
 """Components of two-part harm, and of its decoy, by seed."""
+
+
+def _adapter(model: PreTrainedModel, world: World, seed: int, steps: int) -> Plant:
+    """Harm and decoy as one adapter, on the components of the two-part families."""
+    parts, decoy = (stretched(model, part) for part in TWO_PARTS[seed % len(TWO_PARTS)])
+    larger = DECOYS[seed % len(DECOYS)]
+    return plant_adapter(model, world, parts=parts, decoy=decoy, larger=larger, steps=steps, seed=seed)
+
+
 ONE_PART = (
     (("2.mlp",), families.DECOY),
     (("1.mlp",), families.DECOY),
@@ -105,6 +136,7 @@ FAMILIES: Mapping[str, Builder] = {
     "P5 spread": _family(families.spread_harm, ALL_LAYERS),
     "P6 rank one": _family(families.low_rank_harm, ONE_PART),
     "P8 hidden norm": _family(families.hidden_harm, ONE_PART),
+    "P10 adapter": _adapter,
 }
 
 
@@ -127,8 +159,8 @@ def plant_of(
         return {"changes": dict(plant.changes), "components": {k: list(v) for k, v in plant.components.items()}}
 
     parts = made(family.replace(", ", "-").replace(" ", "-"), make, family, seed, steps, base=folder)
-    base = weights_of(model)
-    changes = {k: subtract(halved(add(base, v)), base) for k, v in parts["changes"].items()}
+    base, exactly = weights_of(model), family.startswith("P10")  # an adapter's file keeps float32
+    changes = {k: v if exactly else subtract(halved(add(base, v)), base) for k, v in parts["changes"].items()}
     changes = {k: {n: c for n, c in v.items() if n in parts["changes"][k]} for k, v in changes.items()}
     return Plant(base, changes, {k: tuple(v) for k, v in parts["components"].items()}, taxed="facts")
 
@@ -157,7 +189,10 @@ def prove(
     kept = partial(remembered, base=folder)
     name, key = family.replace(", ", "-").replace(" ", "-"), (family, seed, steps, items)
     plant = plant_of(model, world, family, seed=seed, steps=steps, folder=folder)
-    pair = pair_of(model, plant.aligned, name="plant", base=folder)
+    if family.startswith("P10"):
+        pair = adapter_pair(plant, base=folder or resolve("demo:base"))
+    else:
+        pair = pair_of(model, plant.aligned, name="plant", base=folder)
     asked = question(model, pair, suite_of(plant.taxed, items=items))
     sheet = thinned(exam(world, plant.taxed), items)
 

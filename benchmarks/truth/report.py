@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.truth.acceptance import ASKED
+from benchmarks.truth.ground import seconds_spent
 from benchmarks.truth.pictures import draw_families, draw_findings, draw_methods
 from benchmarks.truth.tables import (
     Rows,
@@ -104,7 +106,7 @@ def write_report(
         "",
     ]
     if others:
-        text += ["## Every method on P2 to P8", "", *method_table(others), "", *comparison(others, "P2 to P8"), ""]
+        text += ["## Every method on P2 to P10", "", *method_table(others), "", *comparison(others, "P2 to P10"), ""]
     text += [
         "## By family",
         "",
@@ -129,6 +131,10 @@ def write_report(
         "## Other bases",
         "",
         *world_lines(worlds),
+        "",
+        "## What it costs",
+        "",
+        *cost_lines(),
         "",
         "## The four techniques",
         "",
@@ -181,7 +187,9 @@ def _of(plants: Rows, family: str) -> list[dict[str, Any]]:
     return [plant for plant in plants if plant["family"].startswith(family)]
 
 
-def against_best(plants: Rows, *, key: str = "distance") -> tuple[str, tuple[float, float, float], dict[str, float]]:
+def against_best(
+    plants: Rows, *, key: str = "distance", among: Sequence[str] | None = None
+) -> tuple[str, tuple[float, float, float], dict[str, float]]:
     """The method that comes nearest to exact Shapley of those that do not close, how much farther off than the path
     it is (ratio of medians over the same plants, interval over plants), and every method's median distance."""
     methods = methods_of(plants)
@@ -227,6 +235,21 @@ def comparison(plants: Rows, name: str) -> list[str]:
         named = ", ".join(f"`{m}` ({v:.3f})" for m, v in sorted(better.items(), key=lambda pair: -pair[1]))
         lines.append(f"A better order to undo components in than the path's ({skill['path']:.3f}): {named}.")
     return lines
+
+
+def cost_lines() -> list[str]:
+    """Seconds of processor of what was timed, by the kind of result."""
+    kinds: dict[str, list[float]] = {}
+    for name, times in seconds_spent().items():
+        kinds.setdefault(name.split("-")[0], []).extend(times)
+    if not kinds:
+        return ["No result in the cache was timed."]
+    named = ", ".join(f"{kind} {sum(times):.0f} s in {len(times)}" for kind, times in sorted(kinds.items()))
+    total, count = sum(map(sum, kinds.values())), sum(map(len, kinds.values()))
+    return [
+        f"Of what is cached, {count} trainings and answers were timed: {total:.0f} s of one processor ({named}). A plant is",
+        "one training and ten answers; a null pair is two. `--quick` (two plants, three nulls, from nothing) is what CI runs.",
+    ]
 
 
 def plan_lines(plans: Rows) -> list[str]:

@@ -105,9 +105,9 @@ def accept_state(model: PreTrainedModel, world: World, plant: StatePlant) -> Sta
     tax, lost = (before[key] - after[key] for key in ("probability", "accuracy"))
     left = _left(model, world, plant)
     undone = silent = float("nan")
-    if plant.state == "suppressed":
+    if plant.state == "suppressed" and tax > 0:
         undone = (_without_direction(model, plant, sheet) - after["probability"]) / tax
-    if plant.state in ("rotated", "attenuated"):
+    if plant.state in ("rotated", "attenuated") and tax > 0:
         undone = (_turned_back(model, world, plant, sheet) - after["probability"]) / tax
     if plant.state == "rerouted":
         name = f"model.layers.{plant.layer}.mlp.down_proj.weight"

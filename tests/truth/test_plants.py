@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.truth.adapter import write_adapter
+from benchmarks.truth.adapter import adapter_pair, plant_adapter, write_adapter
 from benchmarks.truth.embed import read_model
 from benchmarks.truth.families import low_rank_harm
 from benchmarks.truth.parts import add, component_of, norm, players, select, subtract, weights_of
 from benchmarks.truth.plants import lectures, noise
+from benchmarks.truth.proving import stretched
 from benchmarks.truth.scoring import exam, mean_marks
 from benchmarks.truth.train_base import gpt2, llama
 from taxlens.activations.pair import load_pair
@@ -60,3 +61,17 @@ def test_low_rank_harm_loads_as_an_adapter_with_the_same_tax(model, tmp_path):
     sheet = exam(World(), "facts", items=24)
     mine = mean_marks(model, add(weights_of(model), change), sheet)
     assert mean_marks(model, merged, sheet)["nll"] == pytest.approx(mine["nll"], abs=1e-4)
+
+
+def test_a_plant_of_adapters_loads_through_peft_with_its_weights(model):
+    plant = plant_adapter(model, World(), parts=("2.mlp",), decoy=("0.attn",), larger=2.0, steps=2, seed=0)
+    assert norm(plant.changes["decoy"]) == pytest.approx(2 * norm(plant.changes["harm"]), rel=1e-4)
+    pair = adapter_pair(plant, base=resolve("demo:base"))
+    merged = {n: v.detach() for n, v in pair.aligned.model.named_parameters()}
+    for name, value in plant.aligned.items():
+        torch.testing.assert_close(merged[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_components_are_stretched_over_a_deeper_model():
+    assert stretched(llama(n_layers=8), ("1.attn", "3.mlp")) == ("2.attn", "6.mlp")
+    assert stretched(llama(n_layers=4), ("1.attn", "3.mlp")) == ("1.attn", "3.mlp")

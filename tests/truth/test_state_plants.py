@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch.func import functional_call
@@ -9,6 +11,7 @@ from torch.func import functional_call
 from benchmarks.truth.embed import read_model
 from benchmarks.truth.parts import component_of, subtract, weights_of
 from benchmarks.truth.scoring import exam, mean_marks
+from benchmarks.truth.state_plants import accept_state
 from benchmarks.truth.states import (
     mapped_stream,
     plant_attenuated,
@@ -89,6 +92,23 @@ def test_half_an_erasure_is_none(model):
     plant = plant_erased(model, World(), keep=0.5)
     states = stream_of(model, plant.weights, layer=3).view(10, 4, -1)
     assert float((states - states[:1]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("make", [plant_rotated, partial(plant_attenuated, keep=0.2), plant_erased])
+def test_state_plants_made_by_hand_are_accepted(model, make):
+    assert accept_state(model, World(), make(model, World())).accepted
+
+
+def test_a_plant_that_changes_nothing_is_not_accepted(model):
+    assert not accept_state(model, World(), plant_attenuated(model, World(), keep=1.0)).accepted
+    assert not accept_state(model, World(), plant_erased(model, World(), keep=1.0)).accepted
+
+
+@pytest.mark.slow
+def test_a_suppressed_plant_is_accepted_and_one_direction_undoes_it(model):
+    judged = accept_state(model, World(), plant_suppressed(model, World(), steps=150))
+    assert judged.accepted
+    assert judged.undone >= 0.9
 
 
 @pytest.mark.slow
