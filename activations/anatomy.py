@@ -19,7 +19,7 @@ class ModuleRole:
         layer: block index from 0; None outside the blocks.
         kind: "attn", "mlp", "norm", "embed" or "unembed": the component that the module belongs to.
         role: "q", "k", "v", "o", "qkv", "gate", "up", "gate_up", "down", "q_norm", "k_norm", "pre_attn",
-            "post_attn", "pre_mlp", "post_mlp", "final_norm", "embed", "pos_embed" or "unembed".
+            "post_attn", "pre_mlp", "post_mlp", "router", "experts", "final_norm", "embed", "pos_embed" or "unembed".
     """
 
     name: str
@@ -43,6 +43,7 @@ class Family:
 
 _LLAMA_ATTN = {f"self_attn.{r}_proj": ("attn", r) for r in "qkvo"}
 _LLAMA_MLP = {f"mlp.{r}_proj": ("mlp", r) for r in ("gate", "up", "down")}
+_EXPERTS = {"mlp.gate": ("mlp", "router"), "mlp.experts": ("mlp", "experts")}
 _PRE_NORMS = {"input_layernorm": ("norm", "pre_attn"), "post_attention_layernorm": ("norm", "pre_mlp")}
 _QK_NORMS = {"self_attn.q_norm": ("attn", "q_norm"), "self_attn.k_norm": ("attn", "k_norm")}
 _POST_NORMS = {
@@ -64,6 +65,8 @@ def _llama_like(roles: dict[str, tuple[str, str]], *, qkv: str = "separate") -> 
 _FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("llama", "mistral", "qwen2"), _llama_like(_LLAMA_ATTN | _LLAMA_MLP | _PRE_NORMS)),
     "qwen3": _llama_like(_LLAMA_ATTN | _QK_NORMS | _LLAMA_MLP | _PRE_NORMS),
+    "mixtral": _llama_like(_LLAMA_ATTN | _EXPERTS | _PRE_NORMS),
+    "qwen3_moe": _llama_like(_LLAMA_ATTN | _QK_NORMS | _EXPERTS | _PRE_NORMS),
     "gemma2": _llama_like(_LLAMA_ATTN | _LLAMA_MLP | _FOUR_NORMS),
     "gemma3_text": _llama_like(_LLAMA_ATTN | _QK_NORMS | _LLAMA_MLP | _FOUR_NORMS),
     "olmo2": _llama_like(_LLAMA_ATTN | _QK_NORMS | _LLAMA_MLP | _POST_NORMS),

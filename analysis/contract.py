@@ -120,16 +120,26 @@ class Contraction:
         return Tally(units, None if self.tally.tokens is None else self.tally.tokens[:-1])
 
     def _hook(self, rule: ModuleRule) -> Any:
-        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if self._busy or self.batch is None or not isinstance(output, Tensor) or not output.requires_grad:
-                return
+        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+            several = isinstance(output, tuple)
+            outputs = list(enumerate(output)) if several else [(0, output)]
+            live = [(n, one) for n, one in outputs if isinstance(one, Tensor) and one.requires_grad]
+            if self._busy or self.batch is None or not live:
+                return None
             self._busy = True
             try:
                 with torch.no_grad():
                     kept = rule.keep(module, inputs)
             finally:
                 self._busy = False
-            output.register_hook(lambda gradient: self._meet(rule, kept, gradient))
+            if not several:
+                output.register_hook(lambda gradient: self._meet(rule, kept, gradient))
+                return None
+            # one output may be made of another: what follows reads views, whose gradients hold no other output's
+            seen = {n: one.view_as(one) for n, one in live}
+            for n, one in seen.items():
+                one.register_hook(lambda gradient, own=kept[n]: self._meet(rule, own, gradient))
+            return tuple(seen.get(n, one) for n, one in enumerate(output))
 
         return keep
 

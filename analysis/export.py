@@ -23,6 +23,8 @@ _WEIGHTS = {
     "up": ("mlp.W_in", "mlp.b_in", "mlp.hook_pre_linear"),
     "gate_up": ("mlp.W_gate_up", "mlp.b_gate_up", "mlp.hook_pre"),
     "down": ("mlp.W_out", "mlp.b_out", "hook_mlp_out"),
+    "router": ("mlp.W_gate", "", "mlp.hook_expert_weights"),
+    "experts": ("mlp.experts", "", "hook_mlp_out"),
     "q_norm": ("attn.q_norm.w", "attn.q_norm.b", "attn.q_norm.hook_normalized"),
     "k_norm": ("attn.k_norm.w", "attn.k_norm.b", "attn.k_norm.hook_normalized"),
     "pre_attn": ("ln1.w", "ln1.b", "ln1.hook_normalized"),

@@ -193,7 +193,10 @@ class EmbeddingRule(ModuleRule):
 
 @dataclass(slots=True, eq=False)
 class GeneralRule(ModuleRule):
-    """Any other module: its output's derivative along the change, by forward-mode differentiation of the module."""
+    """Any other module: its output's derivative along the change, by forward-mode differentiation of the module.
+
+    Experts' 3-D weights and their router come here. Of a module with several outputs each has its derivative.
+    """
 
     change: dict[str, Tensor]
     targets: list[tuple[str, int]]
@@ -201,15 +204,27 @@ class GeneralRule(ModuleRule):
     def __post_init__(self) -> None:
         self.general = True
 
-    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
-        """df/dtheta Delta at this input."""
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """df/dtheta Delta at this input; of several outputs a tuple, None for those without a derivative."""
         held = {name: p.detach() for name, p in module.named_parameters(recurse=False) if name in self.change}
         along = {name: self.change[name].to(held[name]) for name in held}
+        places: list[int] = []
+        count = 0
 
-        def call(weights: dict[str, Tensor]) -> Tensor:
-            return torch.func.functional_call(module, weights, inputs)
+        def call(weights: dict[str, Tensor]) -> Any:
+            nonlocal count
+            output = torch.func.functional_call(module, weights, inputs)
+            if not isinstance(output, tuple):
+                return output
+            count = len(output)
+            places[:] = [n for n, one in enumerate(output) if isinstance(one, Tensor) and one.is_floating_point()]
+            return tuple(output[n] for n in places)
 
-        return torch.func.jvp(call, (held,), (along,))[1]
+        found = torch.func.jvp(call, (held,), (along,))[1]
+        if not count:
+            return found
+        by_place = dict(zip(places, found, strict=True))
+        return tuple(by_place.get(n) for n in range(count))
 
     def meet(self, kept: Tensor, gradient: Tensor, reduce: Reduce) -> Shares:
         """One number a position, whole."""

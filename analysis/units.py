@@ -249,7 +249,7 @@ def _shares(difference: Difference, role: ModuleRole, parameter: str, level: str
     if level == "neuron" and role.kind == "mlp":
         return _by_neuron(difference, role, parameter, component)
     if level == "singular" and inside:
-        if parameter != "weight" or role.role in ("q_norm", "k_norm"):
+        if parameter != "weight" or role.role in ("q_norm", "k_norm", "router", "experts"):
             return [(f"{component}.rest", whole)]
         rank = len(difference.triples(role.name)[1])
         return [(f"{component}.{role.role}.s{k}", Part(role.name, parameter, triple=k)) for k in range(rank)]
@@ -300,7 +300,7 @@ def _fused_rows(difference: Difference, heads: int, groups: int, width: int) -> 
 
 
 def _by_neuron(difference: Difference, role: ModuleRole, parameter: str, component: str) -> list[tuple[str, Part]]:
-    if role.role == "down" and parameter != "weight":
+    if role.role in ("router", "experts") or (role.role == "down" and parameter != "weight"):
         return [(f"{component}.rest", Part(role.name, parameter))]
     size = difference.change(role.name, parameter).shape[1 if role.role == "down" else 0]
     if role.role == "down":

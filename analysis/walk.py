@@ -73,8 +73,13 @@ def walk(pair: ModelPair) -> Iterator[Walk]:
         originals.append((parameter, parameter.data))
         target = end.data.to(start.device)
         path.ends.append((parameter, start.data, target, torch.empty_like(start.data)))
+    experts = moved.config._experts_implementation if moved._can_set_experts_implementation() else None
     try:
+        if experts is not None:
+            moved.set_experts_implementation("eager")  # grouped kernels have no forward-mode derivative
         yield path
     finally:
+        if experts is not None:
+            moved.set_experts_implementation(experts)
         for parameter, data in originals:
             parameter.data = data

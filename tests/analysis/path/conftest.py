@@ -24,6 +24,8 @@ LAYOUTS = {
     "mistral": GROUPED,
     "qwen2": GROUPED,
     "qwen3": GROUPED | {"head_dim": 8},
+    "mixtral": GROUPED | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": GROUPED | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
     "gemma2": GROUPED | {"head_dim": 8, "sliding_window": 64},
     "gemma3_text": GROUPED | {"head_dim": 8, "sliding_window": 64},
     "olmo2": GROUPED,
@@ -58,6 +60,8 @@ def build(tokenizer):
             warnings.simplefilter("ignore")
             config = AutoConfig.for_model(layout, **(LAYOUTS[layout] | overrides))
             base = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().to(dtype)
+            if layout in ("mixtral", "qwen3_moe"):
+                base.set_experts_implementation("eager")
         with torch.no_grad():
             for p in base.parameters():
                 p.copy_(torch.randn_like(p) * 0.3 if p.dim() > 1 else p + torch.randn_like(p) * 0.1)

@@ -16,7 +16,20 @@ from taxlens.analysis.units import component_name, difference_of
 from taxlens.analysis.walk import walk
 
 T = 0.37
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "phi3", "gpt_neox", "gpt2")
+FAMILIES = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "mixtral",
+    "qwen3_moe",
+    "gemma2",
+    "gemma3_text",
+    "olmo2",
+    "phi3",
+    "gpt_neox",
+    "gpt2",
+)
 
 
 @pytest.fixture
@@ -95,7 +108,8 @@ def test_every_component_equals_forward_mode_differentiation(build, words, exact
     pair = build(family)
     contraction, tally, _, rows, _ = tallied(pair, words(2))
     assert apart(tally.units["component"].numpy(), forward_mode(pair, rows)) < 1e-10
-    assert contraction.fallbacks == ()
+    forward = {"gate", "experts"} if family in ("mixtral", "qwen3_moe") else set()
+    assert {name.rpartition(".")[2] for name in contraction.fallbacks} == forward
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -229,3 +243,16 @@ def test_the_walk_ends_are_the_pair_itself_to_the_bit(build):
     wanted = [p.detach().clone() for p in pair.aligned.model.parameters()]
     with walk(pair) as path:
         assert all(torch.equal(a, b) for a, b in zip(wanted, path.to(1.0).parameters()))
+
+
+def test_experts_and_their_router_are_differentiated_forward_and_rest_at_finer_levels(build, words):
+    pair = build("mixtral")
+    contraction, tally, *_ = tallied(pair, words(3), ("component", "neuron", "singular"))
+    assert {name.rpartition(".")[2] for name in contraction.fallbacks} == {"gate", "experts"}
+    names = contraction.layout.names
+    for level in ("neuron", "singular"):
+        assert [name for name in names[level] if ".mlp" in name] == ["0.mlp.rest", "1.mlp.rest"]
+        for layer in (0, 1):
+            rest = tally.units[level][:, names[level].index(f"{layer}.mlp.rest")]
+            whole = tally.units["component"][:, names["component"].index(f"{layer}.mlp")]
+            assert rest.numpy() == pytest.approx(whole.numpy(), abs=1e-9)
