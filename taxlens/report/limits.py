@@ -13,7 +13,8 @@ def limits(run: RunView) -> list[str]:
     ]
     said += _small(run) + _closure(run) + _readouts(run) + _states(run) + _front(run)
     notes = list((run.manifest.get("pair") or {}).get("notes") or [])
-    notes += list((run.manifest.get("tax") or {}).get("notes") or [])
+    told = any("chat template" in note for note in notes)
+    notes += [n for n in (run.manifest.get("tax") or {}).get("notes") or [] if not (told and "chat template" in n)]
     notes += list((run.manifest.get("frontier") or {}).get("notes") or [])
     return [*said, *(note[0].upper() + note[1:].rstrip(".") + "." for note in notes if note)]
 

@@ -9,9 +9,11 @@ import pandas as pd
 from taxlens.runs.job import Job
 
 if TYPE_CHECKING:
+    from taxlens.activations.items import Suite
     from taxlens.analysis.tax import Tax
 
-FIGURES = ("tax", "two_by_two", "lost_won", "costs", "divergence", "prior", "power")
+FIGURES = ("tax", "two_by_two", "lost_won", "divergence", "prior")
+"""What the stage draws when it is asked alone; `taxlens figures` draws the rest."""
 
 
 def stage_tax(job: Job) -> None:
@@ -22,6 +24,7 @@ def stage_tax(job: Job) -> None:
     from taxlens.analysis.tax import measure_tax
 
     config = job.config
+    asked = _to_generate(job)
     scored = [suite for suites in job.by_template().values() for suite in suites]
     tax = measure_tax(
         job.pair,
@@ -34,7 +37,7 @@ def stage_tax(job: Job) -> None:
         margin=config.tax.margin,
         progress=job.progress,
     )
-    generated = _generated_taxes(job)
+    generated = _generated_taxes(job, asked)
     frames = [frame for frame in (tax.to_frame(), generated) if len(frame)]
     job.run.write("tax", pd.concat(frames, ignore_index=True))
     job.run.write("tax_2x2", tax.two_by_two())
@@ -70,20 +73,27 @@ def _draw(job: Job) -> None:
             draw_run(job.run, venue=section.venue, width=section.width, only=name)
 
 
-def _generated_taxes(job: Job) -> pd.DataFrame:
-    """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
-    config = job.config
-    if not config.tax.generate:
-        return pd.DataFrame()
-    from taxlens.analysis.other_taxes import measure_other_taxes
+def _to_generate(job: Job) -> list[tuple[Suite, str]]:
+    """The suites that both models answer, each with a template; a name that is no suite is refused before any work."""
     from taxlens.core.errors import ConfigError, one_of
 
+    config = job.config
     sections = {section.name: section for section in config.suites}
     asked = []
     for name in config.tax.generate:
         one_of(name, list(sections), what="suite in tax.generate", error=ConfigError)
         for template in config.tax.generate_templates or (job.template_of(sections[name]),):
             asked.append((job.suites[name], template))
+    return asked
+
+
+def _generated_taxes(job: Job, asked: list[tuple[Suite, str]]) -> pd.DataFrame:
+    """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
+    if not asked:
+        return pd.DataFrame()
+    from taxlens.analysis.other_taxes import measure_other_taxes
+
+    config = job.config
     found = measure_other_taxes(
         job.pair,
         asked,
