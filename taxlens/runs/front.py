@@ -82,8 +82,9 @@ def earlier_checkpoints(job: Job) -> dict[str, Any]:
 
 def measure_frontier(job: Job) -> None:
     """Measure the plans of a run: frontier.csv, its comparison and leaks, and plans.json."""
+    from taxlens.analysis.export import export_units
     from taxlens.analysis.frontier import frontier
-    from taxlens.analysis.plan_files import write_plans
+    from taxlens.analysis.plan_files import read_plan, write_plans
 
     arguments = frontier_arguments(job)
     front = frontier(
@@ -103,7 +104,11 @@ def measure_frontier(job: Job) -> None:
         "prediction": {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n},
     }
     job.run.save()
-    write_plans(front, job.run.folder / "plans.json", base=job.pair.base.sha256, aligned=job.pair.aligned.sha256)
+    plans = job.run.folder / "plans.json"
+    write_plans(front, plans, base=job.pair.base.sha256, aligned=job.pair.aligned.sha256)
+    if front.recommended:
+        record = read_plan(plans, front.recommended)
+        write_table(export_units(job.pair, record.undo, level=record.unit), tables / "plan_names.csv")
 
 
 def restore_run(
@@ -136,5 +141,6 @@ def restore_run(
         rows = [("base", job.config.pair.base), ("aligned", job.config.pair.aligned)]
         fix = "leave --as-adapter out: a whole checkpoint is written then."
         raise UsageError(explain("this run's pair has no adapter.", rows, fix))
-    adapter = resolve_adapter(job.config.pair.adapter, job.run.root)
+    named = job.config.pair.adapter
+    adapter = resolve_adapter(named[-1] if isinstance(named, tuple) else named, job.run.root)
     return restore_adapter(job.pair, record, adapter=adapter, out=out, accept_benefit_loss=accept_benefit_loss)

@@ -62,6 +62,18 @@ def test_the_run_holds_every_frontier_table(run_folder):
     assert (run_folder / "plans.json").is_file()
 
 
+def test_the_recommended_plan_is_named_for_other_tools(run_folder):
+    recommended = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))["frontier"]["recommended"]
+    path = run_folder / "tables" / "plan_names.csv"
+    assert path.is_file() == bool(recommended)
+    if recommended:
+        plans = json.loads((run_folder / "plans.json").read_text(encoding="utf-8"))["plans"]
+        undone = plans[recommended]["undo"]
+        named = pd.read_csv(path)
+        assert set(named["unit"]) == set(undone)
+        assert named["transformer_lens"].notna().all()
+
+
 def test_a_restored_checkpoint_gives_the_numbers_of_its_plan_when_opened_again(run_folder, tmp_path):
     out = tmp_path / "restored"
     typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(out), "--accept-benefit-loss"]
