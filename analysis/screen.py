@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
@@ -20,6 +21,7 @@ from taxlens.analysis.slopes import SMOOTH, choice_scores, item_batches, smooth_
 from taxlens.analysis.twin import hidden, replaced_output
 from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.stats import sum_intervals
 
 if TYPE_CHECKING:
     from taxlens.activations.items import Suite
@@ -53,6 +55,22 @@ class Screen:
             return float("nan")
         places = [self.units.index(name) for name in self.checked]
         return float(np.corrcoef(self.effects[:, places].mean(axis=0), self.measured.mean(axis=0))[0, 1])
+
+    def to_frame(self, *, groups: np.ndarray, draws: int = 2000, seed: int = 0) -> pd.DataFrame:
+        """Rows of screen.csv: each unit's first-order effect with its interval, and what a real patch took back.
+
+        Args:
+            groups: group of each item.
+            draws, seed: of the group bootstrap.
+        """
+        low, high = sum_intervals(self.effects, groups, draws=draws, seed=seed)
+        measured = np.full(len(self.units), np.nan)
+        for place, name in enumerate(self.checked):
+            assert self.measured is not None
+            measured[self.units.index(name)] = self.measured[:, place].mean()
+        numbers = {"effect": self.effects.mean(axis=0), "low": low, "high": high, "measured": measured}
+        table = pd.DataFrame({"component": self.units} | numbers)
+        return table.assign(suite=self.suite, metric=self.metric, agreement=self.agreement)
 
     def __repr__(self) -> str:
         mean = self.effects.mean(axis=0)

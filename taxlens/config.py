@@ -91,6 +91,7 @@ class CaptureSection(_Section):
     templates: tuple[Template, ...] | None = None  # by default the config's
     dtype: Dtype = "float32"
     batch_tokens: int = Field(default=4096, ge=1)
+    compress: Literal["gzip"] | None = None
     shard_bytes: int = Field(
         default=256 * 2**20, ge=1
     )  # most bytes of one file of the store; parts end where files end
@@ -135,7 +136,8 @@ class AttributionSection(_Section):
     reading: int = Field(default=2, ge=0)  # singular triples a suite to read: what they write, what they read
     null_draws: int = Field(default=0, ge=0)  # attributions of shuffled changes of equal spectrum
     patches: int = Field(default=0, ge=0)  # components and heads to patch in both directions, and as many random ones
-    patch_items: int = Field(default=32, ge=2)  # most items a suite of that
+    screen: int = Field(default=0, ge=0)  # attribution patching of every part, checked by so many real patches; 0: none
+    patch_items: int = Field(default=32, ge=2)  # most items a suite of patches and screen
     patch_positions: int = Field(default=8, ge=0)  # of the first component, patched position by position
     stitch: Literal["all"] | tuple[int, ...] = ()  # cuts of the restoration profile (0 to the number of layers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from taxlens.analysis.metrics import CHOICE_METRICS
@@ -23,7 +24,7 @@ def attribute_run(job: Job) -> None:
     """Write attribution*.csv, closure.csv, path.csv, and what the config asks for beside them.
 
     attribution_units, attribution_reading (`attribution.reading`), attribution_names; agreement (where further
-    `methods` are named), attribution_null (`null_draws`), patches (`patches`), attribution_segments and
+    `methods` are named), screen (`screen`), attribution_null (`null_draws`), patches (`patches`), attribution_segments and
     closure_segments (a list of aligned), attribution_seeds (a list of seeds), restoration (`stitch`).
     """
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -32,6 +33,7 @@ def attribute_run(job: Job) -> None:
         asked = [suite.subset(_places(suite, found.suites[suite.name].items)) for suite in suites]
         tables = _tables(job, found) | further | _read(job, asked, found)
         swaps = _swaps(job, asked, template, found)
+        tables |= _screened(job, asked, template)
         tables |= _agreement(tables, swaps) | _null(job, asked, template, found) | _patched(job, asked, template, found)
         tables["attribution_names"] = _names(job, found, tables)
         for name, frame in tables.items():
@@ -186,6 +188,29 @@ def _patched(job: Job, suites: Sequence[Suite], template: str, found: Attributio
     asked = [drawn(suite, section.patch_items, seed) for suite in suites]
     shared = {"draws": job.config.tax.bootstrap, "seed": seed, "progress": job.progress}
     return {"patches": patch_table(job.pair, asked, patches, template=template, metrics=metrics, **shared)}
+
+
+def _screened(job: Job, suites: Sequence[Suite], template: str) -> Tables:
+    """Attribution patching of every part, in the main metric (nll where that has no gradient), with its check."""
+    from taxlens.analysis.path import drawn
+    from taxlens.analysis.screen import attribution_patch
+    from taxlens.analysis.slopes import SMOOTH
+
+    section, seed = job.config.attribution, job.config.seed
+    if not section.screen:
+        return {}
+    metric = _main_metric(job) if _main_metric(job) in SMOOTH else "nll"
+    frames = []
+    for suite in (drawn(suite, section.patch_items, seed) for suite in suites):
+        found = attribution_patch(
+            job.pair, suite, metric=metric, template=template, check=section.screen, progress=job.progress
+        )
+        groups = np.array([item.group for item in suite.items if item.choices], dtype=object)
+        frames.append(
+            found.to_frame(groups=groups, draws=job.config.tax.bootstrap, seed=seed).assign(template=template)
+        )
+    columns = ["suite", "template", "metric", "component", "effect", "low", "high", "measured", "agreement"]
+    return {"screen": pd.concat(frames, ignore_index=True)[columns]}
 
 
 def _places(suite: Suite, items: Sequence[str]) -> list[int]:

@@ -18,7 +18,7 @@ attribution: {{items: 5, tolerance: 0.05, max_gradients: 7, {attribution}}}
 """
 ALL = (
     "metrics: [accuracy, probability, kl], levels: [component, head, neuron, singular], neurons: 3, reading: 1, "
-    "methods: [path, graft, restore], null_draws: 1, patches: 1, patch_positions: 1, patch_items: 4"
+    "methods: [path, graft, restore], null_draws: 1, patches: 1, patch_positions: 1, patch_items: 4, screen: 3"
 )
 
 
@@ -40,6 +40,7 @@ COLUMNS = {
     "attribution_units": "suite template metric component effect sigma cluster_size cluster cluster_effect same_sign in_top",
     "attribution_reading": "suite template component side rank item token text value",
     "attribution_names": "level component parameter rows columns triple transformer_lens hook",
+    "screen": "suite template metric component effect low high measured agreement",
     "patches": "suite template metric into part level component position role effect low high share",
 }
 
@@ -78,6 +79,13 @@ def test_a_shuffled_change_says_how_large_an_effect_its_size_alone_gives(full):
     assert len(changed)
     unchanged = null[(null["effect"] == 0) & (null["null_size"] == 0)]
     assert (unchanged["exceeds"] == 0).all()
+
+
+def test_the_screen_is_checked_by_real_patches(full):
+    screen = full.table("screen")
+    assert screen["measured"].notna().sum() == 6
+    assert screen["agreement"].between(-1, 1).all()
+    assert len(screen) == 8
 
 
 def test_the_report_shows_the_panel(full):
