@@ -187,6 +187,9 @@ class Activations:
         more = {"spectra": found.spectra, "drift_positions": found.positions, "directions": found.names}
         return (SimilarityMap if every else SimilarityCurve)(title, frame, more, found)
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
     def __repr__(self) -> str:
         sites = ", ".join(self.store.sites)
         return f"Activations({self.store.n_rows} rows, sites {sites}, {len(self.labels)} labels)"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taxlens.analysis.front import Frontier
     from taxlens.analysis.path import Attribution
     from taxlens.analysis.polyline import Polyline
+    from taxlens.analysis.state import Diagnosis
     from taxlens.analysis.stitch import StitchProfile
     from taxlens.analysis.tax import Tax
 
@@ -116,6 +117,16 @@ class Pair:
         self.models = models
         self.steps = tuple(steps)
         self._progress = progress
+
+    @property
+    def base(self) -> LoadedModel:
+        """The checkpoint before alignment: model, tokenizer, source, sha256."""
+        return self.models.base
+
+    @property
+    def aligned(self) -> LoadedModel:
+        """The checkpoint after alignment."""
+        return self.models.aligned
 
     def tax(
         self,
@@ -219,13 +230,20 @@ class Pair:
             self.models, measure, groups=groups, layers=layers, **({"progress": self._progress} | options)
         )
 
-    def diagnose(self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any) -> Diagnoses:
-        """Return in which state each capability is, with its evidence (options are `analysis.diagnoses.diagnose_suites`'s)."""
-        from taxlens.analysis.diagnoses import diagnose_suites
+    def diagnose(
+        self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any
+    ) -> Diagnosis | Diagnoses:
+        """Return in which state a capability is, with its evidence; of several suites, all their diagnoses.
 
-        asked = _many(suites)
-        templates = {suite.name: template for suite in asked}
-        return diagnose_suites(self.models, asked, template=templates, **({"progress": self._progress} | options))
+        Options are those of `analysis.state.diagnose` and `analysis.diagnoses.diagnose_suites`.
+        """
+        from taxlens.analysis.diagnoses import diagnose_suites
+        from taxlens.analysis.state import diagnose
+
+        asked = {"progress": self._progress} | options
+        if isinstance(suites, Suite):
+            return diagnose(self.models, suites, template=template, **asked)
+        return diagnose_suites(self.models, suites, template={suite.name: template for suite in suites}, **asked)
 
     def frontier(
         self, suites: Sequence[Suite], *, benefit: str, against: str = "", template: Any = "plain", **options: Any

@@ -18,6 +18,7 @@ PANELS = (
     ("S", "S: Procrustes stitch", ("S",)),
     ("I", "I: base injected", ("I",)),
     ("Z", "Z: steering", ("Z1", "Z4", "Z16")),
+    ("A", "A: one direction", ("A",)),
     ("U", "U: subspace removed", ("U",)),
     ("gain", "gain", ("gain",)),
 )
@@ -58,7 +59,8 @@ def draw_evidence(frame: pd.DataFrame, *, suite: str, width: float = 5.5) -> Dra
     caption = (
         f"Evidence on the state of {suite} by layer, chance-corrected and held out. D: probe fitted on aligned, over base's; X: "
         "base's probe read on aligned; S: aligned's stream mapped by Procrustes into base's upper layers; I: base's stream "
-        "injected into aligned; Z: steering of rank 1, 4, 16; U: drop when the probe's subspace is removed, aligned over base; "
+        "injected into aligned; Z: steering of rank 1, 4, 16; A: one direction set to the base's mean; "
+        "U: drop when the probe's subspace is removed, aligned over base; "
         "gain: of the capability's direction. Whiskers: 95 % intervals by group bootstrap; grey: controls; dotted: thresholds of "
         "the rules."
     )

@@ -170,6 +170,9 @@ class Run:
         if wrong:
             raise CheckError(explain(f"{self.folder} is not as it was written.", [("file", row) for row in wrong]))
 
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
     def __repr__(self) -> str:
         return f"Run({self.config.name!r}, {self.manifest['status']}, {len(self.tables)} tables, {str(self.folder)!r})"
 
