@@ -69,6 +69,33 @@ def test_a_pair_names_its_two_checkpoints(pair):
     assert "<table" in pair._repr_html_()
 
 
+def test_single_swaps_and_shapley_values_draw_themselves_beside_each_other(pair, facts):
+    from taxlens.analysis.graft import graft_effects
+    from taxlens.analysis.measure import ChoiceMeasure
+    from taxlens.analysis.shapley import shapley_effects
+
+    few = facts.subset(range(16))
+    measure = ChoiceMeasure(pair.models, (few,), metrics=("probability",))
+    groups = {few.name: few.groups}
+    grafts = graft_effects(pair.models, measure, groups=groups, units=["1.attn", "2.mlp"], draws=200)
+    shares = shapley_effects(
+        pair.models, measure, groups=groups, players={"1.attn": ["1.attn"], "2.mlp": ["2.mlp"]}, draws=200
+    )
+    for found in (grafts.graft, grafts.restore, shares):
+        drawn = found.plot()
+        assert set(drawn.plotted["component"]) == {"1.attn", "2.mlp"}
+        assert set(drawn.plotted["method"]) == {found.method}
+        assert "<table" in found._repr_html_()
+
+
+def test_the_restoration_profile_draws_itself_and_its_steps_sum_to_the_tax(pair, facts):
+    found = pair.restoration(facts.subset(range(16)), draws=200)
+    assert "restored" in found.plot(name="restoration_profile_probability").plotted
+    assert found.steps(facts.name, "probability").mean(0).sum() == pytest.approx(
+        found.taxes[facts.name, "probability"].mean()
+    )
+
+
 def test_a_drawing_shows_itself_as_png(pair, facts):
     assert pair.tax(facts).plot()._repr_png_().startswith(b"\x89PNG")
 
