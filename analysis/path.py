@@ -89,18 +89,14 @@ def attribute(
         >>> attribute(pair, facts).to_frame().head(3)                                    # doctest: +SKIP
 
     References:
-        Aumann and Shapley 1974; integrated gradients, arXiv 1703.01365; loss change allocation, arXiv 1909.01440;
-        ExPLAIND, arXiv 2505.20076.
+        Aumann and Shapley 1974; arXiv 1703.01365; loss change allocation, 1909.01440; ExPLAIND, 2505.20076.
     """
-    named = _checked(metrics, levels, functions)
-    of_scores = {name: one for name, one in named.items() if isinstance(one, ScoreMetric)}
-    of_logits = {name: one for name in metrics if isinstance(one := named.get(name), LogitMetric)}
+    of_scores, of_logits = _checked(metrics, levels, functions)
     kept = tuple(metric for metric in metrics if metric not in of_logits)
     settings = Settings(
         template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, checkpoint, neurons, progress
     )
-    asked = _suites(suites)
-    chosen = [drawn(suite, items, seed) for suite in asked]
+    chosen = [drawn(suite, items, seed) for suite in _suites(suites)]
     fit: Walkability | None = None
     with walk(pair) as path:
         job = Job(pair, path, Contraction(path.model, difference_of(pair), tuple(levels), keep_tokens=tokens), settings)
@@ -145,7 +141,8 @@ def gradient_effects(
 
 def _checked(
     metrics: Sequence[str], levels: Sequence[str], functions: Mapping[str, ScoreMetric | LogitMetric] | None
-) -> dict[str, ScoreMetric | LogitMetric]:
+) -> tuple[dict[str, ScoreMetric], dict[str, LogitMetric]]:
+    """The user's metrics of the scores, and the metrics of the logits that are asked for, by name."""
     named: dict[str, ScoreMetric | LogitMetric] = {"kl": KL} | dict(functions or {})
     if not metrics:
         raise UsageError(explain("no metric to attribute.", (), "name at least one metric."))
@@ -153,7 +150,8 @@ def _checked(
         one_of(metric, (*CHOICE_METRICS, *named), what="metric")
     for level in levels:
         one_of(level, LEVELS, what="level")
-    return named
+    of_scores = {name: one for name, one in named.items() if isinstance(one, ScoreMetric)}
+    return of_scores, {name: one for name in metrics if isinstance(one := named.get(name), LogitMetric)}
 
 
 def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:

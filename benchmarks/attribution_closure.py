@@ -23,7 +23,7 @@ import torch
 
 from taxlens.activations.items import Suite, read_suite
 from taxlens.activations.pair import ModelPair, load_pair
-from taxlens.analysis.adaptive import Choices, Walker, change
+from taxlens.analysis.adaptive import Choices, Walker, change, loss_sign
 from taxlens.analysis.contract import Contraction, Tally
 from taxlens.analysis.job import Job, Settings, choices_of
 from taxlens.analysis.passes import differentiate, score_shard, shard_of
@@ -114,7 +114,7 @@ def told(name: str, held: dict[str, np.ndarray], asked: argparse.Namespace) -> N
             )
             residual = np.bincount(held["item"], rows) - tax
             print(
-                f"  {metric:11s} {-float(tax.mean()):+8.4f} {size:5d}   {path.end_error():9.5%} "
+                f"  {metric:11s} {-loss_sign(metric) * float(tax.mean()):+8.4f} {size:5d}   {path.end_error():9.5%} "
                 f"{abs(residual.mean()) / scale:8.4%} {np.abs(residual).max():10.2e} {moved:9.3%} {far:9.3%}"
                 f"        {chained[metric].grazes}",
                 flush=True,
