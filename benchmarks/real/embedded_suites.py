@@ -74,9 +74,7 @@ def main() -> None:
         errors.append(wrong(suite, scores["plain"]))
         print(" | ".join(map(str, table[-1].values())), flush=True)
     print()
-    print(
-        pd.DataFrame(table).to_markdown(index=False) if _has_tabulate() else pd.DataFrame(table).to_string(index=False)
-    )
+    print(pd.DataFrame(table).to_string(index=False))
     if given.out:
         pd.concat(errors, ignore_index=True).to_csv(given.out, index=False)
 

@@ -22,28 +22,31 @@ FORMATS: dict[str, tuple[str, Callable[[str], str]]] = {
     "quotes": ("Put the answer in double quotation marks.", lambda word: f'"{word}"'),
     "brackets": ("Put the answer in round brackets.", lambda word: f"({word})"),
     "stars": ("Put a star on each side of the answer.", lambda word: f"*{word}*"),
-    "spelled": ("Spell the answer with a hyphen between the letters.", "-".join),
+    "exclaimed": ("Put an exclamation mark after the answer.", lambda word: f"{word}!"),
     "json": ('Answer as JSON with the key "answer".', lambda word: json.dumps({"answer": word})),
 }
 
+EXAMPLES = (("What colour is blood?", "red"), ("Which bird says quack?", "duck"))
+"""Shown before each question in its format: without them a small base model is below chance, and nothing can be lost."""
 ALSO = {"quotes": "json"}
 """A format whose answers keep another's instruction too: JSON puts the answer in quotation marks."""
 
 
 def formats() -> list[Item]:
-    """One easy question in six formats; the choices differ in form only; group = the question."""
+    """One easy question in six formats, after two examples; the choices differ in form only; group = the question."""
     generator = np.random.default_rng(106)
     items = []
     for number, line in enumerate(lines("questions")):
         question, answer = line.split("|")
         for name, (instruction, shape) in FORMATS.items():
+            shown = "".join(f"{asked} {instruction}\nAnswer: {shape(said)}\n" for asked, said in EXAMPLES)
             others = [form(answer) for other, (_, form) in FORMATS.items() if other not in {name, ALSO.get(name)}]
             items.append(
                 choice_item(
                     generator,
                     identity=f"{number}/{name}",
                     group=question,
-                    prompt=f"{question} {instruction}\nAnswer:",
+                    prompt=f"{shown}{question} {instruction}\nAnswer:",
                     right=shape(answer),
                     wrong=[answer, *draw(generator, others, 2)],
                     labels={"format": name},

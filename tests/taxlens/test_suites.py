@@ -15,7 +15,7 @@ DIGESTS = {
     "suite:agreement": "40ed13584b9b",
     "suite:translation": "958283d9f071",
     "suite:common_sense": "1dadc82c5204",
-    "suite:format": "538e37a7cac7",
+    "suite:format": "d3b9b2e846dd",
     "suite:lookalikes": "70faef8cce02",
     "suite:refuse_harmful": "6fffac60cff2",
 }
@@ -77,7 +77,7 @@ KEEPS = {
     "quotes": lambda text: '"' in text,
     "brackets": lambda text: "(" in text,
     "stars": lambda text: "*" in text,
-    "spelled": lambda text: "-" in text,
+    "exclaimed": lambda text: "!" in text,
     "json": lambda text: "{" in text,
 }
 
