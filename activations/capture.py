@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from taxlens.activations.collect import fill, new_buffers, shaped
+from taxlens.activations.disk import written
 from taxlens.activations.items import Suite
 from taxlens.activations.lock import sole_writer
 from taxlens.activations.manifest import NAME, differences, locate, read_manifest, write_manifest
@@ -96,7 +97,8 @@ def capture(
     )
     folder, view = locate(to)
     _check_target(folder, resume)
-    folder.mkdir(parents=True, exist_ok=True)
+    with written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder):
         for leftover in (*folder.glob(".*.tmp"), *view.parent.glob(f".{view.name}.*.tmp")):
             leftover.unlink()
@@ -105,9 +107,10 @@ def capture(
             done = sum(entry["bytes"] for entry in manifest["shards"])
             check_free(folder, int(request.total_bytes * 1.02) + (1 << 20) - done)
             _write_shards(pair, request, folder, manifest, progress)
-            manifest["view_sha256"] = write_view(folder, view, manifest)
-            manifest["complete"] = True
-            write_manifest(folder, manifest)
+            with written(view):
+                manifest["view_sha256"] = write_view(folder, view, manifest)
+                manifest["complete"] = True
+                write_manifest(folder, manifest)
     return Store.open(folder)
 
 
@@ -176,7 +179,8 @@ def _start(pair: ModelPair, request: Request, folder: Path, resume: bool) -> dic
         "shards": [],
         "view_sha256": "",
     }
-    write_manifest(folder, manifest)
+    with written(folder / NAME):
+        write_manifest(folder, manifest)
     return manifest
 
 

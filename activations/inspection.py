@@ -29,6 +29,7 @@ class Inspection:
         suites: rows by (suite, template, kind).
         checks: number of passed self-checks.
         coverage: (suite, template, lowest, mean, items): share of content in common tokens, for chat.
+        items: (first, stop, of all) if the store is a part of a capture, else None.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Inspection:
     suites: tuple[tuple[str, str, str, int], ...]
     checks: int
     coverage: tuple[tuple[str, str, float, float, int], ...]
+    items: tuple[int, int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -54,6 +56,7 @@ class Inspection:
         lines = [
             f"store      {self.path} ({state})",
             f"rows       {self.rows} in {self.shards} shards, {self.bytes / 1e6:.1f} MB, {self.dtype}",
+            *(["part       items {} to {} of {}".format(*self.items)] if self.items else []),
             f"base       {self.base}",
             f"aligned    {self.aligned}",
             f"layers     {_runs(self.layers)}",
@@ -82,7 +85,9 @@ def inspect(path: Path | str) -> Inspection:
             shard.close()
         for key, n in sizes.items():
             counts[key] = counts.get(key, 0) + int(n)
-    pair = manifest["identity"]["pair"]
+    identity = manifest["identity"]
+    pair, span = identity["pair"], identity["items"]
+    total = sum(suite["items"] for suite in identity["suites"])
     return Inspection(
         path=str(folder),
         complete=manifest["complete"],
@@ -97,6 +102,7 @@ def inspect(path: Path | str) -> Inspection:
         suites=tuple((*key, n) for key, n in counts.items()),
         checks=len(manifest["self_check"]),
         coverage=tuple((s, t, low, mean, n) for s, t, low, mean, n in manifest["coverage"]),
+        items=(span[0], span[1], total) if span else None,
     )
 
 

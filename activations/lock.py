@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from taxlens.activations.disk import written
 from taxlens.core.errors import StoreError, explain
 
 
@@ -20,7 +21,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     path = folder / ".lock"
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with written(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taxlens.activations.capture import check_free
+from taxlens.activations.disk import written
 from taxlens.activations.inspection import verify
 from taxlens.activations.lock import sole_writer
 from taxlens.activations.manifest import NAME, differences, locate, read_manifest, write_manifest
@@ -49,8 +50,9 @@ def merge(parts: Sequence[Path | str], *, to: Path | str, whole: bool = False) -
         _check_join(one, two)
     if whole:
         _check_whole(found[0][1], found[-1][1])
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder):
+    with written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder), written(view):
         manifest = _joined([manifest for _, manifest in found])
         shards: list[dict[str, Any]] = []
         first = 0

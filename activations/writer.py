@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from taxlens.activations.disk import disk_error
 from taxlens.activations.request import Request
 from taxlens.activations.shard import ShardFile
 from taxlens.core.errors import CheckError, StoreError, explain
@@ -99,7 +100,7 @@ class Writer:
             try:
                 job()
             except OSError as error:
-                self._error = _disk_error(error, self._shard)
+                self._error = disk_error(self._shard.path if self._shard else "-", error)
             except BaseException as error:
                 self._error = error
 
@@ -189,9 +190,3 @@ def _open(shard: ShardFile | None) -> ShardFile:
     if shard is None:
         raise StoreError(explain("no shard is open.", [("writer", "out of order")]))
     return shard
-
-
-def _disk_error(error: OSError, shard: ShardFile | None) -> StoreError:
-    rows = [("shard", shard.path if shard else "-"), ("system", error.strerror or str(error).splitlines()[0])]
-    fix = "make room or check permissions, then --resume; committed shards are kept."
-    return StoreError(explain("a shard could not be written.", rows, fix))

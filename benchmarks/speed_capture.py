@@ -44,8 +44,8 @@ Way = Callable[[], None]
 def random_suite(tokenizer: Any, sequences: int, tokens: int) -> Suite:
     """Texts of about `tokens` tokens each: single-token words joined, cut to length."""
     generator = np.random.default_rng(0)
-    words = [tokenizer.decode([i]) for i in range(1000, 5000)]
-    words = [w for w in words if w.startswith(" ") and w.strip().isascii() and w.strip().isalpha()]
+    words = [tokenizer.decode([i]) for i in range(min(1000, len(tokenizer) // 2), min(5000, len(tokenizer)))]
+    words = [" " + w.strip() for w in words if w.strip().isascii() and w.strip().isalnum()]
     items = []
     for number in range(sequences):
         ids = tokenizer.encode("".join(generator.choice(words, size=tokens)))[:tokens]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from taxlens.core.errors import TaxlensError
+from taxlens.core.errors import TaxlensError, explain
 
 # Typer carries click under another name in some versions: take the base of its own usage errors.
 _ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -55,6 +55,11 @@ def run_app(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         return 130
+    except OSError as error:
+        rows = [("file", error.filename or "-"), ("system", error.strerror or error)]
+        fix = "check that the path is there, that it may be written, and that the disk has room."
+        print(f"TaxlensError: {explain('a file could not be read or written.', rows, fix)}", file=sys.stderr)
+        return 1
 
 
 def _version(value: bool) -> None:

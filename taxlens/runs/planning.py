@@ -69,6 +69,7 @@ def _capture_words(job: Job, source: Path, part: tuple[int, int] | None) -> str:
         dtype=section.dtype,
         batch_tokens=section.batch_tokens,
         seed=job.config.seed,
+        compress=section.compress,
         shard_bytes=section.shard_bytes,
         part=part,
     )

@@ -31,6 +31,7 @@ def stage_capture(job: Job) -> None:
         templates=section.templates or job.config.templates,
         dtype=section.dtype,
         batch_tokens=section.batch_tokens,
+        compress=section.compress,
         shard_bytes=section.shard_bytes,
         seed=job.config.seed,
         part=job.part,

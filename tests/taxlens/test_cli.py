@@ -7,7 +7,7 @@ import pytest
 from taxlens.cli.app import run_app
 
 COMMANDS = (
-    "demo run tax capture probe similarity attribute diagnose frontier figures report restore import-eval verify "
+    "demo run tax capture probe similarity attribute diagnose frontier figures report restore import-eval merge verify "
     "inspect schema"
 ).split()
 

@@ -85,7 +85,11 @@ def test_a_part_holds_its_items_only_and_says_so(whole, parts, capsys):
     assert Run.open(parts[1]).manifest["part"] == [2, 3]
     capsys.readouterr()
     assert run_app(["inspect", str(parts[1] / "activations.h5"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["rows"] == len(rows[1])
+    said = json.loads(capsys.readouterr().out)
+    assert said["rows"] == len(rows[1])
+    assert said["items"][2] == 20
+    assert run_app(["inspect", str(parts[1])]) == 0
+    assert "of 20" in capsys.readouterr().out
 
 
 def test_a_part_resumes_as_the_part_that_it_is(config, parts, tmp_path):
