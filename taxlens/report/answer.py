@@ -8,6 +8,8 @@ from taxlens.view import RunView
 
 NATS = ("nll", "margin", "kl")
 """Metrics in nats; all others are shares."""
+RETURNED = 0.05
+"""Share of the tax that a plan must return to be named where none is recommended."""
 KEPT = 0.95
 """Share of the benefit that a plan must keep to be named where none is recommended."""
 
@@ -36,7 +38,7 @@ def by_loss(run: RunView) -> list[str]:
 
 
 def headline(run: RunView) -> list[str]:
-    """Return the sentences that answer, most important first: how much of the largest tax is the template, the
+    """Return the sentences that answer, most important first: the largest loss, what of it is the template, the
     weights' part, its place, its state and its price.
 
     Args:
@@ -53,18 +55,14 @@ def headline(run: RunView) -> list[str]:
         ]
     sentences = []
     for place, (suite, row) in enumerate(chosen.items()):
-        parts = [_template_part(run, suite, metric), _loss(suite, row)]
+        split = _split(run, suite, metric)
+        parts = [_loss(suite, row)] if split is None else _parts_of(suite, metric, split, row)
         if _sure(row):
             parts += [_place(run, suite, metric), _state(run, suite)]
         if place == 0:
             parts += [price.rstrip(".") for price in _price(run, metric)]
-        sentences.append(_lead("; ".join(part for part in parts if part)) + ".")
+        sentences.append("; ".join(part for part in parts if part) + ".")
     return [*sentences, *_benefit(run, metric)]
-
-
-def _lead(sentence: str) -> str:
-    """A sentence with a capital where it begins with a word and not with a suite's name."""
-    return _capital(sentence) if sentence.startswith("of ") else sentence
 
 
 def _capital(sentence: str) -> str:
@@ -105,18 +103,34 @@ def _bare(value: float, metric: str) -> str:
     return said.lstrip("-") if float(said) == 0 else said
 
 
-def _template_part(run: RunView, suite: str, metric: str) -> str:
-    """How much of a suite's whole change is the template; blank where neither is told from none."""
+def _split(run: RunView, suite: str, metric: str) -> pd.DataFrame | None:
+    """A suite's change from base in plain to aligned in chat by its parts; None where neither it nor the template's part is told from none."""
     if not run.has("tax_2x2"):
-        return ""
+        return None
     frame = run.table("tax_2x2")
     rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)].set_index("effect")
     if not {"template", "total"} <= set(rows.index) or not (_sure(rows.loc["total"]) or _sure(rows.loc["template"])):
-        return ""
-    value = rows["value"]
-    verb, sign = ("lost", 1) if value["total"] >= 0 else ("gained", -1)
-    total, part = amount(sign * value["total"], metric), _bare(sign * value["template"], metric)
-    return f"of {total} of {metric} that {suite} {verb} (base in plain, aligned in chat), {part} are the template"
+        return None
+    return rows
+
+
+def _parts_of(suite: str, metric: str, split: pd.DataFrame, row: pd.Series) -> list[str]:
+    """The whole change, what of it is the template, and what the weights."""
+    sign = 1 if split.loc["total", "value"] >= 0 else -1
+    value = sign * split["value"]
+    low, high = sorted(sign * split.loc["total", ["low", "high"]].to_numpy(float))
+    whole = (
+        f"{suite} {'lost' if sign > 0 else 'gained'} {amount(value['total'], metric)} [{_bare(low, metric)}, {_bare(high, metric)}] "
+        f"of {metric} (base in plain, aligned in chat)"
+    )
+    said = [whole, f"of these {_bare(value['template'], metric)} are the template"]
+    interaction = value.get("interaction", 0.0)
+    if abs(interaction) > 0.1 * abs(value["total"]):
+        said[-1] += f", {_bare(interaction, metric)} its interaction with the weights"
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    weights = f"{_bare(sign * row['tax'], metric)} [{_bare(low, metric)}, {_bare(high, metric)}]"
+    unsure = "" if _sure(row) else ", not told from none"
+    return [*said, f"{weights} are the weights ({row['template']} prompt{unsure})"]
 
 
 def _place(run: RunView, suite: str, metric: str) -> str:
@@ -180,9 +194,10 @@ def _price(run: RunView, metric: str) -> list[str]:
     if plan and (rows["plan"] == plan).any():
         row, start = rows[rows["plan"] == plan].iloc[0], "undoing"
     else:
-        keeping = rows[(rows["benefit_kept"] >= KEPT) & (rows["draw"] < 0)] if "draw" in rows else rows[:0]
-        if keeping.empty or keeping["returned"].max() <= 0:
-            return [f"no plan that was measured returns any of it and keeps {KEPT:.0%} of the benefit."]
+        single = rows[(rows["draw"] < 0) & ~rows["plan"].str.contains("-without-")] if "draw" in rows else rows[:0]
+        keeping = single[(single["benefit_kept"] >= KEPT) & (single["returned"] >= RETURNED)]
+        if keeping.empty:
+            return [f"no plan that was measured returns {RETURNED:.0%} of it and keeps {KEPT:.0%} of the benefit."]
         row, start = (
             keeping.loc[keeping["returned"].idxmax()],
             f"of the plans that keep {KEPT:.0%} of the benefit, undoing",
