@@ -121,7 +121,7 @@ def _parts_of(suite: str, metric: str, split: pd.DataFrame, row: pd.Series) -> l
     low, high = sorted(sign * split.loc["total", ["low", "high"]].to_numpy(float))
     whole = (
         f"{suite} {'lost' if sign > 0 else 'gained'} {amount(value['total'], metric)} [{_bare(low, metric)}, {_bare(high, metric)}] "
-        f"of {metric} (base in plain, aligned in chat)"
+        f"of {metric} (base in plain, aligned in chat{'' if _sure(split.loc['total']) else '; not told from none'})"
     )
     said = [whole, f"of these {_bare(value['template'], metric)} are the template"]
     interaction = value.get("interaction", 0.0)

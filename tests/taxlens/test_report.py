@@ -153,7 +153,7 @@ def test_the_page_escapes_needs_no_network_and_no_script(opened):
         assert outside not in page
     assert page.startswith("<!doctype html>")
     assert (
-        page.index("facts lost 48.1")
+        page.index("facts lost 57.1")
         < page.index('id="tables"')
         < page.index('id="limits"')
         < page.index('id="reproduce"')
