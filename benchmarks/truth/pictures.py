@@ -8,7 +8,10 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib
-import numpy as np
+import pandas as pd
+
+from taxlens.figures.save import save_figure
+from taxlens.figures.truth import draw_proving_ground
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -17,21 +20,13 @@ Rows = Sequence[dict[str, Any]]
 
 
 def draw_methods(plants: Rows, *, path: Path) -> None:
-    """Distance to exact Shapley by method: every plant a dot, the median a bar."""
-    methods = list(dict.fromkeys(row["method"] for plant in plants for row in plant["rows"]))
-    methods = [m for m in methods if m != "exact Shapley"]
-    found = {m: [row["distance"] for plant in plants for row in plant["rows"] if row["method"] == m] for m in methods}
-    methods.sort(key=lambda m: -float(np.median(found[m])))
-    figure, axes = pyplot.subplots(figsize=(5.5, 3.6), layout="constrained")
-    for place, method in enumerate(methods):
-        axes.plot(found[method], [place] * len(found[method]), "o", ms=4, mfc="none", color="#5e3c99")
-        axes.plot([float(np.median(found[method]))], [place], "|", ms=14, mew=2, color="#e66101")
-    axes.set_yticks(range(len(methods)), methods)
-    axes.set_xscale("log")
-    axes.set_xlabel("L1 to exact Shapley / tax (bar: median)")
-    axes.grid(axis="x", lw=0.4, color="#cccccc")
-    figure.savefig(path, dpi=150, metadata={"Software": None})
-    pyplot.close(figure)
+    """Mass on the truth and distance to exact Shapley by method, every plant a dot: the figure `proving_ground`, as five files."""
+    rows = [
+        {"family": plant["family"], "seed": plant.get("seed", number)} | row
+        for number, plant in enumerate(plants)
+        for row in plant["rows"]
+    ]
+    save_figure(draw_proving_ground(pd.DataFrame(rows)), path.parent, path.stem)
 
 
 def draw_families(plants: Rows, *, path: Path) -> None:

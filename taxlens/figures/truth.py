@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from taxlens.config import Config
 from taxlens.core.errors import ConfigError
@@ -85,7 +87,7 @@ def draw_proving_ground(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
         left.set_ylim(len(names) - 0.5, -0.5)
         left.set_xlim(-0.02, 1.02)
         left.set_xlabel("mass on the truth")
-        right.set_xscale("log")
+        _log_ticks(right, frame["distance"])
         right.set_xlabel("L1 to exact Shapley" if width > 4.5 else "L1 to exact")
         right.tick_params(left=False)
     columns = [c for c in ("family", "seed", "method", "mass", "distance", "passes") if c in frame]
@@ -98,6 +100,18 @@ def draw_proving_ground(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
         "median cost in forward passes."
     )
     return Drawn(figure, shown, caption)
+
+
+def _log_ticks(axes: Axes, values: pd.Series) -> None:
+    """A log axis with a few plain numbers on it."""
+    axes.set_xscale("log")
+    shown = values[values > 0]
+    low, high = float(shown.min()), float(shown.max())
+    axes.set_xlim(low / 1.3, high * 1.3)
+    marks = [m * 10.0**e for e in range(-4, 3) for m in (1, 3) if low / 1.3 <= m * 10.0**e <= high * 1.3]
+    axes.xaxis.set_major_locator(FixedLocator(marks))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _with_passes(frame: pd.DataFrame, name: str) -> str:
