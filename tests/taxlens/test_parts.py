@@ -92,6 +92,16 @@ def test_a_part_holds_its_items_only_and_says_so(whole, parts, capsys):
     assert "of 20" in capsys.readouterr().out
 
 
+def test_config_compresses_the_store_and_places_the_models_by_a_map(config, whole, tmp_path):
+    text = CONFIG.replace("planted}", 'planted, device: {"": cpu}}').replace("positions", "compress: gzip, positions")
+    other = config.with_name("packed.yaml")
+    other.write_text(text, encoding="utf-8")
+    assert run_app(["capture", str(other), "--out", str(tmp_path / "r")]) == 0
+    with Store.open(tmp_path / "r") as packed, Store.open(whole) as plain:
+        np.testing.assert_array_equal(packed.read("resid_post", 2), plain.read("resid_post", 2))
+        assert packed.manifest["identity"]["compress"] == "gzip"
+
+
 def test_a_part_resumes_as_the_part_that_it_is(config, parts, tmp_path):
     (parts[0] / "activations.shards" / "shard-00000.h5").unlink()
     assert run_app(["capture", str(parts[0]), "--resume"]) == 0
