@@ -130,9 +130,9 @@ class AttributionSection(_Section):
     methods: tuple[Method, ...] = ("path",)
     leading: int = Field(default=8, ge=1)  # components that the other methods are run on, by rank of the path
     controls: int = Field(default=4, ge=0)  # and random ones beside them
-    neurons: int = Field(
-        default=32, ge=0
-    )  # at level neuron, how many of each component; the others are its rest. 0: all
+    batch_tokens: int = Field(default=1024, ge=1)  # most padded tokens of a batch
+    recompute: bool = False  # blocks are recomputed in the backward pass: for prompts too long for the memory
+    neurons: int = Field(default=32, ge=0)  # at level neuron: how many of each component stand alone; 0: all
     reading: int = Field(default=2, ge=0)  # singular triples a suite to read: what they write, what they read
     null_draws: int = Field(default=0, ge=0)  # attributions of shuffled changes of equal spectrum
     patches: int = Field(default=0, ge=0)  # components and heads to patch in both directions, and as many random ones
@@ -174,6 +174,7 @@ class FrontierSection(_Section):
     train_items: Literal["all"] | int = "all"  # most items a suite that plans are chosen on
     leave_out: bool = True  # also choose without each suite and measure on it
     generate: int = Field(default=0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
+    keeps: tuple[float, ...] = ()  # further shares of the benefit that path, one_gradient and per_layer plans must keep
     generate_plans: tuple[str, ...] | None = None  # plans answered by generation; by default path and one_gradient
     budget_minutes: float = Field(default=40.0, gt=0)
 

@@ -68,6 +68,7 @@ def _options(job: Job, template: str) -> dict[str, Any]:
     return {
         "template": template, "metrics": section.metrics, "levels": section.levels, "tolerance": section.tolerance,
         "max_gradients": section.max_gradients, "items": section.items, "neurons": section.neurons,
+        "batch_tokens": section.batch_tokens, "checkpoint": section.recompute,
         "bootstrap": job.config.tax.bootstrap, "seed": job.config.seed, "progress": job.progress,
     }  # fmt: skip
 

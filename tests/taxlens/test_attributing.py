@@ -98,7 +98,7 @@ def test_the_report_shows_the_panel(full):
 
 
 def test_the_path_alone_writes_no_panel_and_no_patches(tmp_path):
-    small = written(tmp_path, "metrics: [nll], levels: [component], reading: 0")
+    small = written(tmp_path, "metrics: [nll], levels: [component], reading: 0, recompute: true, batch_tokens: 64")
     assert set(small.tables) == {
         "attribution", "attribution_items", "attribution_tokens", "attribution_names", "closure", "path",
     }  # fmt: skip
