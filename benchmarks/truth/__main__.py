@@ -31,11 +31,12 @@ from benchmarks.truth.nulls import null_pair, null_plan
 from benchmarks.truth.parts import weights_of
 from benchmarks.truth.proving import FAMILIES, plant_of, prove
 from benchmarks.truth.report import write_report
+from benchmarks.truth.state_plants import BUILDERS, judged_state
 from benchmarks.truth.worlds import WORLDS, base_folder
 from taxlens.demo import resolve
 from taxlens.demo.world import World
 
-PIECES = ("plants", "nulls", "plans", "worlds", "findings")
+PIECES = ("plants", "nulls", "plans", "worlds", "states", "findings")
 SIMPLE = ("P1, larger decoy", "P1, equal decoy", "P1, no decoy")
 
 
@@ -73,7 +74,10 @@ def in_worlds(args: argparse.Namespace, began: float) -> list[dict[str, Any]]:
     """Plants of P1 on the further bases."""
     plants = []
     for name in args.worlds:
-        folder = base_folder(name)
+        ready = had([(name, lambda n=name: base_folder(n))])
+        if not ready:
+            continue
+        folder = ready[0][1]
         model = read_model(folder)
         calls = (
             (f"{name}, {family}, seed {seed}", lambda f=family, s=seed, m=model, d=folder: prove(
@@ -91,6 +95,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=12, help="plants of each family")
     parser.add_argument("--nulls", type=int, default=110, help="null pairs")
     parser.add_argument("--world-seeds", type=int, default=4, help="plants on each further base")
+    parser.add_argument("--state-seeds", type=int, default=6, help="plants of each state")
     parser.add_argument("--first-seed", type=int, default=0, help="where the seeds of plants and nulls begin")
     parser.add_argument("--steps", type=int, default=120, help="training steps of each planted change")
     parser.add_argument("--items", type=int, default=96, help="items that methods are asked about")
@@ -134,10 +139,15 @@ def main() -> None:
         ), began=began)  # fmt: skip
     if "worlds" in args.pieces:
         found["worlds"] = [("", plant) for plant in in_worlds(args, began)]
+    if "states" in args.pieces:
+        found["states"] = had((
+            (f"{state}, seed {seed}", lambda n=state, s=seed: judged_state(model, world, n, seed=s))
+            for seed in range(args.first_seed, min(args.seeds, args.state_seeds)) for state in BUILDERS
+        ), began=began)  # fmt: skip
     findings = all_findings(model, world) if "findings" in args.pieces else {}
     if not args.no_page:
         command = " ".join(["python -m benchmarks.truth", *sys.argv[1:]])
-        parts = {piece: [value for _, value in found[piece]] for piece in ("plants", "nulls", "plans", "worlds")}
+        parts = {piece: [value for _, value in found[piece]] for piece in PIECES[:-1]}
         write_report(**parts, findings=findings, path=args.out, items=args.items, command=command)
         print(f"{time.time() - began:6.0f} s  wrote {args.out}")
 

@@ -29,6 +29,16 @@ FINDINGS = (*PLANTS, "states.py", "techniques.py", "findings.py")
 """Code that findings come from."""
 
 
+def not_in_the_cache(name: str) -> None:
+    """Refuse to compute something where only what is cached is asked for.
+
+    Raises:
+        NotReadyError: only cached results are asked for.
+    """
+    if _READY[0]:
+        raise NotReadyError(name)
+
+
 def checksum(weights: Weights) -> str:
     """Hash of weights in memory."""
     digest = hashlib.sha256()
@@ -65,8 +75,7 @@ def remembered(
     path = CACHE / "results" / f"{name}-{fingerprint(*what, code=code, base=base)}.json"
     if path.exists():
         return json.loads(path.read_text(encoding="utf-8"))
-    if _READY[0]:
-        raise NotReadyError(path.name)
+    not_in_the_cache(path.name)
     value = _timed(make, path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
@@ -81,8 +90,7 @@ def made(
     path = CACHE / "pairs" / f"{name}-{fingerprint(*what, code=code, base=base)}.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    if _READY[0]:
-        raise NotReadyError(path.name)
+    not_in_the_cache(path.name)
     value = _timed(make, path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:

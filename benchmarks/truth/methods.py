@@ -221,13 +221,18 @@ SINGLE: Mapping[str, Callable[[Question], Answer]] = {
 }
 
 
-def every_method(asked: Question, sheet: Exam) -> dict[str, Callable[[], dict[str, Answer]]]:
-    """What answers for all methods, by the name of the batch that gives them together."""
-    single = {name: (lambda name=name: {name: SINGLE[name](asked)}) for name in SINGLE}
+def every_method(asking: Callable[[], Question], sheet: Exam) -> dict[str, Callable[[], dict[str, Answer]]]:
+    """What answers for all methods, by the name of the batch that gives them together.
+
+    Args:
+        asking: gives the question; called only when a batch is.
+        sheet: the same items, encoded.
+    """
+    single = {name: (lambda name=name: {name: SINGLE[name](asking())}) for name in SINGLE}
     return {
         **single,
-        "swaps": lambda: swaps(asked),
-        "patches": lambda: patches(asked),
-        "norms": lambda: norms(asked),
-        "drops": lambda: layer_drops(asked, sheet),
+        "swaps": lambda: swaps(asking()),
+        "patches": lambda: patches(asking()),
+        "norms": lambda: norms(asking()),
+        "drops": lambda: layer_drops(asking(), sheet),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from benchmarks.truth.adapter import adapter_pair, plant_adapter
 from benchmarks.truth.deletion import deletion_skill
 from benchmarks.truth.embed import read_model
 from benchmarks.truth.ground import checksum, made, pair_of, remembered, suite_of
-from benchmarks.truth.methods import Answer, every_method, exact, question, sampled
-from benchmarks.truth.parts import Training, add, halved, norm, select, subtract, weights_of
+from benchmarks.truth.methods import Answer, Question, every_method, exact, question, sampled
+from benchmarks.truth.parts import Training, add, halved, norm, players, select, subtract, weights_of
 from benchmarks.truth.plants import Plant, accept, lectures, plant_decoy, plant_p1
 from benchmarks.truth.scores import mass, score
 from benchmarks.truth.scoring import Exam, exam
@@ -189,11 +189,17 @@ def prove(
     kept = partial(remembered, base=folder)
     name, key = family.replace(", ", "-").replace(" ", "-"), (family, seed, steps, items)
     plant = plant_of(model, world, family, seed=seed, steps=steps, folder=folder)
-    if family.startswith("P10"):
-        pair = adapter_pair(plant, base=folder or resolve("demo:base"))
-    else:
-        pair = pair_of(model, plant.aligned, name="plant", base=folder)
-    asked = question(model, pair, suite_of(plant.taxed, items=items))
+    parts = players(model)
+    moved = [p for p in parts if any(bool(v.any()) for c in plant.changes.values() for v in select(c, [p]).values())]
+
+    @cache
+    def asking() -> Question:
+        if family.startswith("P10"):
+            pair = adapter_pair(plant, base=folder or resolve("demo:base"))
+        else:
+            pair = pair_of(model, plant.aligned, name="plant", base=folder)
+        return question(model, pair, suite_of(plant.taxed, items=items))
+
     sheet = thinned(exam(world, plant.taxed), items)
 
     def judge() -> dict[str, Any]:
@@ -201,15 +207,15 @@ def prove(
         return asdict(judged) | {"accepted": judged.accepted}
 
     def shares() -> list[list[list[float]] | list[float]]:
-        return [part.tolist() for part in exact(model, asked, sheet)]
+        return [part.tolist() for part in exact(model, asking(), sheet)]
 
     effects, taxes, table = (np.array(part) for part in kept(f"{name}-exact", shares, *key))
-    tax, oracle, moved = float(taxes.mean()), dict(zip(asked.parts, effects.mean(0).tolist())), asked.moved
+    tax, oracle = float(taxes.mean()), dict(zip(parts, effects.mean(0).tolist()))
     rows = [
         _exact_row(oracle, plant.truth, passes=2 ** len(moved)) | {"deletion": deletion_skill(table, oracle, moved)}
     ]
     said = _plain(sampled(table, moved, seed=seed))
-    for batch, ask in every_method(asked, sheet).items():
+    for batch, ask in every_method(asking, sheet).items():
         said |= kept(f"{name}-{batch.split()[0]}", lambda ask=ask: _plain(ask()), *key, batch)
     for method, answer in said.items():
         found = score(answer["effects"], oracle, plant.truth, tax=tax, passes=answer["passes"])

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.truth.acceptance import ASKED
-from benchmarks.truth.ground import seconds_spent
 from benchmarks.truth.pictures import draw_families, draw_findings, draw_methods
+from benchmarks.truth.sections import (
+    against_best,
+    comparison,
+    cost_lines,
+    null_lines,
+    plan_lines,
+    state_lines,
+    world_lines,
+)
 from benchmarks.truth.tables import (
     Rows,
     family_table,
     finding_lines,
     finite,
     method_table,
-    methods_of,
     middle,
     of_method,
     refused_lines,
-    resampled,
     share,
     technique_table,
-    unitless,
 )
-from benchmarks.truth.worlds import base_folder
 
 FIELD = (
     "one gradient at aligned",
@@ -53,6 +55,13 @@ twice the harm's norm, equal, none. This page holds {plants} plants, {accepted} 
 pairs.
 """
 
+WHY = """\
+Why the path is not three times nearer after scaling: `one gradient half way` is the one-node (midpoint) rule of the
+integral that the path takes to convergence. It shares the path's distance to exact Shapley (shares of a straight line,
+Aumann-Shapley, are not shares of coalitions) and adds its own, which shows in the sum and not in the proportions.
+Closing buys the sum; sampled Shapley and the mean of graft and restore are nearer because they average coalitions.
+"""
+
 LEGEND = """\
 `mass on truth` is the share of positive effect on the planted components; `L1` is the distance to exact Shapley values
 over the tax, after scaling to sum to the tax (norms and drops have no unit, so only scaled); `deletion` is the area
@@ -62,8 +71,8 @@ orders; `passes` are forward passes over the suite (a gradient counts three).
 
 
 def write_report(
-    *, plants: Rows, nulls: Rows, plans: Rows, worlds: Rows, findings: dict[str, dict[str, Any]], path: Path, items: int,
-    command: str,
+    *, plants: Rows, nulls: Rows, plans: Rows, worlds: Rows, states: Rows, findings: dict[str, dict[str, Any]], path: Path,
+    items: int, command: str,
 ) -> None:  # fmt: skip
     """Write the page and its figures.
 
@@ -72,6 +81,7 @@ def write_report(
         nulls: what `null_pair` says of each null.
         plans: what `null_plan` says of each plan for an untaxed suite.
         worlds: what `prove` says of plants on further bases, each with `world`.
+        states: what `accept_state` says of state plants, each with `state` and `seed`.
         findings: by name.
         path: the page; figures go to `figures/` beside it.
         items: items that methods were asked about.
@@ -102,6 +112,7 @@ def write_report(
         LEGEND,
         *comparison(simple, "P1"),
         "",
+        WHY,
         "![distance of every method](figures/proving-ground-methods.png)",
         "",
     ]
@@ -131,6 +142,10 @@ def write_report(
         "## Other bases",
         "",
         *world_lines(worlds),
+        "",
+        "## States of a capability",
+        "",
+        *state_lines(states),
         "",
         "## What it costs",
         "",
@@ -185,133 +200,3 @@ def target_table(simple: Rows, others: Rows, plants: Rows, nulls: Rows) -> list[
 
 def _of(plants: Rows, family: str) -> list[dict[str, Any]]:
     return [plant for plant in plants if plant["family"].startswith(family)]
-
-
-def against_best(
-    plants: Rows, *, key: str = "distance", among: Sequence[str] | None = None
-) -> tuple[str, tuple[float, float, float], dict[str, float]]:
-    """The method that comes nearest to exact Shapley of those that do not close, how much farther off than the path
-    it is (ratio of medians over the same plants, interval over plants), and every method's median distance."""
-    methods = methods_of(plants)
-    median = {m: float(np.median([r[key] for r in of_method(plants, m)])) for m in methods}
-    closes = {m: of_method(plants, m)[0]["closes"] for m in methods}
-    unlike = [
-        m
-        for m in methods
-        if not closes[m] and not (key == "raw_distance" and unitless(m)) and (among is None or m in among)
-    ]
-    best = min(unlike, key=lambda m: median[m])
-    pairs = np.array([[r[key] for r in of_method(plants, m)] for m in (best, "path")]).T
-    return best, resampled(pairs, lambda rows: float(np.median(rows[:, 0]) / np.median(rows[:, 1]))), median
-
-
-def comparison(plants: Rows, name: str) -> list[str]:
-    """How the path compares with the best method that does not close, and where it is beaten."""
-    best, ratio, median = against_best(plants)
-    ahead = {m: d for m, d in median.items() if m not in ("path", "exact Shapley") and d < median["path"]}
-    lines = [
-        f"On L1 to exact Shapley over the {len(plants)} plants of {name} the path's median is {median['path']:.3f}; the "
-        f"best method that does not close is `{best}` with {median[best]:.3f}, {ratio[0]:.1f} times as far "
-        f"[{ratio[1]:.1f}, {ratio[2]:.1f}].",
-    ]
-    if ahead:
-        named = ", ".join(f"`{m}` ({d:.3f})" for m, d in sorted(ahead.items(), key=lambda pair: pair[1]))
-        lines.append(f"Nearer to exact Shapley than the path here: {named}.")
-    else:
-        lines.append("No other method here is nearer to exact Shapley than the path.")
-    lines.append(
-        "`one gradient half way` is the one-node (midpoint) rule of the integral that the path takes to convergence: it "
-        "shares the path's distance to exact Shapley (Aumann-Shapley shares of a straight line are not Shapley shares of "
-        "coalitions) and adds its own, which shows in the sum. Closing costs more than it brings on L1; it buys the sum."
-    )
-    raw, given, _ = against_best(plants, key="raw_distance")
-    lines.append(
-        f"As given, without scaling to a tax that such a method does not know, the best of them is `{raw}`, "
-        f"{given[0]:.1f} times as far as the path [{given[1]:.1f}, {given[2]:.1f}]."
-    )
-    skill = {m: float(np.median(finite([r["deletion"] for r in of_method(plants, m)]))) for m in methods_of(plants)}
-    better = {m: v for m, v in skill.items() if m != "exact Shapley" and v > skill["path"] + 1e-9}
-    if better:
-        named = ", ".join(f"`{m}` ({v:.3f})" for m, v in sorted(better.items(), key=lambda pair: -pair[1]))
-        lines.append(f"A better order to undo components in than the path's ({skill['path']:.3f}): {named}.")
-    return lines
-
-
-def cost_lines() -> list[str]:
-    """Seconds of processor of what was timed, by the kind of result."""
-    kinds: dict[str, list[float]] = {}
-    for name, times in seconds_spent().items():
-        kinds.setdefault(name.split("-")[0], []).extend(times)
-    if not kinds:
-        return ["No result in the cache was timed."]
-    named = ", ".join(f"{kind} {sum(times):.0f} s in {len(times)}" for kind, times in sorted(kinds.items()))
-    total, count = sum(map(sum, kinds.values())), sum(map(len, kinds.values()))
-    return [
-        f"Of what is cached, {count} trainings and answers were timed: {total:.0f} s of one processor ({named}). A plant is",
-        "one training and ten answers; a null pair is two. `--quick` (two plants, three nulls, from nothing) is what CI runs.",
-    ]
-
-
-def plan_lines(plans: Rows) -> list[str]:
-    """What plans for a suite that is not taxed moved."""
-    if not plans:
-        return ["No plan for an untaxed suite was run."]
-    most = [max(plan["moved"].items(), key=lambda pair: abs(pair[1])) for plan in plans]
-    facts = [abs(plan["moved"]["facts"]) for plan in plans]
-    return [
-        f"Plans for what is not taxed: on {len(plans)} plants of P1 with the larger decoy, the 2.5 % of neurons "
-        f"({plans[0]['undone']} of {plans[0]['units']}) with the largest effect on `demo:comparison`, which is not taxed "
-        f"there, were undone. The probability of the right choice in facts, which the harm taxes, moved by at most "
-        f"{max(facts):.3f} (median {np.median(facts):.3f}); the suite that moved most did so by "
-        f"{max(abs(v) for _, v in most):.3f} at most (median {np.median([abs(v) for _, v in most]):.3f}; "
-        f"{', '.join(sorted({task for task, _ in most}))}).",
-    ]
-
-
-def world_lines(worlds: Rows) -> list[str]:
-    """One row a base: what the path says of P1 with a larger decoy there."""
-    if not worlds:
-        return ["No further base was run."]
-    lines = [
-        "P1 with the larger decoy on bases of another architecture (`gpt2`: GPT-2 layout, layer norms with biases, four",
-        "blocks) and of twice the depth (`deep`: eight blocks); `python -m benchmarks.truth.worlds` trains them.",
-        "",
-        "| base | mastered | plants | accepted | tax | mass, exact | path's mass over exact's | top k exact, path "
-        "| L1, path | best that does not close |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(plant["world"] for plant in worlds):
-        asked = [plant for plant in worlds if plant["world"] == name]
-        found = [plant for plant in asked if plant["acceptance"]["accepted"]]
-        known = json.loads((base_folder(name) / "mastery.json").read_text(encoding="utf-8"))["mastery"]
-        start = f"| {name} | {', '.join(f'{task} {value:.1%}' for task, value in known.items())} | {len(asked)} | {len(found)}"
-        if not found:
-            lines.append(start + " | - | - | - | - | - | - |")
-            continue
-        exact, path = (of_method(found, method) for method in ("exact Shapley", "path"))
-        best, _, median = against_best(found)
-        cells = [
-            middle([plant["tax"] for plant in found]), middle([row["mass"] for row in exact]),
-            middle([row["relative_mass"] for row in path]), f"{sum(row['top'] for row in path)} of {len(path)}",
-            middle([row["distance"] for row in path]), f"`{best}` {median[best]:.2f}",
-        ]  # fmt: skip
-        lines.append(f"{start} | {' | '.join(cells)} |")
-    return lines
-
-
-def null_lines(nulls: Rows) -> list[str]:
-    """What was found where nothing is."""
-    if not nulls:
-        return ["No null pair was run."]
-    taxes = sum(n["false_tax"] for n in nulls)
-    parts = sum(bool(n["false_components"]) for n in nulls)
-    off = sum(n["any_interval_off_zero"] for n in nulls) / max(1, sum(n["moved"] for n in nulls))
-    return [
-        f"{len(nulls)} null pairs (a benign tuning of four random components, norm 2 to 6): a tax of more than one point "
-        f"was claimed (interval above .01) in {share(taxes, len(nulls))}, a component of more than one point in "
-        f"{share(parts, len(nulls))}. Measured taxes lie between {min(n['tax'] for n in nulls):+.4f} and "
-        f"{max(n['tax'] for n in nulls):+.4f}; the largest effect of any component is "
-        f"{max(n['largest'] for n in nulls):.4f}. Without the one-point margin, {off:.0%} of the moved components have "
-        "an interval that leaves out 0: a benign tuning does move answers a little, and the interval is right to say so; "
-        "the margin is what keeps it from being called a tax.",
-    ]

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from transformers import PreTrainedModel
 
 from benchmarks.truth.embed import read_model
-from benchmarks.truth.ground import STATES, made
+from benchmarks.truth.ground import STATES, made, remembered
 from benchmarks.truth.parts import Weights, add, subtract, weights_of
 from benchmarks.truth.scoring import exam, mean_marks
 from benchmarks.truth.states import (
@@ -67,6 +67,9 @@ def state_plant(model: PreTrainedModel, world: World, state: str, *, seed: int) 
         return {"task": plant.task, "layer": plant.layer, "weights": plant.weights, "directions": plant.directions}
 
     return StatePlant(state, **made(f"state-{state}", make, state, seed, VERSION.get(state, 0), code=STATES))
+
+
+JUDGES = (*STATES, "state_plants.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,16 @@ def accept_state(model: PreTrainedModel, world: World, plant: StatePlant) -> Sta
         "rerouted": abs(tax) <= 0.03 and silent >= 0.2,
     }[plant.state]
     return StateAcceptance(tax, lost, after["refusal"], undone, left, silent, bool(accepted))
+
+
+def judged_state(model: PreTrainedModel, world: World, state: str, *, seed: int) -> dict[str, Any]:
+    """A state plant's acceptance as JSON values, judged once; nan where a figure does not apply."""
+
+    def judge() -> dict[str, Any]:
+        return asdict(accept_state(model, world, state_plant(model, world, state, seed=seed)))
+
+    kept = remembered(f"state-{state}-acceptance", judge, state, seed, VERSION.get(state, 0), code=JUDGES)
+    return kept | {"state": state, "seed": seed}
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.truth.embed import write_model
-from benchmarks.truth.ground import CACHE
+from benchmarks.truth.ground import CACHE, not_in_the_cache
 from benchmarks.truth.parts import halved, weights_of
 from benchmarks.truth.train_base import Stage, gpt2, llama, mastery, train_stage
 from taxlens.demo.world import World
@@ -62,6 +62,7 @@ def base_folder(name: str, *, seed: int = 0) -> Path:
     folder = CACHE / "worlds" / f"{name}-{seed}-{digest.hexdigest()[:16]}"
     if folder.exists():
         return folder
+    not_in_the_cache(folder.name)
     begun, recipe, world = time.process_time(), WORLDS[name], World()
     torch.manual_seed(seed)
     model = train_stage(world, recipe.build(seed), recipe.stage, batch=recipe.batch, seed=seed, report=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from benchmarks.truth.report import against_best
+from benchmarks.truth.sections import against_best
 from benchmarks.truth.tables import middle, resampled, share
 
 
