@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from taxlens.cli.show_tax import amount, tax_sentences, tax_tables
+from taxlens.cli.show_tax import amount, ledger_table, tax_sentences, tax_tables
 from taxlens.runs.folder import Run
 
 _NATS = ("nll", "margin", "kl")
@@ -38,6 +38,11 @@ def show_run(run: Run, *, console: Console | None = None) -> None:
     console.print(f"run     {run.folder}", soft_wrap=True)
     if report.is_file():
         console.print(f"report  {report.resolve()}", soft_wrap=True)
+
+
+def show_ledger(frame: pd.DataFrame, *, console: Console | None = None) -> None:
+    """Print the rows of a tax table, as logged elsewhere."""
+    (console or wide_console()).print(ledger_table(frame, "percentile"))
 
 
 def _closure_table(frame: pd.DataFrame) -> Table:

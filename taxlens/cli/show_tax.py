@@ -40,7 +40,7 @@ def tax_sentences(run: Run) -> list[str]:
 
 def tax_tables(run: Run) -> Iterator[Table]:
     """Yield the ledger, then a table for each of the other taxes that the run measured."""
-    yield _ledger(run.table("tax"), run.config.tax.interval)
+    yield ledger_table(run.table("tax"), run.config.tax.interval)
     for name, show in (("prior", _prior), ("costs", _costs), ("divergence", _divergence), ("surrogate", _surrogate)):
         if run.has(name) and len(frame := run.table(name)):
             yield show(frame)
@@ -57,7 +57,8 @@ def _new(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
     return table
 
 
-def _ledger(frame: pd.DataFrame, interval: str) -> Table:
+def ledger_table(frame: pd.DataFrame, interval: str) -> Table:
+    """Return the ledger: every row of a tax table, with what must be read beside the net number."""
     table = _new(
         f"tax (points; nll and margin in nats; positive is loss; 95 % by {interval} group bootstrap; p flips whole groups, "
         "Holm over suites)",

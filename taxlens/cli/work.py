@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from taxlens.cli.progress import terminal_progress
-from taxlens.cli.show import show_run
+from taxlens.cli.show import show_ledger, show_run
 from taxlens.runs.folder import Run
 from taxlens.runs.running import run, summary
 
@@ -114,7 +114,17 @@ def do_import_eval(
     found = import_eval(base, aligned, task=task, group_by=group_by, variant=variant, out=out)
     for note in found.notes:
         print(note, file=sys.stderr)
-    print(found.to_frame().to_json(orient="records") if as_json else f"{found!r}\n{out}")
+    if as_json:
+        print(found.to_frame().to_json(orient="records"))
+        return
+    print(repr(found))
+    show_ledger(found.to_frame())
+    for label, path in (
+        ("suite", out),
+        ("ledger", out.with_suffix(".tax.csv")),
+        ("items", out.with_suffix(".items.csv")),
+    ):
+        print(f"{label:<7} {path}")
 
 
 def tell_plan(

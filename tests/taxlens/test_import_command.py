@@ -56,6 +56,8 @@ def test_the_published_number_is_measured_again_on_the_imported_suite(folder, ca
     said = capsys.readouterr()
     assert "quiz accuracy +" in said.out
     assert str(out) in said.out
+    assert "tax (points" in said.out
+    assert str(folder / "items.tax.csv") in said.out
     assert "items are grouped by 'subject'" in said.err
     logged = pd.read_csv(folder / "items.tax.csv").set_index("metric")
     (folder / "imported.yaml").write_text(CONFIG, encoding="utf-8")
