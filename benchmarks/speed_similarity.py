@@ -4,7 +4,8 @@
 
 Each part runs in a process of its own, so that its peak memory is its own, with as many threads as the machine has
 cores (OMP_NUM_THREADS limits them). Rows are Gaussian with a power-law spectrum, float32, d = 576 as in SmolLM2-135M;
-for the map they are read from files, layer by layer. Making rows is not counted.
+for the map they are read from files, layer by layer. Matched layers run as
+`taxlens similarity` runs them: two at once, a thread each.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from taxlens.core.parallel import in_order
 from taxlens.probes.cka import cka
 from taxlens.probes.gather import gather
 from taxlens.probes.layer_map import layer_map
@@ -30,11 +33,19 @@ from taxlens.probes.spectra import spectra
 D = 576
 
 
+@lru_cache(maxsize=2)
+def drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return two [n, 576] arrays of standard normal numbers, float32."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, D), dtype=np.float32), rng.standard_normal((n, D), dtype=np.float32)
+
+
 def rows(n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a pair [n, 576] that differs by a little noise, float32."""
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, D)) * np.arange(1, D + 1) ** -0.7
-    return X.astype(np.float32), (X + 0.02 * X.std() * rng.normal(size=X.shape)).astype(np.float32)
+    """Return a pair [n, 576] that differs by a little noise, float32; another seed permutes the spectrum."""
+    scale = np.random.default_rng(seed).permutation(np.arange(1, D + 1, dtype=np.float32) ** -0.7)
+    first, second = drawn(n)
+    X = first * scale
+    return X, X + np.float32(0.02 * np.sqrt((scale**2).mean())) * second
 
 
 def gram_cka(X: np.ndarray, Y: np.ndarray) -> float:
@@ -97,18 +108,17 @@ def against_grams(n: int = 4096) -> None:
 
 def matched_layers(layers: int, n: int = 20_000) -> None:
     """Print what matched layers cost: one pass, cka, procrustes, linear_r2 both ways, both spectra, bands."""
-    parts = np.zeros((3, 2))
-    for layer in range(layers):
-        X, Y = rows(n, seed=layer)
-        groups = np.arange(n) // 4
-        one_pass = timed(lambda X=X, Y=Y, groups=groups: gather(blocks(X, Y), groups))
-        gathered = one_pass[2]
-        alike = timed(lambda g=gathered: similarity(g, measures=["cka", "procrustes", "linear_r2"]))
-        found = timed(lambda g=gathered: spectra(g))
-        parts += [part[:2] for part in (one_pass, alike, found)]
-    cpu, wall = parts.sum(0)
+    groups = np.arange(n) // 4
+    rows(n)
+
+    def work(pair: tuple[np.ndarray, np.ndarray]) -> float:
+        gathered = gather(blocks(*pair), groups)
+        similarity(gathered, measures=["cka", "procrustes", "linear_r2"])
+        return float(spectra(gathered).get("gain", 0).values[0])
+
+    pairs = (rows(n, seed=layer) for layer in range(layers))
+    cpu, wall, _ = timed(lambda: list(in_order(work, pairs, most=2)))
     print(f"{layers} matched layers, n = {n}, d = {D}: {wall:.0f} s, {cpu:.0f} s of processor, peak {peak():.2f} GiB")
-    print("  by the clock: one pass {:.0f} s, measures {:.0f} s, spectra with bands {:.0f} s".format(*parts[:, 1]))
 
 
 def whole_map(layers: int, n: int = 4096) -> None:

@@ -108,8 +108,16 @@ class RidgeFits:
 
     def whole(self, kept: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return (coefficients [q, d], intercepts [q]) of the label fitted on all folds, or on those in `kept`."""
-        spectrum = self._spectrum(range(self.folds.n_folds) if kept is None else kept).columns(self.blocks[0])
+        folds = list(range(self.folds.n_folds) if kept is None else kept)
+        if self.moments is not None and np.isin(self.folds.of_row, folds).sum() > self.X.shape[1] and self._varies:
+            coefficients, intercepts = self.moments.solve(folds, penalty=self.typical_penalty())
+            return coefficients[self.blocks[0]], intercepts[self.blocks[0]]
+        spectrum = self._spectrum(folds).columns(self.blocks[0])
         return spectrum.coefficients(np.full(len(spectrum.target_mean), self.typical_penalty()))
+
+    @property
+    def _varies(self) -> bool:
+        return all(len(spectrum.values) for spectrum in self.spectra)
 
 
 def whole_groups(groups: np.ndarray, rows: np.ndarray, *, most: int, seed: int, fewest: int = 8) -> np.ndarray:

@@ -113,7 +113,7 @@ def difference_spectrum(moments: PairMoments) -> tuple[np.ndarray, np.ndarray]:
     return _above_rounding(energy, moments)[::-1], vectors[:, ::-1].T
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def difference_energy(moments: PairMoments) -> np.ndarray:
     """Return the energies [d] of the movement y - x along its own directions, largest first."""
     return _above_rounding(np.linalg.eigvalsh(difference_moment(moments)), moments)[::-1]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.parallel import in_order
 from taxlens.core.progress import SILENT, Progress
 from taxlens.probes.code_layer import code_layer, code_readings
 from taxlens.probes.controls import check_rows, confound_features, control_task, shuffled
@@ -63,7 +64,7 @@ def probe_pair(
 
     Args:
         layers: {layer: (X_base [n, d], X_aligned [n, d])}, or an iterable of (layer, X_base, X_aligned), or a
-            function that returns one; one layer is held at a time. Rows of heads [n, h, d_head] are flattened.
+            function that returns one; two layers are held at a time. Rows of heads [n, h, d_head] are flattened.
         y: [n] labels: classes (text, booleans, few integers) or numbers; None, NaN and "" are missing.
         groups: [n] group of each row, required; "items" says that rows stand alone (warned).
         probe: ridge, logistic, diff_of_means, lda, mlp, or mdl (online code: bits instead of AUC).
@@ -115,16 +116,22 @@ def probe_pair(
 def _read_layers(
     plan: Plan, layers: Layers, ids: Sequence[Any], notes: list[str], progress: Progress
 ) -> dict[int, LayerOutcome]:
-    """Return what every layer gives, one layer in memory at a time."""
+    """Return what every layer gives, two layers in memory at a time (one on one core)."""
     outcomes = {}
-    with progress.task(f"probe {plan.probe}", total=_count(layers), unit="layers") as ticker:
+    probed = code_layer if plan.probe == "mdl" else probe_layer
+
+    def rows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         for layer, X, Y in _each(layers):
             X, Y = _rows(X, Y, layer, plan.n_rows, plan.labels.keep, ids)
             if len(X) * (plan.folds.n_folds - 1) / plan.folds.n_folds < X.shape[1]:
                 notes.append(
                     f"fewer training rows than dimensions ({len(X)} rows, d = {X.shape[1]}): the penalty decides."
                 )
-            outcomes[layer] = (code_layer if plan.probe == "mdl" else probe_layer)(plan, layer, X, Y)
+            yield layer, X, Y
+
+    with progress.task(f"probe {plan.probe}", total=_count(layers), unit="layers") as ticker:
+        for layer, outcome in in_order(lambda one: (one[0], probed(plan, *one)), rows(), most=2):
+            outcomes[layer] = outcome
             ticker.advance(1, note=f"layer {layer}")
     if not outcomes:
         raise UsageError(explain("no layers to probe.", [("layers", "none")]))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.linalg
 
 PENALTIES = tuple(10.0**power for power in range(-6, 3))
 _RANK_TOLERANCE = 1e-12
@@ -44,13 +45,28 @@ class FoldMoments:
 
     def training(self, kept: Sequence[int]) -> Spectrum:
         """Return the eigendecomposition of the rows of the folds in `kept`."""
+        scatter, cross, mean, target_mean, n, unit = self._centred(kept)
+        values, vectors = np.linalg.eigh(scatter)
+        return Spectrum.of(values, vectors, cross, mean, target_mean, n, unit)
+
+    def solve(self, kept: Sequence[int], *, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return (coefficients [q, d], intercepts [q]) of the ridge on the folds in `kept`, at one penalty above 0.
+
+        What `training(kept).coefficients` gives, by one factorisation instead of an eigendecomposition.
+        """
+        scatter, cross, mean, target_mean, _, unit = self._centred(kept)
+        scatter[np.diag_indices_from(scatter)] += penalty * unit
+        coefficients = scipy.linalg.solve(scatter, cross, assume_a="pos", overwrite_a=True, check_finite=False).T
+        return coefficients, target_mean - coefficients @ mean
+
+    def _centred(self, kept: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float, float]:
+        """Scatter, cross-scatter with the targets, means, rows, and the unit of penalties, of some folds."""
         rest = np.isin(np.arange(len(self.n)), kept)
         n, x, t = self.n[rest].sum(), self.x[rest].sum(0), self.t[rest].sum(0)
         scatter = self.xx[rest].sum(0) - np.outer(x, x) / n
         cross = self.xt[rest].sum(0) - np.outer(x, t) / n
-        values, vectors = np.linalg.eigh(scatter)
         unit = max(float(np.trace(scatter)), np.finfo(float).tiny) / len(scatter)
-        return Spectrum.of(values, vectors, cross, self.shift + x / n, self.target_shift + t / n, float(n), unit)
+        return scatter, cross, self.shift + x / n, self.target_shift + t / n, float(n), unit
 
 
 @dataclass(frozen=True, slots=True, eq=False)

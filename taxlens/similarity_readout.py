@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from taxlens.activations.store import Store
 from taxlens.analysis.naming import Vocabulary
 from taxlens.core.direction import Direction
+from taxlens.core.parallel import in_order
 from taxlens.core.progress import SILENT, Progress
 from taxlens.direction_names import NAME_COLUMNS, leading_directions, name_directions
 from taxlens.probes.crossfit import whole_groups
@@ -23,7 +25,6 @@ from taxlens.probes.spectra import Spectra
 from taxlens.probes.spectra import spectra as spectra_of
 from taxlens.readout import heads_of, ordered
 
-logger = logging.getLogger(__name__)
 MAP_ROWS = 4096
 SIMILARITY_COLUMNS = [
     "suite", "template", "site", "layer_base", "layer_aligned", "measure", "value", "low", "high", "null", "n_items",
@@ -96,23 +97,21 @@ def similarity_store(
     made: dict[str, list[pd.DataFrame]] = {name: [] for name in ("similarity", "spectra", "positions", "names")}
     found: dict[tuple[str, str], Spectra] = {}
     centres = {}
+    reader = _Reader(store, measures, spectra, name_top, probes or {}, vocabulary, heads, seed)
     with progress.task("similarity", total=sum(len(store.layers(site)) for _, site in places), unit="layers") as task:
         for template, site in places:
             index = np.flatnonzero((rows["template"] == template).to_numpy())
             groups = (rows["suite"].astype(str) + "/" + rows["group"].astype(str)).to_numpy()[index]
             named = {"suite": "", "template": template, "site": site}
-            for layer in store.layers(site):
-                alike, whole = _layer(store, site, layer, index, groups, measures, heads=heads, seed=seed)
-                made["similarity"].append(alike.assign(**named))
-                made["positions"].append(_positions(whole, measures).assign(layer=layer, **named))
-                if spectra and len(index) >= 8:
-                    got = spectra_of(whole, layer=layer, site=site, seed=seed)
-                    made["spectra"].append(got.to_frame().assign(**named))
-                    found[template, site] = found[template, site] + got if (template, site) in found else got
-                    centres[template, site, layer] = whole.total.mean_x()
-                    known = (probes or {}).get((site, layer), {})
-                    names = name_directions(store, index, groups, got, whole, name_top, known, vocabulary)
-                    made["names"].append(names.assign(**named))
+            work = partial(reader.layer, site, index=index, groups=groups)
+            for layer, one in zip(store.layers(site), in_order(work, store.layers(site), most=2), strict=True):
+                for name, frame in one.frames.items():
+                    made[name].append(frame.assign(**named))
+                if one.spectra is not None:
+                    found[template, site] = (
+                        found[template, site] + one.spectra if (template, site) in found else one.spectra
+                    )
+                    centres[template, site, layer] = one.centre
                 task.advance(note=f"{site}.{layer}")
             for measure in map_measures:
                 table = _map(store, site, index, groups, measure, map_rows, seed, progress)
@@ -127,32 +126,68 @@ def similarity_store(
     )
 
 
-def _layer(
-    store: Store,
-    site: str,
-    layer: int,
-    index: np.ndarray,
-    groups: np.ndarray,
-    measures: Sequence[str],
-    *,
-    heads: bool,
-    seed: int,
-) -> tuple[pd.DataFrame, Gathered]:
-    """Return the measures of a matched layer, whole rows and head by head, and what was gathered of whole rows."""
-    keep = 4096 if {"mutual_knn", "rsa"} & set(measures) else 0
-    positions = store.rows["position"].to_numpy()[index]
-    every = {
-        head: gather(
-            store.blocks(site, layer, rows=index), groups, positions=positions, head=head, keep=keep, seed=seed
-        )
-        for head in heads_of(store, site, wanted=heads)
-    }
-    frames = [
-        similarity(gathered, measures=list(measures), layer=layer, site=site, seed=seed).to_frame().assign(head=head)
-        for head, gathered in every.items()
-        if measures
-    ]
-    return ordered(frames, ()), every[None]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """What one matched layer gives: frames by table, its spectra, base's mean row."""
+
+    frames: dict[str, pd.DataFrame]
+    spectra: Spectra | None
+    centre: np.ndarray
+
+
+class _Reader:
+    """Reads matched layers of a store, several at once; only one reads the file at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        measures: Sequence[str],
+        spectra: bool,
+        name_top: int,
+        probes: Mapping[tuple[str, int], Mapping[str, Direction]],
+        vocabulary: Vocabulary | None,
+        heads: bool,
+        seed: int,
+    ) -> None:
+        self.store, self.measures, self.spectra, self.name_top = store, list(measures), spectra, name_top
+        self.probes, self.vocabulary, self.heads, self.seed = probes, vocabulary, heads, seed
+        self.keep = 4096 if {"mutual_knn", "rsa"} & set(measures) else 0
+        self.positions = store.rows["position"].to_numpy()
+        self.lock = Lock()
+
+    def layer(self, site: str, layer: int, *, index: np.ndarray, groups: np.ndarray) -> _Layer:
+        """Return everything of one matched layer, in one pass over its rows (one more a head)."""
+        heads = heads_of(self.store, site, wanted=self.heads)
+        whole = self._gather(site, layer, None, index, groups)
+        alike = []
+        for head in heads if self.measures else ():
+            gathered = whole if head is None else self._gather(site, layer, head, index, groups)
+            options = {"measures": self.measures, "layer": layer, "site": site, "seed": self.seed}
+            alike.append(similarity(gathered, **options).to_frame().assign(head=head))
+        frames = {"similarity": ordered(alike, ()), "positions": _positions(whole, self.measures).assign(layer=layer)}
+        got = spectra_of(whole, layer=layer, site=site, seed=self.seed) if self.spectra and len(index) >= 8 else None
+        if got is not None:
+            frames["spectra"] = got.to_frame()
+            known = self.probes.get((site, layer), {})
+            with self.lock:
+                args = (self.store, index, groups, got, whole, self.name_top, known, self.vocabulary)
+                frames["names"] = name_directions(*args)
+        return _Layer(frames, got, whole.total.mean_x())
+
+    def _gather(self, site: str, layer: int, head: int | None, index: np.ndarray, groups: np.ndarray) -> Gathered:
+        blocks = self._blocks(site, layer, index)
+        return gather(
+            blocks, groups, positions=self.positions[index], head=head, keep=self.keep, seed=self.seed
+        )  # fmt: skip
+
+    def _blocks(self, site: str, layer: int, index: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        blocks = self.store.blocks(site, layer, rows=index)
+        while True:
+            with self.lock:
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
 
 
 def _positions(gathered: Gathered, measures: Sequence[str]) -> pd.DataFrame:

@@ -119,3 +119,14 @@ def test_groups_of_the_same_size_are_batched_once():
     batches = same_size_groups(np.array([3, 1, 3, 2, 1, 9]))
     assert [batch.shape for batch in batches] == [(2, 1), (2, 2)]
     assert sorted(np.concatenate([batch.ravel() for batch in batches])) == list(range(6))
+
+
+def test_one_factorisation_gives_what_the_eigendecomposition_gives():
+    rng = np.random.default_rng(3)
+    X, targets = rng.normal(size=(90, 12)) * np.arange(1, 13), rng.normal(size=(90, 2))
+    moments = FoldMoments.from_rows(X, targets, np.arange(90) % 3, 3)
+    for penalty in (1e-6, 0.1, 100.0):
+        slow = moments.training([0, 2]).coefficients(np.full(2, penalty))
+        fast = moments.solve([0, 2], penalty=penalty)
+        np.testing.assert_allclose(fast[0], slow[0], rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(fast[1], slow[1], rtol=1e-8, atol=1e-10)
