@@ -314,7 +314,7 @@ def difference_interval(
         means.append(columns.mean())
         items += len(index)
         deviations.append((totals[:, 0] - means[-1] * sizes) / len(index))
-    low, high = ends(replicates[0] - replicates[1], difference_tail(*deviations, level))
+    low, high = ends(replicates[0] - replicates[1], difference_tail(deviations[0], deviations[1], level))
     value, n_groups = float(means[0] - means[1]), sum(map(len, deviations))
     return Interval(value, float(low[0]), float(high[0]), level, items, n_groups, _words("percentile", draws))
 
