@@ -91,17 +91,15 @@ def stage_similarity(job: Job) -> None:
             seed=job.config.seed,
             progress=job.progress,
         )
-    tables = {
-        "similarity": found.similarity, "spectra": found.spectra, "drift_positions": found.positions,
-        "directions": found.names, "direction_effects": _direction_effects(job, found),
-    }  # fmt: skip
-    for name, table in tables.items():
+    tables = {"similarity": found.similarity, "spectra": found.spectra, "drift_positions": found.positions}
+    for name, table in (tables | {"directions": found.names}).items():
         job.run.write(name, table)
     folder = _emptied(job.run.folder / "directions")
     for template, site in found.found:
         directions = found.directions(template, site, top=named)
         if directions:
             save_directions(directions, folder / f"{template}_{site}.safetensors")
+    job.run.write("direction_effects", _direction_effects(job, found))
 
 
 def _direction_effects(job: Job, found: SimilarityTables) -> pd.DataFrame:
