@@ -33,6 +33,10 @@ def do_capture(
         return
     progress = terminal_progress()
     done = run(source, out=out, overrides=settings, resume=resume, stages=stages, part=part, progress=progress)
+    if not as_json:
+        from taxlens.activations.store import inspect
+
+        print(inspect(done.folder / "activations.h5"))
     tell(done, as_json=as_json)
 
 
