@@ -131,3 +131,16 @@ def test_the_whole_of_a_polyline_is_the_sum_of_its_segments(build, words):
 
 def test_the_ladder_without_a_bound_has_no_panels_before_its_largest_rule():
     assert [len(rule.panels) for rule in ladder_of(31)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "phi3", "mixtral"])
+def test_tables_are_made_for_fused_and_mixed_families(build, words, family):
+    pair, suite = build(family, size=0.1), words(3)
+    found = attribute(pair, suite, levels=("component", "head", "neuron", "singular"), neurons=2, **QUICK)
+    tables = reading_tables(pair, [suite], found, metric="nll", top=2, tokens=3)
+    assert len(tables["attribution_units"]) == 2
+    names = names_table(pair, found, singular=tables["attribution_units"]["component"].tolist())
+    assert set(names["level"]) == {"component", "head", "singular"}
+    for level in ("head", "neuron", "singular"):
+        whole, parts = (found.effects("words", "nll", one)[1].sum(axis=1) for one in ("component", level))
+        assert parts == pytest.approx(whole, abs=1e-6)
