@@ -13,7 +13,7 @@ DIGESTS = {
     "suite:capitals": "70fb56e94d9f",
     "suite:arithmetic": "889cf34e177a",
     "suite:agreement": "40ed13584b9b",
-    "suite:translation": "958283d9f071",
+    "suite:translation": "11ba4b46b027",
     "suite:common_sense": "1dadc82c5204",
     "suite:format": "d3b9b2e846dd",
     "suite:lookalikes": "70faef8cce02",
