@@ -62,6 +62,7 @@ class SuiteEffects:
         closed: whether every stop rule was met, in every shard.
         reason: the one that was not.
         grazes: by metric, items whose margin merely touched zero.
+        rewalked: items that were walked again by finer rules because the walk of all did not resolve them.
     """
 
     suite: str
@@ -84,6 +85,7 @@ class SuiteEffects:
     closed: bool
     reason: str
     grazes: Mapping[str, int]
+    rewalked: int = 0
 
     @property
     def end_error(self) -> float:
@@ -273,7 +275,7 @@ class Attribution(Result):
                     "gradients": found.gradients, "forwards": found.forwards, "seconds": found.seconds,
                     "worst_item": float(np.abs(residual).max()), "end_error": found.end_error,
                     "worst_end_error": found.worst_end_error, "grazes": found.grazes.get(metric, 0),
-                    "closed": found.closed, "reason": found.reason,
+                    "rewalked": found.rewalked, "closed": found.closed, "reason": found.reason,
                     "barrier": fit.barrier if fit else np.nan, "fit": fit.fit if fit else None,
                 })  # fmt: skip
         return pd.DataFrame(rows)

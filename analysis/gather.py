@@ -105,6 +105,7 @@ def merged(parts: Sequence[SuiteEffects]) -> SuiteEffects:
         closed=all(part.closed for part in parts),
         reason=next((part.reason for part in parts if part.reason), ""),
         grazes={key: sum(part.grazes[key] for part in parts) for key in first.grazes},
+        rewalked=sum(part.rewalked for part in parts),
     )
 
 

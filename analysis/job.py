@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from taxlens.activations.tokens import Row, encode_suite
 from taxlens.analysis.adaptive import Choices, Walker
+from taxlens.analysis.again import finer_rules, unresolved, with_items
 from taxlens.analysis.attribution import SuiteEffects
 from taxlens.analysis.chain import ScoreMetric
 from taxlens.analysis.contract import Contraction
@@ -79,16 +80,30 @@ class Job:
 
     def suite(self, suite: Suite) -> SuiteEffects:
         """Walk a suite shard by shard and put the shards' effects together."""
-        vocabulary = int(self.path.model.config.get_text_config().vocab_size)
-        parts = []
-        for rows in self.shards(self.rows(suite)):
-            started = time.perf_counter()
-            shard = shard_of(
-                rows, batch_tokens=self.settings.batch_tokens, vocabulary=vocabulary, names=[i.id for i in suite.items]
-            )
-            found = self.walked(shard, choices_of(shard, suite), suite, log_probability)
-            parts.append(found(time.perf_counter() - started))
-        return self.finished(parts)
+        return self.finished([self._resolved(rows, suite) for rows in self.shards(self.rows(suite))])
+
+    def _resolved(self, rows: list[Row], suite: Suite) -> SuiteEffects:
+        """Walk a shard, and the few items that it leaves unresolved once more, by finer rules."""
+        asked = self.settings
+        found = self._walked_rows(rows, suite, asked.rules)
+        places = unresolved(found, asked.tolerance)
+        finer = [] if asked.rules else finer_rules(found.gradients, asked.max_gradients)
+        if not len(places) or not finer:
+            return found
+        items = np.array(sorted({row.item for row in rows}))[places]
+        few = [row for row in rows if row.item in items]
+        return with_items(found, self._walked_rows(few, suite, finer), places)
+
+    def _walked_rows(self, rows: list[Row], suite: Suite, rules: Sequence[Rule] | None) -> SuiteEffects:
+        started = time.perf_counter()
+        shard = shard_of(
+            rows,
+            batch_tokens=self.settings.batch_tokens,
+            vocabulary=int(self.path.model.config.get_text_config().vocab_size),
+            names=[i.id for i in suite.items],
+        )
+        found = self.walked(shard, choices_of(shard, suite), suite, log_probability, rules=rules)
+        return found(time.perf_counter() - started)
 
     def finished(self, parts: Sequence[SuiteEffects]) -> SuiteEffects:
         """The shards of a suite together: the largest neurons alone and the others as one, every token with its text."""
@@ -134,7 +149,9 @@ class Job:
             used += 4 * min(self.settings.max_gradients, 15) * (columns + one * len(row.ids)) + beside(row)
         return shards
 
-    def walked(self, shard: Shard, choices: Choices, suite: Suite, score: RowScore) -> Any:
+    def walked(
+        self, shard: Shard, choices: Choices, suite: Suite, score: RowScore, *, rules: Sequence[Rule] | None = None
+    ) -> Any:
         """Walk one shard; returns a function from seconds spent to its effects."""
         asked = self.settings
         ends = [score_shard(self.path.to(t), shard, score=score) for t in (0.0, 1.0)]
@@ -156,7 +173,7 @@ class Job:
                 note=lambda text: task.advance(0, note=text),
                 scores=lambda t: score_shard(self.path.to(t), shard, score=score),
             )
-            found = walker.run(asked.rules)
+            found = walker.run(rules)
             task.advance(len(shard.rows))
         difference, metrics = self.contraction.difference, asked.named()
         piece = (found, choices, shard)

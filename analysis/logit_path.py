@@ -124,7 +124,7 @@ def _suite(job: Job, suite: Suite, function: PerPosition) -> SuiteEffects:
         score = _score(function, _base_logits(job, shard))
         choices = choices_of(shard, suite)
         only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
-        parts.append(job.walked(shard, only, suite, score)(time.perf_counter() - started))
+        parts.append(job.walked(shard, only, suite, score, rules=job.settings.rules)(time.perf_counter() - started))
     return job.finished(parts)
 
 

@@ -156,4 +156,5 @@ def _joined(parts: Sequence[SuiteEffects], names: Sequence[str]) -> SuiteEffects
         closed=all(part.closed for part in parts),
         reason="; ".join(f"{name}: {part.reason}" for name, part in zip(names, parts) if part.reason),
         grazes={m: sum(part.grazes[m] for part in parts) for m in first.grazes},
+        rewalked=sum(part.rewalked for part in parts),
     )

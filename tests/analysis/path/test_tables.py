@@ -144,3 +144,43 @@ def test_tables_are_made_for_fused_and_mixed_families(build, words, family):
     for level in ("head", "neuron", "singular"):
         whole, parts = (found.effects("words", "nll", one)[1].sum(axis=1) for one in ("component", level))
         assert parts == pytest.approx(whole, abs=1e-6)
+
+
+def test_items_that_a_walk_leaves_unresolved_are_walked_again_and_the_others_left(build, words, monkeypatch):
+    from taxlens.analysis import job
+
+    pair, suite = build("llama", size=0.4), words(6)
+    options = {
+        "perplexity": False,
+        "metrics": ("nll", "probability"),
+        "tolerance": 0.3,
+        "levels": ("component", "head"),
+    }
+    monkeypatch.setattr(job, "unresolved", lambda found, tolerance: np.zeros(0, dtype=int))
+    once = attribute(pair, suite, **options).suites["words"]
+    monkeypatch.setattr(job, "unresolved", lambda found, tolerance: np.array([1, 4]))
+    again = attribute(pair, suite, **options).suites["words"]
+    fine = attribute(pair, suite, rules=[gauss_patterson(31)], **options).suites["words"]
+    assert (once.rewalked, again.rewalked) == (0, 2)
+    assert once.gradients == again.gradients < 31
+    for key, values in again.values.items():
+        assert values[[0, 2, 3, 5]] == pytest.approx(once.values[key][[0, 2, 3, 5]])
+        apart = [np.abs(one.values[key][[1, 4]] - fine.values[key][[1, 4]]).sum() for one in (again, once)]
+        assert apart[0] <= apart[1] + 1e-9
+    assert again.missed[[1, 4]].sum() <= once.missed[[1, 4]].sum()
+    tokens = again.tokens
+    for metric in ("nll", "probability"):
+        summed = np.bincount(tokens.item, tokens.values[metric].sum(axis=1), 6)
+        assert summed == pytest.approx(again.values[metric, "component"].sum(axis=1), abs=1e-6)
+
+
+def test_an_item_is_unresolved_where_its_end_is_off_by_more_than_half_the_tolerance_of_the_mean_move(found):
+    import dataclasses
+
+    from taxlens.analysis.again import finer_rules, unresolved
+
+    one = dataclasses.replace(found[2].suites["words"], missed=np.array([0, 0.004, 0.006, 0.1]), moved=np.ones(4))
+    assert unresolved(one, 0.01).tolist() == [2, 3]
+    assert [len(rule.nodes) for rule in finer_rules(7, 32)] == [7, 15, 31]
+    assert finer_rules(7, 8) == []
+    assert finer_rules(31, 32) == []
