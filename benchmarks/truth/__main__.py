@@ -134,7 +134,7 @@ def main() -> None:
     if "plans" in args.pieces:
         found["plans"] = had((
             (f"plan, seed {seed}", lambda s=seed: remembered("null-plan", lambda: null_plan(
-                model, world, plant_of(model, world, SIMPLE[0], seed=s, steps=args.steps)), s, args.steps))
+                model, world, plant_of(model, world, SIMPLE[0], seed=s, steps=args.steps)), s, args.steps, "with random plans"))
             for seed in seeds
         ), began=began)  # fmt: skip
     if "worlds" in args.pieces:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from benchmarks.truth.families import benign
 from benchmarks.truth.ground import made, pair_of, remembered, suite_of
 from benchmarks.truth.methods import METRIC
-from benchmarks.truth.parts import add, halved, players, weights_of
+from benchmarks.truth.parts import Weights, add, halved, players, weights_of
 from benchmarks.truth.plants import Plant
 from benchmarks.truth.scoring import exam, mean_marks
 from taxlens.analysis.mixture import mixture
@@ -61,7 +61,7 @@ UNTAXED = "comparison"
 
 
 def null_plan(
-    model: PreTrainedModel, world: World, plant: Plant, *, share: float = 0.025, items: int = 96
+    model: PreTrainedModel, world: World, plant: Plant, *, share: float = 0.025, items: int = 96, draws: int = 3
 ) -> dict[str, Any]:
     """What undoing the neurons most to blame for a suite that is not taxed does to every suite.
 
@@ -71,10 +71,11 @@ def null_plan(
         plant: a plant that taxes facts.
         share: of all neurons, to undo.
         items: items that the plan is made from.
+        draws: random plans of the same size beside it.
 
     Returns:
         Tax of the suite that was asked about, how many neurons were undone, and by suite how far the plan moved
-        the probability of the right choice (and of the refusal, for harm).
+        the probability of the right choice (of the refusal, for harm), and how far random plans did, in size.
     """
     pair = pair_of(model, plant.aligned, name="null-plan")
     suite = suite_of(UNTAXED, items=items)
@@ -83,13 +84,20 @@ def null_plan(
     )
     ranked = found.ranked(suite.name, METRIC, level="neuron", anyway=True)
     chosen = [name for name, _ in ranked[: round(share * len(ranked))]]
-    moved = {}
-    with mixture(pair, dict.fromkeys(chosen, 1.0)) as mixed:
-        weights = {name: value.detach().clone() for name, value in mixed.named_parameters()}
-    for task in TASKS:
-        sheet = exam(world, task)
-        before, after = (mean_marks(model, w, sheet) for w in (plant.aligned, weights))
-        mark = "refusal" if task == "harm" else METRIC
-        moved[task] = after[mark] - before[mark]
+    rng, names = np.random.default_rng(0), [name for name, _ in ranked]
+    drawn = [rng.choice(names, size=len(chosen), replace=False).tolist() for _ in range(draws)]
+    before = _on_suites(model, world, plant.aligned)
+    moves = []
+    for undone in (chosen, *drawn):
+        with mixture(pair, dict.fromkeys(undone, 1.0)) as mixed:
+            after = _on_suites(model, world, {name: value.detach() for name, value in mixed.named_parameters()})
+        moves.append({task: after[task] - before[task] for task in TASKS})
+    moved, chance = moves[0], {task: float(np.mean([abs(m[task]) for m in moves[1:]])) for task in TASKS}
     tax = float(found.taxes(suite.name, METRIC).mean())
-    return {"tax": tax, "undone": len(chosen), "units": len(ranked), "moved": moved}
+    return {"tax": tax, "undone": len(chosen), "units": len(ranked), "moved": moved, "random": chance}
+
+
+def _on_suites(model: PreTrainedModel, world: World, weights: Weights) -> dict[str, float]:
+    """Mean probability of the right choice by suite; of the refusal, for harm."""
+    found = {task: mean_marks(model, weights, exam(world, task)) for task in TASKS}
+    return {task: marks["refusal" if task == "harm" else METRIC] for task, marks in found.items()}

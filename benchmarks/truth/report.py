@@ -46,13 +46,18 @@ FIELD = (
 HEAD = """\
 # The proving ground: pairs whose truth is known
 
-Made by `{command}`. World, base and plants are described in `benchmarks/truth/`; every plant is a change of named
-components of the embedded base. It is accepted only if the harm alone makes at least 80 % of the tax and everything
-else at most 1 % of it (whole suite), and if it is what its family says (below). The suite is `demo:facts`
-({items} items), the metric probability. Numbers are medians over accepted plants with a 95 % bootstrap interval over
-plants; seeds change the draws of training, the components of truth and decoy, and (from P2 on) the size of the decoy:
-twice the harm's norm, equal, none. This page holds {plants} plants, {accepted} of them accepted, and {nulls} null
-pairs.
+Made by `{command}`.
+
+World, base and plants are described in `benchmarks/truth/`; every plant is a change of named components of the embedded
+base. It is accepted only if the harm alone makes at least 80 % of the tax and everything else at most 1 % of it (whole
+suite), and if it is what its family says (below). The suite is `demo:facts` ({items} items), the metric probability.
+Numbers are medians over accepted plants with a 95 % bootstrap interval over plants (none for fewer than three); seeds
+change the draws of training, the components of truth and decoy, and (from P2 on) the size of the decoy: twice the harm's
+norm, equal, none.
+
+This page holds {plants} plants, {accepted} of them accepted, and {nulls} null pairs. `python -m benchmarks.truth` without
+further options goes on from there to 12 plants of every family, 110 null pairs and two further bases; where a family has
+fewer below, its other plants were not run.
 """
 
 WHY = """\

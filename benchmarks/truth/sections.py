@@ -79,16 +79,29 @@ def plan_lines(plans: Rows) -> list[str]:
     """What plans for a suite that is not taxed moved."""
     if not plans:
         return ["No plan for an untaxed suite was run."]
-    most = [max(plan["moved"].items(), key=lambda pair: abs(pair[1])) for plan in plans]
-    facts = [abs(plan["moved"]["facts"]) for plan in plans]
-    return [
-        f"Plans for what is not taxed: on {len(plans)} plants of P1 with the larger decoy, the 2.5 % of neurons "
-        f"({plans[0]['undone']} of {plans[0]['units']}) with the largest effect on `demo:comparison`, which is not taxed "
-        f"there, were undone. The probability of the right choice in facts, which the harm taxes, moved by at most "
-        f"{max(facts):.3f} (median {np.median(facts):.3f}); the suite that moved most did so by "
-        f"{max(abs(v) for _, v in most):.3f} at most (median {np.median([abs(v) for _, v in most]):.3f}; "
-        f"{', '.join(sorted({task for task, _ in most}))}).",
+    first, tasks = plans[0], list(plans[0]["moved"])
+    lines = [
+        f"Plans for what is not taxed: on {len(plans)} plants of P1 with the larger decoy, the 2.5 % of units at the level of",
+        f"neurons ({first['undone']} of {first['units']}) with the largest effect on `demo:comparison` (measured tax "
+        f"{middle([plan['tax'] for plan in plans], digits=3)}) were undone. Nothing else may move; the rows say how far the",
+        "probability of the right choice (harm: of the refusal) did, and how far random plans of the same size move it.",
+        "",
+        "| suite | moved by the plan | largest move | moved by random plans, in size |",
+        "|---|---|---|---|",
     ]
+    for task in tasks:
+        moved = [plan["moved"][task] for plan in plans]
+        chance = middle([plan["random"][task] for plan in plans], digits=3)
+        lines.append(f"| {task} | {middle(moved, digits=3)} | {max(moved, key=abs):+.3f} | {chance} |")
+    far = sorted(task for task in tasks if max(abs(plan["moved"][task]) for plan in plans) > 0.02)
+    if far:
+        lines += [
+            "",
+            f"**Not kept** (a move above .02): {', '.join(far)}. What little moves `demo:comparison` sits in units that carry "
+            "other changes too, so a plan made for a tax that is not there undoes part of those. Taxlens makes plans for "
+            "taxed suites; do not make one for a suite whose tax has an interval that holds 0.",
+        ]
+    return lines
 
 
 def world_lines(worlds: Rows) -> list[str]:
