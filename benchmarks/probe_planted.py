@@ -6,7 +6,7 @@
 
 Phrases like "The wolves that I see near the river", read at the last token of every block. A hook after block 10 adds
 a label of the noun along a random direction, 1 % of the variance there (both models). "Aligned" is the same model with
-one more hook after block 15 that takes out what the label has become by then, to a quarter, altogether, or replaces it
+one more hook after block 15 that halves what the label has become by then, takes it out altogether, or replaces it
 by the label along another direction or by two random bits whose exclusive or is the label. Number and tense, which
 the model reads itself, must stay unflagged. docs/probes.md quotes the lines printed here.
 """
@@ -25,7 +25,7 @@ from taxlens.probes.labels import ProbeWarning
 from taxlens.probes.linear import adjust_family, probe_pair
 from taxlens.probes.swap import row_cosine
 
-PLANT, LAYER, SHARE, FRACTION = 10, 15, 0.01, 0.25
+PLANT, LAYER, SHARE, FRACTION = 10, 15, 0.01, 0.5
 NOUNS = (
     "wolf wolves,child children,mouse mice,goose geese,man men,woman women,foot feet,tooth teeth,leaf leaves,"
     "knife knives,wife wives,thief thieves,boy boys,girl girls,dog dogs,cat cats,bird birds,horse horses,car cars,"
@@ -87,7 +87,7 @@ class Phrases:
         """Return the results by label, p adjusted over layers and labels."""
         chosen = range(len(X)) if layers is None else layers
         data = {layer: (X[layer], Y[layer]) for layer in chosen}
-        options = {"permutations": permutations, "bootstrap": 500, "shuffles": 1, **options}
+        options = {"permutations": permutations, "bootstrap": 200, "shuffles": 0, **options}
         names = names or list(self.labels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ProbeWarning)
@@ -131,7 +131,7 @@ def tell(name, found, layers):
         )
 
 
-def run_erased(phrases, permutations):
+def run_erased(phrases, permutations, every=1):
     """Erase the planted concept after block 15 and print what is flagged."""
     plain = phrases.read()
     plant, v, _ = planted(phrases, plain)
@@ -142,11 +142,12 @@ def run_erased(phrases, permutations):
     print(f"{len(set(phrases.noun))} nouns; {share:.2%} of the variance at block {LAYER}")
     cosine = row_cosine(base[LAYER], aligned[LAYER])
     print(f"  mean cosine of rows at layer {LAYER}: {cosine:.3f}")
-    for name, found in phrases.probe(base, aligned, permutations=permutations).items():
-        tell(name, found, [LAYER - 1, LAYER, LAYER + 1, len(base) - 1])
+    layers = range(LAYER % every, len(base), every)
+    for name, found in phrases.probe(base, aligned, permutations=permutations, layers=layers).items():
+        tell(name, found, [layer for layer in layers if abs(layer - LAYER) <= every or layer == layers[-1]])
 
 
-def run_variants(phrases, permutations):
+def run_variants(phrases, permutations, only=None):
     """Attenuate, rotate and hide the concept after block 15, and print what each reads as."""
     plain = phrases.read()
     plant, v, size = planted(phrases, plain)
@@ -163,6 +164,8 @@ def run_variants(phrases, permutations):
         "exclusive or": size * (np.outer(bits[0], u[0]) + np.outer(bits[1], u[1])),
     }
     for name, encoded in left.items():
+        if only not in (None, name):
+            continue
         aligned = phrases.read({PLANT: plant, LAYER: lambda rows, states, e=encoded: plain[LAYER][rows] + e[rows]})
         print(name)
         for kind in ("ridge", "mlp"):
@@ -179,18 +182,17 @@ def run_variants(phrases, permutations):
 
 
 def run_itself(phrases, permutations):
-    """Compare the model with itself in another batch order, and then also in bfloat16."""
+    """Compare the model with itself in bfloat16, other batches and another order."""
     base = phrases.read(batch=32)
     order = np.random.default_rng(0).permutation(len(phrases.texts))
-    for words, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        phrases.model.to(dtype)
-        other = phrases.read(batch=13, order=order)
-        print(f"itself in other batches, {words}")
-        for name, found in phrases.probe(base, other, permutations=permutations).items():
-            worst = max(abs(d.drop.value) for d in found.drops)
-            least = min(d.p_adjusted for d in found.drops)
-            flagged = [d.layer for d in found.drops if d.p_adjusted <= 0.05]
-            print(f"  {name}: flagged {flagged}, largest |drop| {worst:.4f}, least adjusted p {least:.2f}")
+    phrases.model.to(torch.bfloat16)
+    other = phrases.read(batch=13, order=order)
+    print("itself in bfloat16 and other batches")
+    for name, found in phrases.probe(base, other, permutations=permutations, names=["number", "tense"]).items():
+        worst = max(abs(d.drop.value) for d in found.drops)
+        least = min(d.p_adjusted for d in found.drops)
+        flagged = [d.layer for d in found.drops if d.p_adjusted <= 0.05]
+        print(f"  {name}: flagged {flagged}, largest |drop| {worst:.4f}, least adjusted p {least:.2f}")
 
 
 RUNS = {"erased": run_erased, "variants": run_variants, "itself": run_itself}
@@ -202,9 +204,12 @@ def main():
     parser.add_argument("what", choices=list(RUNS))
     parser.add_argument("--model", default=".cache/smollm2/base")
     parser.add_argument("--permutations", type=int, default=999)
+    parser.add_argument("--only", help="of the variants, this one: rotated, exclusive or")
+    parser.add_argument("--every", type=int, help="of erased, every so many layers")
     given = parser.parse_args()
     start = time.time()
-    RUNS[given.what](Phrases(given.model, PLACES), given.permutations)
+    more = {name: getattr(given, name) for name in ("only", "every") if getattr(given, name)}
+    RUNS[given.what](Phrases(given.model, PLACES), given.permutations, **more)
     print(f"  {time.time() - start:.0f} s")
 
 
