@@ -248,6 +248,7 @@ class _Work:
         count = sum(per_share.get(order, 1) * len(o.shares) for order in o.orders)
         count += o.draws * len(drawn) * ("random" in o.orders) + len(o.uniform) * ("uniform" in o.orders)
         count += 2 * ("per_layer" in o.orders) + ("relearn" in o.orders)
+        count += len(o.keeps) * len(o.shares) * len({"path", "one_gradient", "per_layer"} & set(o.orders))
         return count + (n_taxed * len(o.shares) if o.leave_out and n_taxed > 1 else 0)
 
     def plans(
@@ -260,12 +261,23 @@ class _Work:
         if "one_gradient" in o.orders and train.local is not None:
             first = train.local.scores(taxed, self.benefit, metric=o.metric)
             found["one_gradient"] = effect_plans(units, first, order="one_gradient", shares=o.shares, keep=o.keep)
+        for keep in o.keeps:
+            suffix = f"-keep{100 * keep:g}%"
+            chosen = {"path": scores} | ({"one_gradient": first} if "one_gradient" in found and train.local else {})
+            for order, mine in chosen.items():
+                found[order] = found[order] + effect_plans(
+                    units, mine, order=order, shares=o.shares, keep=keep, suffix=suffix
+                )
         ranked = {"magnitude": units.energy, "smallest": -units.energy, "reverse": -scores.tax}
         found |= {name: ranked_plans(units, key, order=name, shares=o.shares) for name, key in ranked.items()}
         drawn = [plan for plan, share in zip(path, o.shares, strict=True) if share in (o.draw_shares or o.shares)]
         found["random"] = random_plans(units, drawn, draws=o.draws, seed=o.seed)
         found["uniform"] = uniform_plans(units, o.uniform)
         found["per_layer"] = layer_plans(units, scores, like=path, keep=o.keep)
+        for keep in o.keeps:
+            found["per_layer"] += layer_plans(
+                units, scores, like=path, keep=keep, extra=(), suffix=f"-keep{100 * keep:g}%"
+            )
         learned = [order for order in o.orders if order in ("learned_mask", "weight_patch", "checkpoint", "relearn")]
         if learned:
             halves = self.train_halves(taxed)
@@ -329,7 +341,7 @@ class _Work:
                 values[plan.name] = runs.values(plan)
                 task.advance(1, note=plan.name)
         mixtures = [plan for plan in plans if plan.open is None]
-        stable = [plan for plan in plans if plan.order == "path" and not plan.left_out]
+        stable = [plan for plan in plans if plan.order == "path" and not plan.left_out][: len(o.shares)]
         found = Frontier(
             plans=tuple(plans), base=base, aligned=aligned, values=values,
             predicted={plan.name: train.predicted(plan, taxed, MEASURED) for plan in mixtures},

@@ -34,6 +34,8 @@ class Options:
         metric: that plans are chosen on.
         keep: share of the benefit that path and one_gradient plans are predicted to keep; None: they look at the
             tax alone.
+        keeps: further shares of the benefit that path, one_gradient and per_layer plans are also chosen to keep
+            ("path-5%-keep105%"): a prediction that runs ahead is met by asking for more.
         wanted, margin: of the recommended plan: share of the tax returned, share of the benefit kept.
         holdout: share of each suite that is held out.
         disjoint: what the halves share nothing of.
@@ -54,6 +56,7 @@ class Options:
     uniform: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
     metric: str = "probability"
     keep: float | None = 0.95
+    keeps: tuple[float, ...] = ()
     wanted: float = 0.9
     margin: float = 0.95
     holdout: float = 0.5

@@ -150,7 +150,8 @@ def best_coefficients(
     Args:
         scores: effects of the units.
         count: the budget.
-        keep: share of the benefit that must be predicted to stay; None: no such bound.
+        keep: share of the benefit that must be predicted to stay, above 1 for a gain; None: no such bound. Where no
+            plan within the budget is predicted to keep that much, the one that keeps most is given.
         cost: what each unit costs of the budget; 1 each by default.
 
     Returns:
@@ -163,19 +164,21 @@ def best_coefficients(
         bounds += [1.0 - keep] * len(scores.benefits)
     scale = float(np.abs(scores.tax).max()) or 1.0
     found = linprog(-scores.tax / scale, A_ub=np.array(rows), b_ub=bounds, bounds=(0, 1), method="highs")
-    if not found.success:
-        raise UsageError(explain("no plan meets the bounds.", [("solver", found.message)], "lower the share to keep."))
+    if not found.success:  # more than can be kept within the budget: the plan that is predicted to keep most
+        lost = np.sum(rows[1:], axis=0)
+        found = linprog(lost, A_ub=cost[None], b_ub=[count], bounds=(0, 1), method="highs")
     return np.where(found.x < 1e-9, 0.0, found.x)
 
 
 def effect_plans(
-    units: Units, scores: Scores, *, order: str, shares: Sequence[float], keep: float | None, left_out: str = ""
-) -> list[Plan]:
+    units: Units, scores: Scores, *, order: str, shares: Sequence[float], keep: float | None, left_out: str = "",
+    suffix: str = "",
+) -> list[Plan]:  # fmt: skip
     """One plan a share, best predicted units first ("path" and "one_gradient" differ in their scores alone)."""
     plans = []
     for share in shares:
         count = wanted_count(units, share)
-        name = plan_name(order, share) + (f"-without-{left_out}" if left_out else "")
+        name = plan_name(order, share) + suffix + (f"-without-{left_out}" if left_out else "")
         coefficients = best_coefficients(scores, count=count, keep=keep)
         plans.append(units.plan(name, order, coefficients, left_out=left_out))
     return plans
@@ -226,8 +229,9 @@ def uniform_plans(units: Units, coefficients: Sequence[float]) -> list[Plan]:
 
 
 def layer_plans(
-    units: Units, scores: Scores, *, like: Sequence[Plan], keep: float | None, extra: Sequence[float] = (0.1, 0.25)
-) -> list[Plan]:
+    units: Units, scores: Scores, *, like: Sequence[Plan], keep: float | None, extra: Sequence[float] = (0.1, 0.25),
+    suffix: str = "",
+) -> list[Plan]:  # fmt: skip
     """One coefficient a layer, optimised on the predicted front at the energies of other plans and at some more.
 
     Model averaging with layer coefficients (Lin et al. 2024), given the same effects as "path".
@@ -245,7 +249,7 @@ def layer_plans(
     plans = []
     for name, budget in budgets.items():
         coefficients = _at_energy(whole, cost, budget, keep)
-        plans.append(units.plan(name, "per_layer", coefficients[index]))
+        plans.append(units.plan(name + suffix, "per_layer", coefficients[index]))
     return plans
 
 

@@ -73,7 +73,7 @@ def front_of(pair: ModelPair, checkpoints: dict[str, Any], *, items: int, folder
     return frontier(
         pair, suites, benefit="harm", against="harmless", candidates=TAXABLE, checkpoints=checkpoints, folder=folder,
         orders=(*ORDERS, *(["checkpoint"] if checkpoints else [])), shares=SHARES, draw_shares=(0.05,), draws=20,
-        uniform=(0.05, 0.1, 0.25, 0.5, 0.75), items=items, train_items=items, max_gradients=7, generate=60,
+        uniform=(0.05, 0.1, 0.25, 0.5, 0.75), keeps=(1.05, 1.15), items=items, train_items=items, max_gradients=7, generate=60,
         generate_plans=("path-5%", "one_gradient-5%", "magnitude-5%", "random-5%-d00", "uniform-0.5"),
     )  # fmt: skip
 

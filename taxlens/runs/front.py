@@ -36,6 +36,7 @@ def frontier_arguments(job: Job) -> dict[str, Any]:
         "items": section.items,
         "train_items": section.train_items,
         "draw_shares": section.draw_shares,
+        "keeps": section.keeps,
         "generate": section.generate,
         "generate_plans": section.generate_plans,
         "budget_minutes": section.budget_minutes,

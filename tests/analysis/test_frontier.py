@@ -202,6 +202,21 @@ def test_an_order_that_loses_the_benefit_has_no_plan_at_that_benefit(front):
     assert frame[frame.plan == ""].returned.isna().all()
 
 
+def test_further_shares_of_the_benefit_make_plans_of_their_own(refusal_pair, refusal_suites):
+    options = {"orders": ("path", "one_gradient", "per_layer"), "keeps": (1.0,), "leave_out": False, **OPTIONS}
+    found = frontier(refusal_pair, refusal_suites, **options)
+    strict = [plan for plan in found.plans if plan.name.endswith("-keep100%")]
+    assert {plan.order for plan in strict} == {"path", "one_gradient", "per_layer"}
+    assert len(found.plans) == frontier_cost(refusal_pair, refusal_suites, **options).plans
+    for plan in strict:
+        if plan.order == "path":
+            assert found.predicted_benefit[plan.name][1] >= 1 - 1e-6
+    frame = found.comparison_frame()
+    pairs = set(zip(frame.plan, frame.other))
+    assert ("path-20%-keep100%", "one_gradient-20%-keep100%") in pairs
+    assert found.stability.plan.tolist() == ["path-5%", "path-20%"]
+
+
 def test_a_plan_to_generate_with_must_exist(refusal_pair, refusal_suites):
     with pytest.raises(UsageError, match="path-20%"):
         frontier(

@@ -56,6 +56,15 @@ def test_a_plan_keeps_the_benefit_by_every_estimate_of_it(scores):
     assert one @ both.local > 0.05 * both.benefit_total
 
 
+def test_a_gain_beyond_reach_is_come_as_near_to_as_can_be(scores):
+    rng = np.random.default_rng(7)
+    signed = Scores(scores.tax, rng.normal(size=N), 1.0)
+    reached = best_coefficients(signed, count=10, keep=1.5)
+    assert reached @ signed.benefit <= -0.5 + 1e-9
+    beyond = best_coefficients(signed, count=10, keep=1e6)
+    assert set(np.flatnonzero(beyond)) == set(np.argsort(signed.benefit)[:10])
+
+
 def test_units_that_help_are_never_undone(scores):
     chosen = best_coefficients(scores, count=N, keep=None)
     assert (chosen[scores.tax < 0] == 0).all()
