@@ -1,7 +1,8 @@
 # %% [markdown]
 # # From localisation to a restored checkpoint
 #
-# Attribute the tax and the benefit to singular triples of the update, undo the triples that cost much and bring little, measure that on items that
+# Attribute the tax and the benefit to singular triples of the update, undo the triples that cost much and bring little,
+# measure that on items that
 # the choice did not see, and write the plan as a checkpoint.
 
 # %%
@@ -47,12 +48,15 @@ print(front.prediction())
 
 # %% [markdown]
 # ## Write it
-# A plan that loses too much of the measured benefit is refused unless the loss is accepted. Here we take the path plan of 1 %; read what it keeps first.
+# A plan that loses too much of the measured benefit is refused unless the loss is accepted. Here we take the path plan
+# of 1 %; read what it keeps first.
 
 # %%
 plan = "path-1%"
 returned, kept = front.returned(plan), front.benefit_kept(plan)
-print(f"{plan}: returns {returned.value:.0%} [{returned.low:.0%}, {returned.high:.0%}] of the tax, keeps {kept.value:.0%} of the benefit")
+print(
+    f"{plan}: returns {returned.value:.0%} [{returned.low:.0%}, {returned.high:.0%}] of the tax, keeps {kept.value:.0%} of the benefit"
+)
 restored = pair.restore(front, plan=plan, out=folder / "restored", accept_benefit_loss=True)
 print(sorted(path.name for path in restored.iterdir()))
 

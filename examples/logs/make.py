@@ -46,7 +46,9 @@ def main() -> None:
         manager = TaskManager(include_path=folder, include_defaults=False)
         for name, model in (("base", pair.models.base), ("aligned", pair.models.aligned)):
             lm = HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=8, device="cpu", max_length=64)
-            found = simple_evaluate(model=lm, tasks=["facts"], task_manager=manager, bootstrap_iters=0, log_samples=True)
+            found = simple_evaluate(
+                model=lm, tasks=["facts"], task_manager=manager, bootstrap_iters=0, log_samples=True
+            )
             samples = found.pop("samples")
             tracker = EvaluationTracker(output_path=str(HERE / name))
             tracker.save_results_aggregated(results=found, samples=samples)
