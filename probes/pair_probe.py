@@ -147,8 +147,16 @@ class PairProbe(Result):
         return pd.DataFrame(rows, columns=list(DROP_COLUMNS))
 
     def flagged(self, *, alpha: float = 0.05) -> tuple[int, ...]:
-        """Return the layers whose adjusted p is at most alpha and whose drop is positive."""
-        return tuple(d.layer for d in self.drops if d.p_adjusted <= alpha and d.drop.value > 0)
+        """Return the layers whose adjusted p is at most alpha, with a positive drop from a base that reads above chance.
+
+        Where base itself does not read the label there is nothing to lose, whatever the test in its basis says.
+        """
+        base = self.readings.get(("base", "base", "none"), {})
+        return tuple(
+            d.layer
+            for d in self.drops
+            if d.p_adjusted <= alpha and d.drop.value > 0 and base[d.layer].value > self.chance
+        )
 
     def direction(self, *, layer: int, model: str = "base", site: str = "", label: object = None) -> Direction:
         """Return the unit direction of a layer's probe (see `Probe.direction`)."""

@@ -53,7 +53,8 @@ def draw_probe_curves(
         series = _series(rows)
         parts = [draw_line(axes, part, name, style) for (name, part), style in zip(series.items(), SERIES)]
         axes.axhline(CHANCE[metric], color=GREY, linewidth=0.6)
-        flagged = _ring(axes, lost, series["aligned"])
+        reads = series["base"].loc[series["base"]["value"] > CHANCE[metric], "layer"]
+        flagged = _ring(axes, lost, series["aligned"], set(reads))
         axes.set_ylabel(f"held-out {metric.replace('_', ' ')}")
         if turned:
             parts += _cosines(panels[1], lost)
@@ -100,11 +101,11 @@ def _series(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def _ring(axes, lost: pd.DataFrame | None, aligned: pd.DataFrame) -> str:
-    """Ring aligned's points at the layers that lost, and name them."""
+def _ring(axes, lost: pd.DataFrame | None, aligned: pd.DataFrame, reads: set[int]) -> str:
+    """Ring aligned's points at the layers that lost (of those that base reads), and name them."""
     if lost is None:
         return ""
-    layers = lost.loc[(lost["p_adjusted"] <= ALPHA) & (lost["drop"] > 0), "layer"]
+    layers = lost.loc[(lost["p_adjusted"] <= ALPHA) & (lost["drop"] > 0) & lost["layer"].isin(reads), "layer"]
     points = aligned[aligned["layer"].isin(layers)]
     if points.empty:
         return "none"
