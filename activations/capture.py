@@ -100,18 +100,22 @@ def capture(
     with written(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder):
-        for leftover in (*folder.glob(".*.tmp"), *view.parent.glob(f".{view.name}.*.tmp")):
-            leftover.unlink()
-        manifest = _start(pair, request, folder, resume)
-        if not manifest["complete"]:
-            done = sum(entry["bytes"] for entry in manifest["shards"])
-            check_free(folder, int(request.total_bytes * 1.02) + (1 << 20) - done)
-            _write_shards(pair, request, folder, manifest, progress)
-            with written(view):
-                manifest["view_sha256"] = write_view(folder, view, manifest)
-                manifest["complete"] = True
-                write_manifest(folder, manifest)
+        _complete(pair, request, folder, view, resume, progress)
     return Store.open(folder)
+
+
+def _complete(pair: ModelPair, request: Request, folder: Path, view: Path, resume: bool, progress: Progress) -> None:
+    for leftover in (*folder.glob(".*.tmp"), *view.parent.glob(f".{view.name}.*.tmp")):
+        leftover.unlink()
+    manifest = _start(pair, request, folder, resume)
+    if not manifest["complete"]:
+        done = sum(entry["bytes"] for entry in manifest["shards"])
+        check_free(folder, int(request.total_bytes * 1.02) + (1 << 20) - done)
+        _write_shards(pair, request, folder, manifest, progress)
+        with written(view):
+            manifest["view_sha256"] = write_view(folder, view, manifest)
+            manifest["complete"] = True
+            write_manifest(folder, manifest)
 
 
 def check_free(folder: Path, wanted: int) -> None:
