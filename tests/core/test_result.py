@@ -6,6 +6,7 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 
+from taxlens.core import result
 from taxlens.core.errors import UsageError
 from taxlens.core.result import Result, register_figure
 
@@ -30,7 +31,8 @@ def test_html_escapes_names_and_says_what_is_left_out():
     assert "5 more rows" in html
 
 
-def test_plot_finds_its_figure_through_the_registry():
+def test_plot_finds_its_figure_through_the_registry(monkeypatch):
+    monkeypatch.setattr(result, "_FIGURES", dict(result._FIGURES))
     with pytest.raises(UsageError, match="cannot draw itself"):
         Shown(1).plot()
     register_figure("shown-in-test", lambda frame, scale=1: len(frame) * scale)

@@ -103,7 +103,7 @@ def tables():
     )
     path = pd.DataFrame(
         [(s, "accuracy", t) for s in suites for t in np.linspace(0, 1, 7)], columns=["suite", "metric", "t"]
-    ).assign(value=lambda f: 1 - f["t"] ** 2, chord=lambda f: 1 - f["t"])
+    ).assign(template="plain", value=lambda f: 1 - f["t"] ** 2, chord=lambda f: 1 - f["t"])
     frontier = pd.DataFrame(
         [(f"{o}-{x}-{d}", o, d, x, s) for o in ("path", "one_gradient", "random", "uniform") for x in (0.01, 0.025, 0.05)
          for d in range(3 if o == "random" else 1) for s in ("", "facts")],

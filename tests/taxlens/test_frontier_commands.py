@@ -122,7 +122,7 @@ def test_a_pair_without_an_adapter_cannot_be_restored_as_one(run_folder, tmp_pat
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [
-        ((", kind: benefit}", "}"), 2, "a frontier needs what alignment was for"),
+        (('  - {name: harm, file: "demo:harm", kind: benefit}\n', ""), 2, "a frontier needs what alignment was for"),
         (("against: harmless", "benefit: facts"), 2, "alignment did not raise this benefit"),
         (("against: harmless", "against: nobody"), 2, "nobody"),
         (("[path-40%]", "[path-3%]"), 2, "path-40%"),
