@@ -165,7 +165,7 @@ def check_values(plane: torch.Tensor, model: str, address: str, request: Request
     Raises:
         CheckError: naming model, address, item and remedy.
     """
-    if _all_finite(as_stored(plane), request.dtype):
+    if all_finite(as_stored(plane), request.dtype):
         return
     finite = torch.isfinite(plane).flatten(1).all(1)
     if bool(finite.all()):
@@ -187,7 +187,7 @@ def check_values(plane: torch.Tensor, model: str, address: str, request: Request
     raise CheckError(explain("activations are NaN or infinite.", rows, fix))
 
 
-def _all_finite(stored: np.ndarray, dtype: str) -> bool:
+def all_finite(stored: np.ndarray, dtype: str) -> bool:
     """Whether every value is finite (False: look closer); numpy works in this thread, and leaves torch's threads to the model."""
     if dtype == "float32":
         with np.errstate(all="ignore"):

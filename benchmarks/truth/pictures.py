@@ -20,9 +20,12 @@ Rows = Sequence[dict[str, Any]]
 
 
 def draw_methods(plants: Rows, *, path: Path) -> None:
-    """Mass on the truth and distance to exact Shapley by method, every plant a dot: the figure `proving_ground`, as five files."""
+    """Mass on the truth and distance to exact Shapley by method, every plant a dot: the figure `proving_ground`, as five files.
+
+    Distances below .001 (sampled Shapley is exact for two players) are drawn there.
+    """
     rows = [
-        {"family": plant["family"], "seed": plant.get("seed", number)} | row
+        {"family": plant["family"], "seed": plant.get("seed", number)} | row | {"distance": max(row["distance"], 1e-3)}
         for number, plant in enumerate(plants)
         for row in plant["rows"]
     ]

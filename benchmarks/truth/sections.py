@@ -50,7 +50,7 @@ def comparison(plants: Rows, name: str) -> list[str]:
         f"{given[0]:.1f} times as far as the path [{given[1]:.1f}, {given[2]:.1f}]."
     )
     skill = {m: float(np.median(finite([r["deletion"] for r in of_method(plants, m)]))) for m in methods_of(plants)}
-    better = {m: v for m, v in skill.items() if m != "exact Shapley" and v > skill["path"] + 1e-9}
+    better = {m: v for m, v in skill.items() if m != "exact Shapley" and v > skill["path"] + 0.001}
     if better:
         named = ", ".join(f"`{m}` ({v:.3f})" for m, v in sorted(better.items(), key=lambda pair: -pair[1]))
         lines.append(f"A better order to undo components in than the path's ({skill['path']:.3f}): {named}.")
