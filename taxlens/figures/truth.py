@@ -108,7 +108,8 @@ def _log_ticks(axes: Axes, values: pd.Series) -> None:
     shown = values[values > 0]
     low, high = float(shown.min()), float(shown.max())
     axes.set_xlim(low / 1.3, high * 1.3)
-    marks = [m * 10.0**e for e in range(-4, 3) for m in (1, 3) if low / 1.3 <= m * 10.0**e <= high * 1.3]
+    between = (1, 3) if high < 1000 * low else (1,)
+    marks = [m * 10.0**e for e in range(-4, 4) for m in between if low / 1.3 <= m * 10.0**e <= high * 1.3]
     axes.xaxis.set_major_locator(FixedLocator(marks))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(NullLocator())
