@@ -13,6 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from taxlens.activations.items import Suite
+from taxlens.activations.loading import LoadedModel
+from taxlens.activations.tokens import Row, encode_suite
+
 LOGIT_BUDGET = 1 << 25
 """Most logits that one pass makes (32 M, 128 MB in float32); batches are cut to it."""
 
@@ -20,6 +24,23 @@ LOGIT_BUDGET = 1 << 25
 def network(model: Any) -> Any:
     """The Hugging Face model inside a loaded model of a pair, or the model itself."""
     return model if isinstance(model, nn.Module) else model.model
+
+
+def encode_for(model: LoadedModel, suite: Suite, *, template: str) -> list[Row]:
+    """Return a suite's choice rows in one model's own prompt and length; both models of a pair then read the same rows.
+
+    Args:
+        model: whose tokenizer, chat template and longest sequence count.
+        suite: items; those without choices have no row.
+        template: "plain" or "chat".
+    """
+    return encode_suite(
+        suite,
+        model.tokenizer,
+        template=template,
+        chat_template=model.chat_template if template == "chat" else None,
+        max_length=position_limit(model),
+    )
 
 
 def position_limit(model: Any) -> int | None:

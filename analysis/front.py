@@ -236,7 +236,13 @@ class Frontier(Result):
 
     def matched_frame(self, *, least: float | None = None) -> pd.DataFrame:
         """Every order's best plan among those that keep the benefit, beside the path's (`matched.matched_frame`)."""
-        return matched_frame(self, least=least)
+        return matched_frame(
+            self.plans,
+            returned=self.returned,
+            kept=self.benefit_kept,
+            ahead=self.ahead,
+            least=self.margin if least is None else least,
+        )
 
     def _plan_row(self, plan: Plan) -> dict[str, Any]:
         kept, nats = self.benefit_kept(plan.name), self.benefit_nats(plan.name)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from taxlens.activations.tokens import encode_suite
-from taxlens.analysis.forward import position_limit
+from taxlens.analysis.forward import encode_for
 from taxlens.analysis.prefix import score_shared
 from taxlens.core.progress import SILENT
 
@@ -114,10 +113,7 @@ def lay_out(
         share: read a prompt once for all choices, where both models can.
     """
     aligned = pair.aligned
-    rows = encode_suite(
-        suite, aligned.tokenizer, template=template, max_length=position_limit(aligned.model),
-        chat_template=aligned.chat_template if template == "chat" else None,
-    )  # fmt: skip
+    rows = encode_for(aligned, suite, template=template)
     items = sorted({row.item for row in rows})
     first = [row for row in rows if row.item == items[0]] if items else []
     share = share and bool(first) and all(

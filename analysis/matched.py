@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from taxlens.analysis.front import Frontier
-    from taxlens.analysis.plans import Plan
+from taxlens.analysis.plans import Plan
+from taxlens.core.stats import Interval
 
 MATCHED_COLUMNS = (
     "order", "plan", "n_units", "share_undone", "energy_undone", "returned", "returned_low", "returned_high",
@@ -18,7 +17,15 @@ MATCHED_COLUMNS = (
 """Columns of frontier_matched.csv."""
 
 
-def matched_frame(front: Frontier, *, least: float | None = None, order: str = "path") -> pd.DataFrame:
+def matched_frame(
+    plans: Sequence[Plan],
+    *,
+    returned: Callable[[str], Interval],
+    kept: Callable[[str], Interval],
+    ahead: Callable[[str, str], Interval],
+    least: float,
+    order: str = "path",
+) -> pd.DataFrame:
     """Of every order, the plan that returns most of the tax among those that keep the benefit, beside the path's.
 
     Plans are taken by the point estimate of what they keep, on the held-out items, in every order alike; of random
@@ -27,36 +34,36 @@ def matched_frame(front: Frontier, *, least: float | None = None, order: str = "
     it returns nothing at this benefit.
 
     Args:
-        front: the measured frontier.
-        least: share of the benefit to keep; by default the frontier's margin.
+        plans: the plans that were measured.
+        returned: by a plan's name, the share of all taxes that it returns.
+        kept: by a plan's name, the share of the benefit that it keeps.
+        ahead: of two names, how much more of the taxes the first returns.
+        least: share of the benefit to keep.
         order: the order that the others are compared with.
 
     Returns:
         One row an order, columns `MATCHED_COLUMNS`.
     """
-    least = front.margin if least is None else least
     best: dict[str, Plan | None] = {}
-    for plan in front.plans:
+    for plan in plans:
         if plan.left_out:
             continue
         best.setdefault(plan.order, None)
-        if front.benefit_kept(plan.name).value < least:
+        if kept(plan.name).value < least:
             continue
         now = best[plan.order]
-        if now is None or front.returned(plan.name).value > front.returned(now.name).value:
+        if now is None or returned(plan.name).value > returned(now.name).value:
             best[plan.order] = plan
-    mine = best.get(order)
-    rows = [_row(front, name, plan, mine) for name, plan in best.items()]
+    mine, rows = best.get(order), []
+    for name, plan in best.items():
+        if plan is None:
+            rows.append((name, "", pd.NA, *[np.nan] * (len(MATCHED_COLUMNS) - 3)))
+            continue
+        lead = None if mine is None or mine is plan else ahead(mine.name, plan.name)
+        ends = [*_ends(returned(plan.name)), *_ends(kept(plan.name)), *_ends(lead)]
+        rows.append((name, plan.name, plan.n_units, plan.share_undone, plan.energy_undone, *ends))
     return pd.DataFrame(rows, columns=list(MATCHED_COLUMNS)).astype({"n_units": "Int64"})
 
 
-def _row(front: Frontier, order: str, plan: Plan | None, mine: Plan | None) -> tuple[object, ...]:
-    if plan is None:
-        return (order, "", pd.NA, *[np.nan] * (len(MATCHED_COLUMNS) - 3))
-    returned, kept = front.returned(plan.name), front.benefit_kept(plan.name)
-    row = [order, plan.name, plan.n_units, plan.share_undone, plan.energy_undone]
-    row += [returned.value, returned.low, returned.high, kept.value, kept.low, kept.high]
-    if mine is None or mine is plan:
-        return (*row, np.nan, np.nan, np.nan)
-    ahead = front.ahead(mine.name, plan.name)
-    return (*row, ahead.value, ahead.low, ahead.high)
+def _ends(interval: Interval | None) -> tuple[float, float, float]:
+    return (np.nan, np.nan, np.nan) if interval is None else (interval.value, interval.low, interval.high)

@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from taxlens.activations.tokens import encode_suite
-from taxlens.analysis.forward import position_limit
+from taxlens.analysis.forward import encode_for
 from taxlens.analysis.measure import ChoiceMeasure, losses
 from taxlens.analysis.metrics import LOSS_SIGN
 from taxlens.analysis.patch import every_part, patched_values
@@ -114,10 +113,7 @@ def attribution_patch(
     """
     one_of(metric, SMOOTH, what="smooth metric")
     aligned = pair.aligned
-    encoded = encode_suite(
-        suite, aligned.tokenizer, template=template, max_length=position_limit(aligned.model),
-        chat_template=aligned.chat_template if template == "chat" else None,
-    )  # fmt: skip
+    encoded = encode_for(aligned, suite, template=template)
     items = sorted({row.item for row in encoded})
     gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
     names = tuple(every_part(aligned.anatomy.n_layers))
