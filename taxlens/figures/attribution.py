@@ -8,7 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, KINDS, Drawn, effect_label, interval_words, new_figure, paper_style, unit_of
+from taxlens.figures.style import (
+    GREY,
+    KINDS,
+    Drawn,
+    effect_label,
+    interval_words,
+    new_figure,
+    paper_style,
+    unit_of,
+    written,
+)
 
 
 def attribution_rows(
@@ -87,7 +97,7 @@ def draw_attribution(
     tax = bars.loc[bars["kind"] == "tax", "effect"].iloc[0]
     closed = interval_words("the attributed", "their own")
     caption = (
-        f"Where the tax of {suite} in {metric} was lost{f' ({names})' if names else ''}: path attribution by {level}; "
+        f"Where the tax of {suite} in {written(metric)} was lost{f' ({names})' if names else ''}: path attribution by {level}; "
         f"bars run from zero to the measured tax of {tax * scale:.3g} {unit}, with the unexplained remainder drawn. "
         f"Whiskers: {closed}.{f' * Not settled by the stopping rule: {doubt}.' if doubt else ''}"
     )

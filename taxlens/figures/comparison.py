@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import SERIES, Drawn, effect_label, interval_words, new_figure, paper_style, unit_of
+from taxlens.figures.style import SERIES, Drawn, effect_label, interval_words, new_figure, paper_style, unit_of, written
 
 
 def draw_comparison(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:
@@ -43,7 +43,7 @@ def draw_comparison(frame: pd.DataFrame, *, metric: str = "probability", width: 
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2 if width < 4.5 else 4)
     low, high = int(rows["n_items"].min()), int(rows["n_items"].max())
     caption = (
-        f"Tax in {metric} of each suite in {len(runs)} runs: {', '.join(runs)}. "
+        f"Tax in {written(metric)} of each suite in {len(runs)} runs: {', '.join(runs)}. "
         f"{interval_words(low if low == high else f'{low} to {high}', int(rows['n_groups'].max()))} at most; on benefit suites "
         "a negative value is what alignment was for."
     )

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style
+from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, written
 
 
 def draw_similarity_curves(
@@ -55,7 +55,7 @@ def draw_similarity_curves(
                 if null is not None and null.notna().any():
                     axes.plot(null.index, null, color=GREY, linewidth=0.7, linestyle=style[2], label="_null")
                     parts[-1]["null"] = null.to_numpy()
-            axes.set_title(measure.replace("_", " "), loc="left")
+            axes.set_title(written(measure), loc="left")
             integer_ticks(axes)
         for axes in grid.flat[len(wanted) :]:
             axes.remove()

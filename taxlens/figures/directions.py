@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, unit_of
+from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, unit_of, written
 
 WORDS = {"ablate": "taken out of base", "inject": "base's put into aligned"}
 NARROW = 4.0  # inches: below it panels stand one above the other
@@ -46,7 +46,7 @@ def draw_direction_effects(frame: pd.DataFrame, *, metric: str = "probability", 
             axes.plot(part["random_extreme"] * scale, y, linestyle="none", marker="x", color=GREY, markersize=3)
             axes.axvline(0, color=GREY, linewidth=0.6)
             axes.set_title(WORDS[kind], loc="left")
-            axes.set_xlabel(f"loss in {metric} ({unit})")
+            axes.set_xlabel(f"loss in {written(metric)} ({unit})")
             axes.set_yticks(range(len(order)), order)
         grid[0].invert_yaxis()
     columns = [

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style, unit_of, written
 
 ORDERS = (
     "path", "one_gradient", "magnitude", "random", "uniform", "per_layer", "smallest", "learned_mask", "weight_patch",
@@ -110,7 +110,7 @@ def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width:
         columns = 3 if width < 4.5 else 6
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     caption = (
-        f"Share of the tax in {metric} that comes back, and share of the benefit that stays, when units are undone in each "
+        f"Share of the tax in {written(metric)} that comes back, and share of the benefit that stays, when units are undone in each "
         "order; measured on held-out items. Whiskers: 95 % joint intervals by group bootstrap; random: mean, smallest and "
         "largest of the draws of equal energy."
     )
@@ -138,7 +138,7 @@ def front_words(frame: pd.DataFrame, metric: str) -> str:
     """Return what the front shows, for a caption."""
     apart = "held_out" in frame and set(total_rows(frame, metric)["held_out"]) == {"answers"}
     return (
-        f"Share of the benefit kept (x) against share of the tax in {metric} returned (y) on held-out items"
+        f"Share of the benefit kept (x) against share of the tax in {written(metric)} returned (y) on held-out items"
         f"{' that share neither group nor answer with those that plans were chosen on' if apart else ''}, a curve an order; "
         f"bands: 95 % joint intervals by group bootstrap. Grey line: {KEPT:.0%} of the benefit, where orders are compared"
     )
@@ -230,7 +230,7 @@ def draw_predicted(frame: pd.DataFrame, *, metric: str = "probability", width: f
 def predicted_words(rows: pd.DataFrame, metric: str, slope: float, r2: float) -> str:
     """Return what predicted against measured shows, for a caption."""
     return (
-        f"Measured against predicted effect (tax in {metric} taken back) on held-out items, a dot a plan and suite ({len(rows)}); "
+        f"Measured against predicted effect (tax in {written(metric)} taken back) on held-out items, a dot a plan and suite ({len(rows)}); "
         f"line: identity. Slope {slope:.2f}, R² {r2:.2f}"
     )
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, Drawn, effect_label, new_figure, paper_style, unit_of
+from taxlens.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    Drawn,
+    effect_label,
+    new_figure,
+    paper_style,
+    unit_of,
+    written,
+)
 
 _PARTS = (("weights", BLUE, ""), ("template", ORANGE, "////"), ("interaction", GREEN, "...."))
 
@@ -46,7 +57,7 @@ def draw_two_by_two(frame: pd.DataFrame, *, metric: str = "probability", width: 
         axes.set_xlabel(effect_label("change in", metric, width=width))
         figure.legend(loc="outside upper center", ncols=2 if width < 4.5 else 4)
     caption = (
-        f"Is it the weights or the template? The change in {metric} from base with the plain prompt to aligned with the "
+        f"Is it the weights or the template? The change in {written(metric)} from base with the plain prompt to aligned with the "
         "chat prompt is the sum of the weights' effect (both plain), the template's (both base) and their interaction. "
         "Whiskers: 95 % intervals by group bootstrap."
     )

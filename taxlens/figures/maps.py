@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style, unit_of, written
 
 SIGNED = 0.35
 """Cells whose effect is above this share of the largest carry their sign, for readers in grey."""
@@ -45,8 +45,9 @@ def draw_layer_map(frame: pd.DataFrame, *, suite: str, metric: str = "probabilit
     outside = rows[rows["component"].isin(_OUTSIDE)]
     rest = ", ".join(f"{r.component} {r.effect * unit_of(metric)[1]:.3g}" for r in outside.itertuples())
     figure = _heat(grid, kinds, layers, metric, width=width, x="layer")
-    caption = f"Path effect on {suite} in {metric} by layer and kind ({unit_of(metric)[0]}; positive is loss)." + (
-        f" Outside the blocks: {rest}." if rest else ""
+    caption = (
+        f"Path effect on {suite} in {written(metric)} by layer and kind ({unit_of(metric)[0]}; positive is loss)."
+        + (f" Outside the blocks: {rest}." if rest else "")
     )
     return Drawn(figure, blocks[["component", "layer", "kind", "effect", "low", "high"]], caption)
 
@@ -71,7 +72,7 @@ def draw_head_map(frame: pd.DataFrame, *, suite: str, metric: str = "probability
         grid[columns.index((m[2], int(m[3]))), layers.index(int(m[1]))] = row.effect
     figure = _heat(grid, [f"{kind}{number}" for kind, number in columns], layers, metric, width=width, x="layer")
     unit = unit_of(metric)[0]
-    caption = f"Path effect on {suite} in {metric} by attention head ({unit}; positive is loss); h: heads, kv: grouped keys and values."
+    caption = f"Path effect on {suite} in {written(metric)} by attention head ({unit}; positive is loss); h: heads, kv: grouped keys and values."
     plotted = pd.DataFrame(
         [{"component": r.component, "effect": r.effect, "low": r.low, "high": r.high} for _, r in heads]
     )

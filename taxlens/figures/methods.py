@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import SERIES, Drawn, effect_label, new_figure, paper_style, unit_of
+from taxlens.figures.style import SERIES, Drawn, effect_label, new_figure, paper_style, unit_of, written
 
 ORDER = ("path", "shapley", "graft", "restore", "patch_cause", "patch_carrier")
 """Methods of attribution.csv, those that sum to the tax first."""
@@ -79,7 +79,7 @@ def draw_methods(
         for method, part in rows.groupby("method", sort=False)
     )
     caption = (
-        f"Effect of the leading components on {suite} in {metric} by method. Path and Shapley effects sum to the tax; graft, "
+        f"Effect of the leading components on {suite} in {written(metric)} by method. Path and Shapley effects sum to the tax; graft, "
         f"restore and patches need not. Sums over the {level}s that were run ({unit}): {sums}. "
         "Whiskers: 95 % intervals by group bootstrap."
     )

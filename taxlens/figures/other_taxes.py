@@ -6,7 +6,18 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREEN, GREY, ORANGE, SERIES, Drawn, interval_words, new_figure, paper_style
+from taxlens.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SERIES,
+    Drawn,
+    interval_words,
+    new_figure,
+    paper_style,
+    written,
+)
 
 SHARES = (("unshifted", BLUE, ""), ("marginal", ORANGE, "////"), ("shifted", GREEN, "...."))
 
@@ -122,11 +133,11 @@ def draw_prior(frame: pd.DataFrame, *, metric: str = "probability", width: float
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set_yticks(range(len(keys)), [f"{key.suite}, {key.template}" for key in keys])
         axes.set_ylim(len(keys) - 0.5, -0.5)
-        axes.set_xlabel(f"tax in {metric} ({unit}); positive is loss")
+        axes.set_xlabel(f"tax in {written(metric)} ({unit}); positive is loss")
         figure.legend(loc="outside upper center", ncols=3)
     counts = interval_words(_span(rows["n_items"]), _span(rows["n_groups"]))
     caption = (
-        f"Knowledge or prior? The tax in {metric} is what remains after each choice's log-probability without the "
+        f"Knowledge or prior? The tax in {written(metric)} is what remains after each choice's log-probability without the "
         f"prompt is subtracted (knowledge), plus what that removes (calibration). Whiskers: {counts}."
     )
     return Drawn(figure, rows[["suite", "template", "metric", "part", "value", "low", "high", "n_items"]], caption)
@@ -155,11 +166,11 @@ def draw_power(frame: pd.DataFrame, *, metric: str = "accuracy", width: float = 
                       label=f"{suite}, {template}")  # fmt: skip
         axes.axhline(0.8, color="black", linewidth=0.6, linestyle=":")
         axes.set_ylim(0, 1.02)
-        axes.set_xlabel(f"tax in {metric} (points)")
+        axes.set_xlabel(f"tax in {written(metric)} (points)")
         axes.set_ylabel("probability of seeing it")
         figure.legend(loc="outside right upper")
     caption = (
-        f"What the suites can see: probability that a two-sided test at .05 tells a tax in {metric} of the given size "
+        f"What the suites can see: probability that a two-sided test at .05 tells a tax in {written(metric)} of the given size "
         "from none, with the items and groups at hand; dotted: four times in five."
     )
     columns = ["suite", "template", "metric", "tax", "power", "items_needed", "groups_needed", "n_items", "n_groups"]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.curves import draw_line, integer_ticks
-from taxlens.figures.style import BLUE, GREY, RED, SERIES, Drawn, interval_words, new_figure, paper_style
+from taxlens.figures.style import BLUE, GREY, RED, SERIES, Drawn, interval_words, new_figure, paper_style, written
 
 ALPHA = 0.05
 METRICS = ("compression", "auc", "balanced_accuracy", "r2")
@@ -55,7 +55,7 @@ def draw_probe_curves(
         axes.axhline(CHANCE[metric], color=GREY, linewidth=0.6)
         reads = series["base"].loc[series["base"]["value"] > CHANCE[metric], "layer"]
         flagged = _ring(axes, lost, series["aligned"], set(reads))
-        axes.set_ylabel(f"held-out {metric.replace('_', ' ')}")
+        axes.set_ylabel(f"held-out {written(metric)}")
         if turned:
             parts += _cosines(panels[1], lost)
         for each in panels:

@@ -30,7 +30,11 @@ def draw_profile(frame: pd.DataFrame, *, metric: str = "probability", width: flo
                 axes.plot(line["t"], line["chord"], color=GREY, linewidth=0.5)
                 if panel == "perplexity":
                     colour, marker, dash = BLACK, "os"[number % 2], ("-", "--")[number % 2]
-                    axes.text(1.0, line["value"].iloc[-1], f" {template}" * (len(lines) > 1), va="center", fontsize=6)
+                    if len(lines) > 1:
+                        end = (1.0, line["value"].iloc[-1])
+                        axes.annotate(
+                            str(template), end, xytext=(0, 4), textcoords="offset points", ha="right", fontsize=6
+                        )
                 axes.plot(line["t"], line["value"], color=colour, marker=marker, linestyle=dash, label=str(suite))
                 parts.append(line)
             axes.set_xlabel("t (0: base, 1: aligned)")

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, unit_of, written
 
 
 def draw_restoration_profile(
@@ -44,7 +44,7 @@ def draw_restoration_profile(
         right.set_title(f"step ({unit})", loc="left")
         figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3 if width < 4.5 else 5)
     caption = (
-        f"Restoration profile in {metric}: the base's residual stream injected into the aligned model before each layer. "
+        f"Restoration profile in {written(metric)}: the base's residual stream injected into the aligned model before each layer. "
         "Left: share of the tax that comes back; 0 where the damage is all above the cut, 1 where it is all below; bands: 95 % intervals "
         "by group bootstrap. Right: what each stretch between two cuts adds to the loss; with what lies below the first and above the last "
         "cut the steps sum to the tax."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import Drawn, new_figure, paper_style
+from taxlens.figures.style import Drawn, new_figure, paper_style, written
 
 
 def draw_similarity_map(
@@ -50,7 +50,7 @@ def draw_similarity_map(
         axes.set_ylabel("layer of base")
         for edge in ("left", "bottom"):
             axes.spines[edge].set_visible(False)
-        figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02).set_label(measure.replace("_", " "))
+        figure.colorbar(image, ax=axes, fraction=0.045, pad=0.02).set_label(written(measure))
     moved = int((grid.index.to_numpy()[best] != grid.columns.to_numpy()).sum())
     caption = (
         f"{measure} of every base layer and every aligned layer, up to {int(rows['n_items'].max())} rows. White: the base "

@@ -105,9 +105,20 @@ def unit_of(metric: str) -> tuple[str, float]:
     return ("nats", 1.0) if metric in ("nll", "margin", "kl") else ("points", 100.0)
 
 
+_WRITTEN = {
+    "auc": "AUC", "cka": "CKA", "cca": "CCA", "svcca": "SVCCA", "pwcca": "PWCCA", "gulp": "GULP", "rsa": "RSA", "r2": "R²",
+    "kl": "KL", "nll": "NLL", "mdl": "MDL", "knn": "kNN",
+}  # fmt: skip
+
+
+def written(name: str) -> str:
+    """Return a table's name of a measure or metric as a paper writes it: "linear_r2" is "linear R²"."""
+    return " ".join(_WRITTEN.get(part, part) for part in name.split("_"))
+
+
 def effect_label(what: str, metric: str, *, width: float) -> str:
-    """Return an axis label such as "effect on nll (nats); positive is loss", short where the figure is a column wide."""
-    label = f"{what} {metric} ({unit_of(metric)[0]})"
+    """Return an axis label such as "effect on NLL (nats); positive is loss", short where the figure is a column wide."""
+    label = f"{what} {written(metric)} ({unit_of(metric)[0]})"
     return label if width < 4.5 else f"{label}; positive is loss"
 
 

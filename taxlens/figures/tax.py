@@ -15,6 +15,7 @@ from taxlens.figures.style import (
     new_figure,
     paper_style,
     unit_of,
+    written,
 )
 
 
@@ -50,7 +51,7 @@ def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probabil
     plotted = rows[["suite", "kind", "template", "metric", "tax", "low", "high", "n_items", "n_groups"]]
     spans = interval_words(_span(rows["n_items"]), _span(rows["n_groups"]))
     caption = (
-        f"Tax in {metric} of each suite{f' ({names})' if names else ''}: base minus aligned on the same items, "
+        f"Tax in {written(metric)} of each suite{f' ({names})' if names else ''}: base minus aligned on the same items, "
         f"positive is loss. {spans}. Circles: plain prompt; squares: chat; diamonds: benefit suites, "
         "where a negative value is what alignment was for."
     )
