@@ -61,7 +61,6 @@ class Difference:
     def __init__(self, pair: ModelPair) -> None:
         self.pair = pair
         self.anatomy = pair.aligned.anatomy
-        self._roles = {role.name: role for role in self.anatomy.modules}
         self._triples: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
         self._low_rank: dict[str, bool] = {}
         self._units: dict[str, dict[str, Unit]] = {}

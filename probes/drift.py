@@ -104,18 +104,17 @@ def difference_covariance(moments: PairMoments) -> np.ndarray:
     return moments.cov_xx() + moments.cov_yy() - cross - cross.T
 
 
-def difference_spectrum(moments: PairMoments) -> tuple[np.ndarray, np.ndarray]:
-    """Return the energies [d], largest first, and directions [d, d] (rows) of the movement y - x.
+def difference_energy(moments: PairMoments) -> np.ndarray:
+    """Return the energies [d] of the movement y - x along its own directions, largest first.
 
     From the moments: differences below about 1e-7 of the activations' own size are rounding, and read 0.
     """
-    energy, vectors = np.linalg.eigh(difference_moment(moments))
-    return _above_rounding(energy, moments)[::-1], vectors[:, ::-1].T
+    return _energy(moments, int(moments.n))
 
 
 @lru_cache(maxsize=4)
-def difference_energy(moments: PairMoments) -> np.ndarray:
-    """Return the energies [d] of the movement y - x along its own directions, largest first."""
+def _energy(moments: PairMoments, n: int) -> np.ndarray:
+    """Several measures read one spectrum; the rows so far are part of the key, because moments grow in place."""
     return _above_rounding(np.linalg.eigvalsh(difference_moment(moments)), moments)[::-1]
 
 

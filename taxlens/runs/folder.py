@@ -7,7 +7,7 @@ import html
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,3 @@ class Run:
         stages = ", ".join(f"{name} {info['status']}" for name, info in self.manifest["stages"].items())
         rows = "".join(f"<li>{html.escape(name)}.csv</li>" for name in self.tables)
         return f"<p><code>{html.escape(repr(self))}</code></p><p>{html.escape(stages)}</p><ul>{rows}</ul>"
-
-
-def open_runs(folders: Sequence[Path | str]) -> list[Run]:
-    """Open several run folders, in the order given."""
-    return [Run.open(folder) for folder in folders]
