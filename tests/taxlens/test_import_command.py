@@ -1,6 +1,7 @@
 """`taxlens import-eval`: from two logs to a suite, its logged tax, and the same tax measured again on the models."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -89,10 +90,10 @@ def test_an_option_that_does_not_fit_the_logs_is_usage(folder, options, told, co
     assert not (folder / "no.jsonl").exists()
 
 
-def test_swapped_logs_are_told_on_standard_error(folder, capsys):
-    (folder / "aligned").rename(folder / "model-instruct")
-    file = folder / "model-instruct" / f"results_{DATE}.json"
+def test_swapped_logs_are_told_on_standard_error(folder, tmp_path, capsys):
+    tuned = shutil.copytree(folder / "aligned", tmp_path / "model-instruct")
+    file = tuned / f"results_{DATE}.json"
     file.write_text(file.read_text().replace('"aligned"', '"model-instruct"'))
-    out = str(folder / "swapped.jsonl")
-    assert run_app(["import-eval", str(folder / "model-instruct"), str(folder / "base"), "--out", out]) == 0
+    out = str(tmp_path / "swapped.jsonl")
+    assert run_app(["import-eval", str(tuned), str(folder / "base"), "--out", out]) == 0
     assert "are the logs swapped?" in capsys.readouterr().err
