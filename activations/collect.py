@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from taxlens.activations.direct import page_aligned
 from taxlens.activations.hooks import StopForward, reading, run_backbone
 from taxlens.activations.loading import DTYPES, LoadedModel
 from taxlens.activations.request import Request
@@ -178,7 +179,7 @@ class Collector:
 def new_buffers(request: Request, rows: int) -> dict[str, torch.Tensor]:
     """Return flat memory for the largest shard of one model: site -> [values]."""
     sizes = {site: int(np.prod(shape)) * len(request.layers) * rows for site, shape in request.sites.items()}
-    return {site: torch.empty(size, dtype=DTYPES[request.dtype]) for site, size in sizes.items()}
+    return {site: page_aligned(size, DTYPES[request.dtype]) for site, size in sizes.items()}
 
 
 def shaped(flat: dict[str, torch.Tensor], request: Request, rows: int) -> Buffers:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xxhash
 
+from taxlens.activations.direct import PAGE, write_at
 from taxlens.core.errors import StoreError, explain
 
 FORMAT = "taxlens activations"
@@ -44,18 +45,20 @@ class ShardFile:
         compress: str | None = None,
     ) -> None:
         self.path, self._dtype, self._layers, self._compress = path, dtype, layers, compress
-        self._file = h5py.File(path, "w")
+        self._file = h5py.File(path, "w", alignment_threshold=16 * PAGE, alignment_interval=PAGE)
         attributes = {"format": FORMAT, "format_version": VERSION, "n_rows": len(frame)}
         self._file.attrs.update(attributes | {"block_rows": BLOCK_ROWS})
         write_rows(self._file, frame)
 
     def write(self, model: str, site: str, data: np.ndarray) -> None:
         """Write one model's activations at one site: [layer, row, ...] in the stored dtype."""
-        options: dict[str, Any] = {}
         if self._compress:
             chunk = (1, min(BLOCK_ROWS, data.shape[1]), *data.shape[2:])
             options = {"chunks": chunk, "compression": "gzip", "compression_opts": 1, "shuffle": True}
-        made = self._file.create_dataset(f"{model}/{site}", data=data, **options)
+            made = self._file.create_dataset(f"{model}/{site}", data=data, **options)
+        else:
+            made = self._file.create_dataset(f"{model}/{site}", data.shape, data.dtype, dcpl=_allocated())
+            write_at(self.path, made.id.get_offset(), np.ascontiguousarray(data))
         made.attrs["dtype"] = self._dtype
         made.attrs["layers"] = np.asarray(self._layers, dtype=np.int64)
         self._file.create_dataset(f"checksums/{model}/{site}", data=block_hashes(data))
@@ -74,6 +77,15 @@ class ShardFile:
         """Close the file without finishing it, and remove it."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _allocated() -> h5py.h5p.PropDCID:
+    """Return how an array is made whose bytes are written beside HDF5: its place is fixed at once, and not filled."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return plan
 
 
 def write_rows(file: h5py.File, frame: pd.DataFrame) -> None:

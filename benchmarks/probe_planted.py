@@ -2,6 +2,7 @@
 
     python benchmarks/probe_planted.py erased     # 30 layers, three labels
     python benchmarks/probe_planted.py variants   # attenuated, rotated, hidden in an exclusive or
+    python benchmarks/probe_planted.py variants --only 'exclusive or' --places 12   # the last with more rows
     python benchmarks/probe_planted.py itself     # other batches, bfloat16
 
 Phrases like "The wolves that I see near the river", read at the last token of every block. A hook after block 10 adds
@@ -39,7 +40,10 @@ NOUNS = (
     "coat coats,hat hats,shoe shoes,glove gloves,ring rings"
 )
 FRAMES = (("The {} that I see near the", 0), ("The {} that I saw near the", 1))
-PLACES = ("river",)
+PLACES = (
+    "river lake road house bridge tower market garden school church station harbour field forest castle window door "
+    "stairs kitchen fence"
+).split()
 
 
 class Phrases:
@@ -205,11 +209,12 @@ def main():
     parser.add_argument("--model", default=".cache/smollm2/base")
     parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--only", help="of the variants, this one: rotated, exclusive or")
+    parser.add_argument("--places", type=int, default=1, help="places that each noun is seen at: 1 to 20, four rows a noun each")
     parser.add_argument("--every", type=int, help="of erased, every so many layers")
     given = parser.parse_args()
     start = time.time()
     more = {name: getattr(given, name) for name in ("only", "every") if getattr(given, name)}
-    RUNS[given.what](Phrases(given.model, PLACES), given.permutations, **more)
+    RUNS[given.what](Phrases(given.model, PLACES[: given.places]), given.permutations, **more)
     print(f"  {time.time() - start:.0f} s")
 
 

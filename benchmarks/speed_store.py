@@ -19,7 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
+from taxlens.activations.direct import page_aligned
 from taxlens.activations.manifest import write_manifest
 from taxlens.activations.shard import FORMAT, MODELS, VERSION, ShardFile
 from taxlens.activations.store import Store
@@ -61,7 +63,7 @@ def write_memmap(path: Path, data: np.ndarray) -> None:
 
 def writing(folder: Path, repeats: int) -> None:
     """Speed of writing one shard of 256 MB."""
-    data = np.random.default_rng(0).standard_normal((30, 1940, 576), dtype=np.float32)
+    data = page_aligned(30 * 1940 * 576, torch.float32).normal_().numpy().reshape(30, 1940, 576)  # as capture's buffers
     frame, seconds = frame_of(data.shape[1]), {"store": [], "memmap": []}
     for _ in range(repeats):
         for name, run in (

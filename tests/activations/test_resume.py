@@ -22,8 +22,17 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A child of a fork runs torch in one thread; what is compared with it must add in the same order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def whole(make_pair, suite, tmp_path_factory):
+def whole(one_thread, make_pair, suite, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     capture(make_pair(), suite, to=folder / "acts.h5", shard_bytes=SMALL).close()
     return folder
