@@ -209,7 +209,9 @@ def main():
     parser.add_argument("--model", default=".cache/smollm2/base")
     parser.add_argument("--permutations", type=int, default=999)
     parser.add_argument("--only", help="of the variants, this one: rotated, exclusive or")
-    parser.add_argument("--places", type=int, default=1, help="places that each noun is seen at: 1 to 20, four rows a noun each")
+    parser.add_argument(
+        "--places", type=int, default=1, help="places that each noun is seen at: 1 to 20, four rows a noun each"
+    )
     parser.add_argument("--every", type=int, help="of erased, every so many layers")
     given = parser.parse_args()
     start = time.time()
