@@ -103,7 +103,7 @@ RULES = (
 """Rules of one layer of a taxed capability, in their order of precedence."""
 
 KEPT_RULES = (
-    Rule("rerouted", (Test(("U least",), most=0.5), Test(("U most",), least=1.5))),
+    Rule("rerouted", (Test(("U least",), most=0.5), Test(("U most",), least=1.1))),
     Rule("intact", (Test(("D",), least=0.8, optional=True),)),
 )
 """Rules of a capability without a tax (rerouted is experimental)."""

@@ -194,7 +194,7 @@ def _mapped(
 
 
 def _below_chance(plan: Plan, layer: int, readings: dict[tuple[str, str, str], Reading]) -> list[tuple[str, str]]:
-    """Note a model's own probe that reads its label clearly below chance: rows have leaked."""
+    """Note a model's own probe that reads its label clearly below chance: rows leaked, or groups contradict each other."""
     if plan.labels.task != "binary":
         return []
     notes = []
@@ -203,7 +203,8 @@ def _below_chance(plan: Plan, layer: int, readings: dict[tuple[str, str, str], R
         spread = float(np.nanstd(own.draws))
         if spread > 0 and own.value < 0.5 - 3.3 * spread:
             text = f"AUC {own.value:.2f} at layer {layer} of {model} is below chance: "
-            notes.append(("below_chance", text + "test rows were used in training (an eraser, a mean, a balance)."))
+            text += "test rows were used in training (an eraser, a mean, a balance), "
+            notes.append(("below_chance", text + "or the answer that is right in one group is wrong in others."))
     return notes
 
 
