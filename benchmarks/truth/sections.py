@@ -8,7 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.truth.ground import seconds_spent
-from benchmarks.truth.tables import Rows, finite, methods_of, middle, of_method, resampled, share, unitless
+from benchmarks.truth.tables import (
+    Rows,
+    finite,
+    methods_of,
+    middle,
+    of_method,
+    refused_lines,
+    resampled,
+    share,
+    unitless,
+)
 from benchmarks.truth.worlds import base_folder
 
 
@@ -132,6 +142,9 @@ def world_lines(worlds: Rows) -> list[str]:
             middle([row["distance"] for row in path]), f"`{best}` {median[best]:.2f}",
         ]  # fmt: skip
         lines.append(f"{start} | {' | '.join(cells)} |")
+    failed = [plant | {"family": f"{plant['world']}, {plant['family']}"} for plant in worlds]
+    if not all(plant["acceptance"]["accepted"] for plant in worlds):
+        lines += ["", "Not accepted:", "", *refused_lines(failed)]
     return lines
 
 
