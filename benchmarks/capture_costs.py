@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from benchmarks.speed_capture import random_suite
 from taxlens.activations.collect import fill, new_buffers, shaped
+from taxlens.activations.direct import write_at
 from taxlens.activations.hooks import run_backbone
 from taxlens.activations.loading import LoadedModel, load_model
 from taxlens.activations.pair import make_pair
@@ -51,6 +53,16 @@ def pieces(loaded: LoadedModel, sequences: int, tokens: int, folder: Path) -> di
         with open(path, "rb+") as stream:
             os.fsync(stream.fileno())
 
+    def bare(place: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            path.unlink(missing_ok=True)
+            path.touch()
+            place()
+            with open(path, "rb+") as stream:
+                os.fsync(stream.fileno())
+
+        return run
+
     def together() -> None:
         thread = threading.Thread(target=written)
         thread.start()
@@ -68,7 +80,15 @@ def pieces(loaded: LoadedModel, sequences: int, tokens: int, folder: Path) -> di
         "values checked": lambda: all(all_finite(plane, "float32") for plane in data),
         "hashes": lambda: block_hashes(data),
         "hashes, file and fsync": written,
+        "bytes into a new file, through the page cache": bare(lambda: _through(path, data)),
+        "bytes into a new file, past the page cache": bare(lambda: write_at(path, 0, data)),
     }
+
+
+def _through(path: Path, data: np.ndarray) -> None:
+    with open(path, "rb+", buffering=0) as stream:
+        for plane in data:
+            stream.write(plane.data)
 
 
 def main() -> None:
@@ -91,7 +111,7 @@ def main() -> None:
     print(f"{loaded}, {given.sequences} x {given.tokens} tokens, {torch.get_num_threads()} threads")
     for name, values in spent.items():
         clock, processor = (statistics.median(v[k] for v in values[1:]) for k in (0, 1))
-        print(f"{name:<34}{clock:8.3f} s on the clock {processor:8.3f} s of processor")
+        print(f"{name:<46}{clock:8.3f} s on the clock {processor:8.3f} s of processor")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/probe_planted.py erased     # 30 layers, three labels
     python benchmarks/probe_planted.py variants   # attenuated, rotated, hidden in an exclusive or
-    python benchmarks/probe_planted.py variants --only 'exclusive or' --places 12   # the last with more rows
+    python benchmarks/probe_planted.py variants --only 'exclusive or' --places 8   # the last with more rows
     python benchmarks/probe_planted.py itself     # other batches, bfloat16
 
 Phrases like "The wolves that I see near the river", read at the last token of every block. A hook after block 10 adds

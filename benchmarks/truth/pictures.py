@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from benchmarks.truth.proving import FAMILIES
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import BLUE, GREY, ORANGE, new_figure, paper_style
 from taxlens.figures.truth import draw_proving_ground
@@ -32,7 +33,7 @@ def draw_methods(plants: Rows, *, path: Path) -> None:
 
 def draw_families(plants: Rows, *, path: Path) -> None:
     """Mass on the planted components by family: exact Shapley beside the path."""
-    names = list(dict.fromkeys(plant["family"] for plant in plants))
+    names = sorted({plant["family"] for plant in plants}, key=list(FAMILIES).index)
     looks = {"exact Shapley": ("s", BLUE, -0.12), "path": ("o", ORANGE, 0.12)}
     with paper_style():
         figure = new_figure(5.5, 0.8 + 0.22 * len(names))

@@ -8,6 +8,7 @@ import torch
 from taxlens.activations import capture as capturing
 from taxlens.activations import collect
 from taxlens.activations.capture import capture
+from taxlens.activations.direct import PAGE
 from taxlens.activations.estimate import estimate
 from taxlens.activations.hooks import reading, run_backbone
 from taxlens.activations.items import Item, Suite
@@ -332,6 +333,7 @@ def test_capture_stops_after_the_last_layer_that_is_asked_for(make_pair, suite, 
     head = pair.base.model.lm_head.register_forward_hook(lambda *_: ran.append("head"))
     plan = capturing.resolve(pair, suite, layers=[0])
     flat = collect.new_buffers(plan, plan.plan.n_rows)
+    assert all(values.data_ptr() % PAGE == 0 for values in flat.values())  # the disk may read them itself
     collect.fill(
         pair.base, plan, model="base", span=(0, 3), budget=99,
         buffers=collect.shaped(flat, plan, int(plan.plan.first_row[3])),

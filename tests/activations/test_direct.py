@@ -3,11 +3,13 @@ import os
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from taxlens.activations import direct
 from taxlens.activations.direct import PAGE, page_aligned, write_at
+from taxlens.activations.shard import ShardFile, block_hashes
 
 
 def array(size: int) -> np.ndarray:
@@ -78,15 +80,20 @@ def test_a_full_disk_is_told_and_not_tried_again(tmp_path, monkeypatch):
     assert len(calls) == 1
 
 
-def test_a_large_array_of_a_shard_begins_at_a_page(tmp_path):
-    import pandas as pd
+def test_a_large_array_of_a_shard_is_written_past_the_cache_but_for_its_last_bytes(tmp_path, monkeypatch):
+    true, written = direct._write, {}
 
-    from taxlens.activations.shard import ShardFile, block_hashes
+    def counted(path, offset, values, flags):
+        done = true(path, offset, values, flags & ~os.O_DIRECT)  # whatever this file system allows
+        written[bool(flags & os.O_DIRECT)] = done
+        return done
 
-    data = array(2 * 300 * 64).reshape(2, 300, 64)
-    shard = ShardFile(tmp_path / "s.h5", pd.DataFrame({"item": ["a"] * 300}), dtype="float32", layers=(0, 1))
+    monkeypatch.setattr(direct, "_write", counted)
+    data = array(2 * 301 * 64).reshape(2, 301, 64)
+    shard = ShardFile(tmp_path / "s.h5", pd.DataFrame({"item": ["a"] * 301}), dtype="float32", layers=(0, 1))
     shard.write("base", "resid_post", data)
     entry = shard.close()
+    assert written == {True: data.nbytes // PAGE * PAGE, False: data.nbytes % PAGE}
     assert entry["places"]["base/resid_post"][0] % PAGE == 0
     with h5py.File(tmp_path / "s.h5") as file:
         np.testing.assert_array_equal(file["base/resid_post"][...], data)

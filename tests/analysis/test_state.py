@@ -120,6 +120,9 @@ def test_a_kept_capability_whose_sites_moved_is_rerouted():
     moved = [Evidence("M", 0, -0.1, 0.1), Evidence("U least", 0.1, 0.0, 0.2), Evidence("U most", 2.0, 1.7, 2.4)]
     assert judge(moved, KEPT_RULES).state == "rerouted"
     assert judge(moved[:1], KEPT_RULES).state == "intact"
+    little = [*moved[:2], Evidence("U most", 1.26, 1.25, 1.28)]  # what planted pairs show
+    assert judge(little, KEPT_RULES).state == "rerouted"
+    assert judge([*moved[:2], Evidence("U most", 1.01, 1.0, 1.02)], KEPT_RULES).state == "intact"
 
 
 @pytest.mark.parametrize("layout", ["llama", "gpt2", "gemma2", "gpt_neox"])
