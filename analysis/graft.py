@@ -90,19 +90,44 @@ def graft_effects(
     References:
         Weight patching between a base and a specialised model: arXiv 2604.13694.
     """
+    found = _swapped(
+        pair, measure, ("graft", "restore"), groups=groups, level=level, units=units, template=template,
+        difference=difference, draws=draws, seed=seed, progress=progress,
+    )  # fmt: skip
+    return Grafts(found["graft"], found["restore"])
+
+
+def restore_effects(
+    pair: ModelPair, measure: MeasureFunction, *, groups: Mapping[str, np.ndarray], **options: Any
+) -> UnitEffects:
+    """The second half of `graft_effects` alone, at half its cost: what each unit's restoration returns.
+
+    Args:
+        pair, measure, groups: as for `graft_effects`.
+        options: its other arguments.
+    """
+    return _swapped(pair, measure, ("restore",), groups=groups, **options)["restore"]
+
+
+def _swapped(
+    pair: ModelPair, measure: MeasureFunction, methods: Sequence[str], *, groups: Mapping[str, np.ndarray],
+    level: str = "component", units: Sequence[str] | None = None, template: str = "plain",
+    difference: Difference | None = None, draws: int = 2000, seed: int = 0, progress: Progress = SILENT,
+) -> dict[str, UnitEffects]:  # fmt: skip
+    """Effects of swapping each unit alone, by method: onto the base ("graft"), out of the aligned model ("restore")."""
     difference = difference or difference_of(pair)
     names = tuple(units if units is not None else difference.units(level))
     parts = [difference.unit(n, level=level) for n in names]
     base, aligned = measure(pair.base.model), measure(pair.aligned.model)
     taxes = losses(aligned, base)
     changed = [difference.moved(unit) for unit in parts]
-    found: dict[str, list[dict[tuple[str, str], np.ndarray] | None]] = {"graft": [], "restore": []}
-    with progress.task("graft and restore", total=len(names), unit="units") as task:
+    edits = {"graft": (grafted, base), "restore": (mixture, aligned)}
+    found: dict[str, list[dict[tuple[str, str], np.ndarray] | None]] = {method: [] for method in methods}
+    with progress.task(" and ".join(methods), total=len(names), unit="units") as task:
         for name, moved in zip(names, changed, strict=True):
-            found["graft"].append(_one(grafted, pair, name, difference, measure, base, "graft") if moved else None)
-            found["restore"].append(
-                _one(mixture, pair, name, difference, measure, aligned, "restore") if moved else None
-            )
+            for method in methods:
+                edit, end = edits[method]
+                found[method].append(_one(edit, pair, name, difference, measure, end, method) if moved else None)
             task.advance(1, note=name)
     for values, again in ((base, measure(pair.base.model)), (aligned, measure(pair.aligned.model))):
         check_unchanged(values, again)
@@ -111,7 +136,7 @@ def graft_effects(
         "kinds": tuple(u.kind for u in parts), "taxes": taxes, "groups": groups, "draws": draws, "seed": seed,
         "forwards": sum(changed) + 2,
     }  # fmt: skip
-    return Grafts(*(UnitEffects(method=m, values=_columns(found[m], taxes), **shared) for m in ("graft", "restore")))
+    return {method: UnitEffects(method=method, values=_columns(found[method], taxes), **shared) for method in methods}
 
 
 def check_unchanged(before: Values, after: Values) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from taxlens.analysis.graft import graft_effects
+from taxlens.analysis.graft import restore_effects
 from taxlens.analysis.measure import ChoiceMeasure
 from taxlens.analysis.mixture import mixture
 from taxlens.analysis.plans import (
@@ -165,9 +165,7 @@ def patch_plans(
     measure = ChoiceMeasure(
         pair, tuple(suites), template=dict(lesson.template), metrics=tuple(dict.fromkeys((lesson.metric, "margin")))
     )
-    restore = graft_effects(
-        pair, measure, groups=measure.groups, units=components.names, draws=10, progress=progress
-    ).restore
+    restore = restore_effects(pair, measure, groups=measure.groups, units=components.names, draws=10, progress=progress)
     tax = np.sum([restore.mean(name, lesson.metric) for name in lesson.taxed], axis=0)
     signs = lesson.benefit.signs
     brought = -np.sum([signs[s] * restore.mean(s, "margin") for s in lesson.benefit.suites], axis=0)

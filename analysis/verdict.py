@@ -65,6 +65,12 @@ class Test:
             return self.optional
         return any(one.low >= self.least and one.high <= self.most for one in seen)
 
+    def leans(self, found: Mapping[tuple[str, str], Evidence]) -> bool:
+        """Whether any of the statistics would pass by its estimate alone, or could not be had."""
+        seen = [found[name, self.control] for name in self.statistics if (name, self.control) in found]
+        seen = [one.value for one in seen if math.isfinite(one.value)]
+        return not seen or any(self.least <= value <= self.most for value in seen)
+
     def __str__(self) -> str:
         name = " or ".join(self.statistics) + (f" ({self.control})" if self.control else "")
         bounds = [f">= {self.least:g}"] * math.isfinite(self.least) + [f"<= {self.most:g}"] * math.isfinite(self.most)
@@ -153,10 +159,11 @@ def judge(evidence: Sequence[Evidence], rules: Sequence[Rule] = RULES) -> Verdic
 def judge_layers(
     found: Mapping[int, Sequence[Evidence]], *, more: Sequence[Evidence] = ()
 ) -> tuple[dict[int, Verdict], int]:
-    """The verdict of every layer of a taxed capability and, at key -1, the overall one; and the layer it was read at.
+    """The verdict of every layer of a taxed capability and, at key -1, the overall one; and the layer it was placed at.
 
     The overall verdict is that of the first layer whose stream carries the damage (I, lower end, at `DAMAGED`) and
-    that a rule decides; where none is decided, that of the first damaged layer.
+    that a rule decides; where none is decided, that of the first damaged layer. It is decided by intervals and
+    placed by estimates: at the first damaged layer from which on every layer's estimates fit the state.
 
     Args:
         found: layer to its statistics; keys below 0 are passed over.
@@ -171,7 +178,24 @@ def judge_layers(
     if not damaged:
         reason = "no layer's stream carries the damage with an interval: " + verdicts[where].reason
         verdicts[-1] = Verdict("undetermined", reason)
+    if decided:
+        state, first = verdicts[where].state, where
+        for layer in reversed(damaged[: damaged.index(where)]):
+            if not fits(state, [*found[layer], *more]):
+                break
+            first = layer
+        if first < where:
+            verdicts[-1] = Verdict(
+                state, f"decided at layer {where}, shows from layer {first} on: {verdicts[where].reason}"
+            )
+            where = first
     return verdicts, where
+
+
+def fits(state: str, evidence: Sequence[Evidence], rules: Sequence[Rule] = RULES) -> bool:
+    """Whether the estimates, intervals aside, pass every test of a state's rule."""
+    found = {(one.statistic, one.control): one for one in evidence}
+    return all(test.leans(found) for rule in rules if rule.state == state for test in rule.tests)
 
 
 def damaged_layers(found: Mapping[int, Sequence[Evidence]]) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.truth.confusion import FIELDS, code_of_evidence
+from benchmarks.truth.confusion import FIELDS, code_of_evidence, verdict_of
 from benchmarks.truth.ground import remembered
 from taxlens.activations.items import Suite, read_suite
 from taxlens.activations.loading import LoadedModel, load_model
@@ -117,14 +117,13 @@ def planted(pair: ModelPair, suite: Suite, half: Half, state: str, *, layer: int
                 begun = time.time()
                 found = diagnose(pair, suite, label="number", relearn="never", seed=seed)
                 return {
-                    "state": state, "layer": layer, "tax": found.tax, "found": found.state, "where": found.where,
-                    "reason": found.verdicts[-1].reason, "seconds": time.time() - begun,
+                    "state": state, "layer": layer, "tax": found.tax, "seconds": time.time() - begun,
                     "evidence": {
                         str(n): [[getattr(e, f) for f in FIELDS] for e in rows] for n, rows in found.evidence.items()
                     },
                 }  # fmt: skip
         strength *= 2
-    return {"state": state, "layer": layer, "tax": [tax] * 3, "found": "not planted", "where": -1, "reason": "no tax"}
+    return {"state": state, "layer": layer, "tax": [tax] * 3}
 
 
 def timed(pair: ModelPair, layers: int) -> None:
@@ -166,9 +165,10 @@ def main() -> None:
                 f"hooked-{state}", lambda s=state, n=layer: planted(pair, suite, half, s, layer=n, seed=0),
                 state, layer, args.groups, code, code=("hooked.py",),
             )  # fmt: skip
+            called, where = verdict_of(found) if "evidence" in found else ("not planted", -1)
             print(
-                f"{state} after {layer} ({name}): found {found['found']} at {found['where']}, tax {found['tax'][0]:.2f}, "
-                f"{found.get('seconds', 0):.0f} s; {found['reason'][:300]}",
+                f"{state} after {layer} ({name}): {called} at {where}, tax {found['tax'][0]:.2f}, "
+                f"{found.get('seconds', 0):.0f} s",
                 flush=True,
             )
 

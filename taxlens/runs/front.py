@@ -11,7 +11,7 @@ from taxlens.core.errors import ConfigError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.folder import Run
 from taxlens.runs.job import Job
-from taxlens.sources import resolve_adapter, resolve_model
+from taxlens.sources import resolve_adapter
 
 
 def frontier_arguments(job: Job) -> dict[str, Any]:
@@ -65,20 +65,16 @@ def benefit_suite(config: Config) -> str:
 
 
 def earlier_names(config: Config) -> list[str]:
-    """Earlier checkpoints of the same training: all but the last of `pair.aligned`, where it is a list."""
-    aligned = config.pair.aligned
-    return list(aligned[:-1]) if isinstance(aligned, tuple) else []
+    """Earlier checkpoints of the same training: all but the last of `pair.aligned` or `pair.adapter`, where it is a list."""
+    named = config.pair.aligned if config.pair.aligned is not None else config.pair.adapter
+    return list(named[:-1]) if isinstance(named, tuple) and config.pair.several == "chain" else []
 
 
 def earlier_checkpoints(job: Job) -> dict[str, Any]:
     """The earlier checkpoints, loaded as the pair is, by the name of their folder."""
-    from taxlens.activations.loading import load_model
-
-    section, found = job.config.pair, {}
-    for name in earlier_names(job.config) if "checkpoint" in (job.config.frontier or FrontierSection()).orders else []:
-        path = resolve_model(name, job.run.root)
-        found[Path(name).name] = load_model(path, dtype=section.dtype, device=section.device)
-    return found
+    asked = "checkpoint" in (job.config.frontier or FrontierSection()).orders
+    names = earlier_names(job.config) if asked else []
+    return {Path(name).name: step for name, step in zip(names, job.steps if names else ())}
 
 
 def measure_frontier(job: Job) -> None:

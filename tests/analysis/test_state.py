@@ -92,6 +92,22 @@ def test_the_overall_verdict_is_that_of_the_first_damaged_layer_that_is_decided(
     assert (verdicts[-1].state, where) == ("suppressed", 2)
 
 
+def test_a_state_is_placed_where_its_estimates_begin_to_fit():
+    wide = [
+        Evidence(e.statistic, e.value, e.value - 0.3, e.value + 0.3, e.control)
+        if e.statistic in ("D", "X", "gain")
+        else e
+        for e in seen(**PLANTS["attenuated"])
+    ]
+    found = {0: seen(**PLANTS["intact"]), 1: wide, 2: wide, 3: seen(**PLANTS["attenuated"])}
+    verdicts, where = judge_layers(found)
+    assert [verdicts[n].state for n in range(4)] == ["intact", "undetermined", "undetermined", "attenuated"]
+    assert (verdicts[-1].state, where) == ("attenuated", 1)
+    assert "decided at layer 3, shows from layer 1 on" in verdicts[-1].reason
+    found[2] = seen(**(PLANTS["suppressed"] | {"X": 0.5, "Z1": 0.4, "Z4": 0.4, "Z16": 0.4}))  # fits neither
+    assert judge_layers(found)[1] == 3
+
+
 def test_damage_that_no_layer_carries_is_undetermined():
     verdicts, where = judge_layers({0: seen(**PLANTS["intact"]), 1: seen(**(PLANTS["suppressed"] | {"I": 0.2}))})
     assert verdicts[-1].state == "undetermined"
