@@ -15,7 +15,7 @@ from taxlens.analysis.front import Benefit, Frontier
 from taxlens.analysis.frontier_options import ANSWER_TOKENS, MEASURED, Options, ready_options
 from taxlens.analysis.joint import joint_mean
 from taxlens.analysis.kept_effects import kept_or_new
-from taxlens.analysis.learned import extra_plans
+from taxlens.analysis.learned import extra_plans, learning_minutes
 from taxlens.analysis.measure import ChoiceMeasure, losses, named
 from taxlens.analysis.path import attribute, gradient_effects
 from taxlens.analysis.plan_runs import PlanRuns
@@ -300,7 +300,7 @@ class _Work:
             held = [at_most(suite, int(o.items), seed=o.seed) for suite in held]
         if o.budget_minutes is not None:
             other = self.other_costs([name for name in names if name not in self.benefit.suites])
-            left = o.budget_minutes - other["attribution"] - other["generation"]
+            left = o.budget_minutes - other["attribution"] - other["generation"] - other["learning"]
             held = within_budget(self.pair, held, plans=plans, minutes=left, template=self.templates, seed=o.seed)
         return held
 
@@ -314,6 +314,9 @@ class _Work:
         return {
             "attribution": attribution_minutes(
                 self.pair, self.train_halves(taxed), gradients=gradients, template=self.templates
+            ),
+            "learning": learning_minutes(
+                self.pair, self.train_halves(taxed), taxed=taxed, orders=o.orders, template=self.templates
             ),
             "answers": answers,
             "generation": minutes_for(self.pair, answers * ANSWER_TOKENS),

@@ -23,7 +23,7 @@ from taxlens.analysis.plans import (
     ranked_plans,
     wanted_count,
 )  # fmt: skip
-from taxlens.analysis.sizing import at_most
+from taxlens.analysis.sizing import TRAINING_PASSES, at_most, minutes_for, read_tokens
 from taxlens.analysis.slopes import first_order_loss, weight_slopes
 from taxlens.analysis.units import difference_of
 from taxlens.core.errors import UsageError, explain
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from taxlens.activations.items import Suite
     from taxlens.activations.pair import ModelPair
     from taxlens.analysis.front import Benefit
+
+
+MASK_STEPS, MASK_ITEMS = 15, 24
+"""Steps of a learned mask, and items of each suite a step."""
+PATCH_ITEMS = 32
+"""Items of each suite that whole components are tried on."""
+RELEARN_STEPS, RELEARN_ITEMS = 10, 24
+"""Steps of relearning, and items of each taxed suite a step."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,12 +109,14 @@ def extra_plans(
         found["checkpoint"] = checkpoint_plans(pair, checkpoints)
     if "relearn" in orders:
         opened = partial(relearned, lesson)
-        found["relearn"] = [Plan("relearn-10", "component", "relearn", {}, 0, float("nan"), float("nan"), open=opened)]
+        found["relearn"] = [
+            Plan(f"relearn-{RELEARN_STEPS}", "component", "relearn", {}, 0, float("nan"), float("nan"), open=opened)
+        ]
     return found
 
 
 def learned_mask(
-    lesson: Lesson, units: Units, *, benefit_total: float, steps: int = 15, items: int = 24, rate: float = 0.3,
+    lesson: Lesson, units: Units, *, benefit_total: float, steps: int = MASK_STEPS, items: int = MASK_ITEMS, rate: float = 0.3,
     sparsity: float = 0.05, keep: float = 0.95, progress: Progress = SILENT,
 ) -> np.ndarray:  # fmt: skip
     """A mask over units, learned by gradient on the training items: how far each is undone, in 0..1, [units].
@@ -150,7 +160,7 @@ def learned_mask(
 
 
 def patch_plans(
-    lesson: Lesson, *, like: Sequence[Plan], items: int = 32, keep: float = 0.95, progress: Progress = SILENT
+    lesson: Lesson, *, like: Sequence[Plan], items: int = PATCH_ITEMS, keep: float = 0.95, progress: Progress = SILENT
 ) -> list[Plan]:
     """Whole components restored, those first whose restoration alone returned most on the training items.
 
@@ -201,8 +211,34 @@ def checkpoint_plans(pair: ModelPair, checkpoints: Mapping[str, Any]) -> list[Pl
     return plans
 
 
+def learning_minutes(
+    pair: ModelPair,
+    suites: Sequence[Suite],
+    *,
+    taxed: Sequence[str],
+    orders: Sequence[str],
+    template: Mapping[str, str],
+) -> float:
+    """Estimated minutes of making the plans of these orders (measuring them is not counted), on two cores."""
+
+    def tokens(items: int, names: Sequence[str], *, shared: bool) -> int:
+        few = [at_most(suite, items) for suite in suites if suite.name in names]
+        return sum(read_tokens(pair, suite, template=template[suite.name], shared=shared) for suite in few)
+
+    every, passes = [suite.name for suite in suites], 0.0
+    if "learned_mask" in orders:
+        passes += MASK_STEPS * TRAINING_PASSES * tokens(MASK_ITEMS, every, shared=False)
+    if "weight_patch" in orders:
+        passes += len(changed_units(difference_of(pair), "component").names) * tokens(PATCH_ITEMS, every, shared=True)
+    if "relearn" in orders:
+        passes += RELEARN_STEPS * TRAINING_PASSES * tokens(RELEARN_ITEMS, taxed, shared=False)
+    return minutes_for(pair, passes)
+
+
 @contextmanager
-def relearned(lesson: Lesson, *, steps: int = 10, rate: float = 0.002, items: int = 24) -> Iterator[Any]:
+def relearned(
+    lesson: Lesson, *, steps: int = RELEARN_STEPS, rate: float = 0.002, items: int = RELEARN_ITEMS
+) -> Iterator[Any]:
     """Yield the aligned model after a few steps of training on the taxed training items; put it back on leaving.
 
     The cheapest thing that a reader would otherwise try, with no eye on the benefit.

@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from taxlens.activations.items import Suite
     from taxlens.activations.pair import ModelPair
 
-RATE = 6e10
-"""Multiply-adds counted as two: what two ordinary cores are taken to do in a second. A stated figure and not a
-measured one, so that the same budget always gives the same items."""
+RATE = 1.2e11
+"""Multiply-adds counted as two: what two ordinary cores are taken to do in a second. A stated figure and not one of
+the machine at hand, so that the same budget always gives the same items."""
 
 FEWEST = 24
 """Held-out items of a suite that no budget goes below."""
 
 
-PASSES = 4
-"""What one gradient of the attribution costs, in forward passes over every choice's row."""
+PASSES = 2.5
+"""What one gradient of the attribution costs, in forward passes over every choice's row: it takes no gradient of weights."""
+
+TRAINING_PASSES = 3.5
+"""The same where gradients of weights are taken too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Cost:
         attribution: estimated minutes of the effects on the training half.
         answers: prompts answered by generation, over all models.
         generation: estimated minutes of those answers.
+        learning: estimated minutes of the orders that look at the weights more than once.
     """
 
     plans: int
@@ -47,11 +51,12 @@ class Cost:
     attribution: float = 0.0
     answers: int = 0
     generation: float = 0.0
+    learning: float = 0.0
 
     @property
     def total(self) -> float:
         """Minutes of everything."""
-        return self.minutes + self.attribution + self.generation
+        return self.minutes + self.attribution + self.generation + self.learning
 
     def __repr__(self) -> str:
         words = (
@@ -60,6 +65,8 @@ class Cost:
         )
         if self.attribution:
             words += f"; effects on the training half: about {self.attribution:.0f} min"
+        if self.learning:
+            words += f"; learned plans: about {self.learning:.0f} min"
         if self.answers:
             words += f"; {self.answers} answers by generation: about {self.generation:.0f} min"
         return words + ("" if self.total == self.minutes else f"; in all about {self.total:.0f} min")

@@ -80,8 +80,8 @@ def in_worlds(args: argparse.Namespace, began: float) -> list[dict[str, Any]]:
         folder = ready[0][1]
         model = read_model(folder)
         calls = (
-            (f"{name}, {family}, seed {seed}", lambda f=family, s=seed, m=model, d=folder: prove(
-                m, World(), f, seed=s, steps=args.steps, items=args.items, folder=d))
+            (f"{name}, {family}, seed {seed}", lambda n=name, f=family, s=seed, m=model, d=folder: prove(
+                m, World(), f, seed=s, steps=WORLDS[n].plant_steps, items=args.items, folder=d))
             for seed in range(args.first_seed, min(args.seeds, args.world_seeds)) for family in SIMPLE[:1]
         )  # fmt: skip
         plants += [plant | {"world": name} for _, plant in had(calls, began=began)]
@@ -92,12 +92,12 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two families, one seed, three nulls, no findings")
-    parser.add_argument("--seeds", type=int, default=12, help="plants of each family")
+    parser.add_argument("--seeds", type=int, default=10, help="plants of each family")
     parser.add_argument("--nulls", type=int, default=110, help="null pairs")
     parser.add_argument("--world-seeds", type=int, default=4, help="plants on each further base")
-    parser.add_argument("--state-seeds", type=int, default=6, help="plants of each state")
+    parser.add_argument("--state-seeds", type=int, default=10, help="plants of each state")
     parser.add_argument("--first-seed", type=int, default=0, help="where the seeds of plants and nulls begin")
-    parser.add_argument("--steps", type=int, default=120, help="training steps of each planted change")
+    parser.add_argument("--steps", type=int, default=180, help="training steps of each planted change")
     parser.add_argument("--items", type=int, default=96, help="items that methods are asked about")
     parser.add_argument("--families", nargs="*", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--worlds", nargs="*", default=list(WORLDS), choices=list(WORLDS))

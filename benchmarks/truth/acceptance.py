@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
+HIDDEN = 2.0
+"""Norm that harm of P8 may have at most."""
 ASKED = {
     "P2": "each harmed component alone makes at least 80 % of the tax",
     "P3": "no harmed component alone makes more than 20 % of the tax",
     "P4": "the first harmed component alone makes at least 130 % of the tax, the second takes the rest back",
     "P5": "no harmed component alone makes more than 60 % of the tax",
     "P6": "the change of every harmed matrix has rank one",
-    "P8": "the norm of the harm is at most 1 (the decoy and the drift are as large or larger)",
+    "P8": f"the norm of the harm is at most {HIDDEN:g}, a half or less of what P1's is",
     "P10": "the change of every harmed matrix has rank four at most, and the pair is loaded through PEFT",
 }
 """What a family asks of its plants beside the two tests (harm alone >= 80 %, all else <= 1 % of the tax)."""
@@ -46,7 +48,7 @@ def family_holds(family: str, singles: Mapping[str, float], facts: Mapping[str, 
         "P4": lambda: shares[0] >= 1.3 and shares[1] <= 0.2,
         "P5": lambda: max(shares) <= 0.6,
         "P6": lambda: facts["rank"] == 1,
-        "P8": lambda: facts["norm"] <= 1.001,
+        "P8": lambda: facts["norm"] <= 1.001 * HIDDEN,
         "P10": lambda: facts["rank"] <= 4,
     }
     rule = rules.get(family.split()[0].rstrip(","))

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.truth import families
-from benchmarks.truth.acceptance import alone, family_holds
+from benchmarks.truth.acceptance import HIDDEN, alone, family_holds
 from benchmarks.truth.adapter import adapter_pair, plant_adapter
 from benchmarks.truth.deletion import deletion_skill
 from benchmarks.truth.embed import read_model
@@ -135,7 +135,7 @@ FAMILIES: Mapping[str, Builder] = {
     "P4 cancelling": _family(families.cancelling_harm, TWO_PARTS),
     "P5 spread": _family(families.spread_harm, ALL_LAYERS),
     "P6 rank one": _family(families.low_rank_harm, ONE_PART),
-    "P8 hidden norm": _family(families.hidden_harm, ONE_PART),
+    "P8 hidden norm": _family(partial(families.hidden_harm, size=HIDDEN), ONE_PART),
     "P10 adapter": _adapter,
 }
 

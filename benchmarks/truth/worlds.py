@@ -38,18 +38,18 @@ class Recipe:
         build: a fresh model from a seed.
         stage: its training.
         batch: rows a step.
-        every: plants on it use every n-th block of the components' names of a four-block model.
+        plant_steps: training steps of a planted change (the embedded base, larger and trained for longer, needs less).
     """
 
     build: Callable[[int], PreTrainedModel]
     stage: Stage
     batch: int = 96
-    every: int = 1
+    plant_steps: int = 600
 
 
 WORLDS: Mapping[str, Recipe] = {
     "gpt2": Recipe(lambda seed: gpt2(d_model=64, n_layers=4, seed=seed), Stage(1500, 3e-3, SHARE)),
-    "deep": Recipe(lambda seed: llama(d_model=64, d_ff=176, n_layers=8, seed=seed), Stage(1500, 3e-3, SHARE), every=2),
+    "deep": Recipe(lambda seed: llama(d_model=64, d_ff=176, n_layers=8, seed=seed), Stage(2400, 3e-3, SHARE)),
 }
 """Bases by name: `gpt2`, four blocks of another architecture; `deep`, eight blocks of the embedded base's."""
 

@@ -1,6 +1,7 @@
 """`taxlens frontier` and `taxlens restore`, as typed: plans measured on an embedded pair, written, and opened again."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -9,8 +10,9 @@ from taxlens.activations.loading import load_model
 from taxlens.analysis.frontier import measured_suites
 from taxlens.analysis.measure import ChoiceMeasure
 from taxlens.cli.app import run_app
+from taxlens.config import Config
 from taxlens.runs.folder import Run
-from taxlens.runs.front import frontier_arguments
+from taxlens.runs.front import earlier_checkpoints, frontier_arguments
 from taxlens.runs.job import Job
 
 CONFIG = """name: small
@@ -147,3 +149,14 @@ def test_too_few_items_to_split_are_answered_with_the_suite(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "too few items or groups to split" in said
     assert "facts" in said
+
+
+@pytest.mark.parametrize("kind", ["aligned", "adapter"])
+def test_the_checkpoints_of_a_chain_before_its_last_are_the_earlier_ones(kind):
+    def job(**options):
+        pair = {"base": "b", kind: ("to/step-10", "to/step-20", "to/last"), **options}
+        sections = {"suites": [{"name": "facts", "file": "f.jsonl"}], "frontier": {"orders": ["path", "checkpoint"]}}
+        return SimpleNamespace(config=Config(name="n", pair=pair, **sections), steps=("ten", "twenty"))
+
+    assert earlier_checkpoints(job()) == {"step-10": "ten", "step-20": "twenty"}
+    assert earlier_checkpoints(job(several="seeds")) == {}
