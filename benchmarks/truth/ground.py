@@ -59,6 +59,18 @@ def only_ready(only: bool) -> None:
     _READY[0] = only
 
 
+def if_ready(call: Callable[[], Any]) -> Any:
+    """What the call returns if all of it is in the cache, else None; nothing is computed."""
+    before = _READY[0]
+    _READY[0] = True
+    try:
+        return call()
+    except NotReadyError:
+        return None
+    finally:
+        _READY[0] = before
+
+
 def fingerprint(*what: object, code: Sequence[str] = PLANTS, base: Path | None = None) -> str:
     """Hash of the base's weights (the embedded one's unless another folder is given), of the code, and of what is asked."""
     digest = hashlib.sha256(((base or resolve("demo:base")) / "model.safetensors").read_bytes())
