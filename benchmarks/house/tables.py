@@ -78,11 +78,12 @@ def restoration_table(run: Run, metric: str = "probability") -> str:
     """Return the restoration table: a row a plan, all taxed suites at once; random draws as mean and largest."""
     frame = run.table("frontier")
     total = frame[(frame["suite"].fillna("") == "") & (frame["metric"] == metric)]
+    named = total["plan"].where(total["order"] != "random", total["plan"].str.rpartition("-d")[0])
     body = []
-    for (order, share), part in total.groupby(["order", "share_undone"], sort=False):
-        body.append((order, f"{100 * share:.1f} %", len(part), *_measured(part)))
+    for name, part in total.groupby(named, sort=False):
+        body.append((name, f"{100 * part['share_undone'].iloc[0]:.1f} %", len(part), *_measured(part)))
     header = [
-        "order",
+        "plan",
         "units undone",
         "plans",
         "update energy",
@@ -91,6 +92,18 @@ def restoration_table(run: Run, metric: str = "probability") -> str:
         "by generation",
     ]
     return rows(header, body)
+
+
+def matched_table(run: Run) -> str:
+    """Return every order's best plan that keeps the margin of the benefit, and how far path is ahead of it."""
+    body = []
+    for r in run.table("frontier_matched").itertuples():
+        spans = [
+            _span(getattr(r, c), getattr(r, f"{c}_low"), getattr(r, f"{c}_high"))
+            for c in ("returned", "benefit_kept", "path_ahead")
+        ]
+        body.append((r.order, "none keeps it" if pd.isna(r.plan) else r.plan, *spans))
+    return rows(["order", "plan", "tax returned [95 %]", "benefit kept [95 %]", "path is ahead by [95 %]"], body)
 
 
 def _measured(part: pd.DataFrame) -> tuple[str, ...]:
@@ -102,21 +115,23 @@ def _measured(part: pd.DataFrame) -> tuple[str, ...]:
             f"{100 * part[c].mean():.0f} % (largest {100 * part[c].max():.0f})" for c in ("returned", "benefit_kept")
         ]
         return energy, *spread, generated
-    spans = [
-        f"{100 * first[c]:.0f} % [{100 * first[f'{c}_low']:.0f}, {100 * first[f'{c}_high']:.0f}]"
-        for c in ("returned", "benefit_kept")
-    ]
+    spans = [_span(first[c], first[f"{c}_low"], first[f"{c}_high"]) for c in ("returned", "benefit_kept")]
     return energy, *spans, generated
+
+
+def _span(value: float, low: float, high: float) -> str:
+    return "" if pd.isna(value) else f"{100 * value:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def main() -> None:
     """Print every table that the run has."""
     run = Run.open(sys.argv[1])
-    print(tax_table(run), end="\n\n")
+    if run.has("tax"):
+        print(tax_table(run), end="\n\n")
     if run.has("closure"):
         print(closure_table(run), leading_table(run), sep="\n\n", end="\n\n")
     if run.has("frontier"):
-        print(restoration_table(run))
+        print(restoration_table(run), matched_table(run), sep="\n\n")
 
 
 if __name__ == "__main__":

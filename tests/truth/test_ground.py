@@ -59,3 +59,10 @@ def test_the_seconds_of_a_result_leave_out_those_of_results_within_it():
     found = ground.seconds_spent()
     assert set(found) == {"inner", "outer"}
     assert found["inner"][0] >= found["outer"][0]
+
+
+def test_what_is_ready_is_returned_and_nothing_is_made_for_it():
+    make = lambda: ground.remembered("number", lambda: 3, "here")  # noqa: E731
+    assert ground.if_ready(make) is None
+    assert make() == 3  # and computing is allowed again
+    assert ground.if_ready(make) == 3
