@@ -116,23 +116,24 @@ def plan_lines(plans: Rows) -> list[str]:
 
 
 def world_lines(worlds: Rows) -> list[str]:
-    """One row a base: what the path says of P1 with a larger decoy there."""
+    """One row a base and family: what the path says of plants there."""
     if not worlds:
         return ["No further base was run."]
     lines = [
-        "P1 with the larger decoy on bases of another architecture (`gpt2`: GPT-2 layout, layer norms with biases, four",
+        "P1 with the larger decoy, and P5, on bases of another architecture (`gpt2`: GPT-2 layout, layer norms with biases, four",
         "blocks) and of twice the depth (`deep`: eight blocks); `python -m benchmarks.truth.worlds` trains them. They are smaller",
         "and more loosely trained than the embedded base, so every change is trained for 600 steps there.",
         "",
-        "| base | mastered | plants | accepted | tax | mass, exact | path's mass over exact's | top k exact, path "
+        "| base | mastered | family | plants | accepted | tax | mass, exact | path's mass over exact's | top k exact, path "
         "| L1, path | best that does not close |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in dict.fromkeys(plant["world"] for plant in worlds):
-        asked = [plant for plant in worlds if plant["world"] == name]
+    for name, family in dict.fromkeys((plant["world"], plant["family"]) for plant in worlds):
+        asked = [plant for plant in worlds if (plant["world"], plant["family"]) == (name, family)]
         found = [plant for plant in asked if plant["acceptance"]["accepted"]]
         known = json.loads((base_folder(name) / "mastery.json").read_text(encoding="utf-8"))["mastery"]
-        start = f"| {name} | {', '.join(f'{task} {value:.1%}' for task, value in known.items())} | {len(asked)} | {len(found)}"
+        masters = ", ".join(f"{task} {value:.1%}" for task, value in known.items())
+        start = f"| {name} | {masters} | {family} | {len(asked)} | {len(found)}"
         if not found:
             lines.append(start + " | - | - | - | - | - | - |")
             continue
