@@ -65,12 +65,6 @@ class Test:
             return self.optional
         return any(one.low >= self.least and one.high <= self.most for one in seen)
 
-    def leans(self, found: Mapping[tuple[str, str], Evidence]) -> bool:
-        """Whether any of the statistics would pass by its estimate alone, or could not be had."""
-        seen = [found[name, self.control] for name in self.statistics if (name, self.control) in found]
-        seen = [one.value for one in seen if math.isfinite(one.value)]
-        return not seen or any(self.least <= value <= self.most for value in seen)
-
     def __str__(self) -> str:
         name = " or ".join(self.statistics) + (f" ({self.control})" if self.control else "")
         bounds = [f">= {self.least:g}"] * math.isfinite(self.least) + [f"<= {self.most:g}"] * math.isfinite(self.most)
@@ -162,8 +156,8 @@ def judge_layers(
     """The verdict of every layer of a taxed capability and, at key -1, the overall one; and the layer it was placed at.
 
     The overall verdict is that of the first layer whose stream carries the damage (I, lower end, at `DAMAGED`) and
-    that a rule decides; where none is decided, that of the first damaged layer. It is decided by intervals and
-    placed by estimates: at the first damaged layer from which on every layer's estimates fit the state.
+    that a rule decides; where none is decided, that of the first damaged layer. It is placed at the first layer whose
+    stream carries as much of the tax as the deciding layer's: what is lost there was not lost later.
 
     Args:
         found: layer to its statistics; keys below 0 are passed over.
@@ -179,23 +173,12 @@ def judge_layers(
         reason = "no layer's stream carries the damage with an interval: " + verdicts[where].reason
         verdicts[-1] = Verdict("undetermined", reason)
     if decided:
-        state, first = verdicts[where].state, where
-        for layer in reversed(damaged[: damaged.index(where)]):
-            if not fits(state, [*found[layer], *more]):
-                break
-            first = layer
+        state, all_of_it = verdicts[where].state, _end(found[where], "I", "value")
+        first = next(layer for layer in damaged if _end(found[layer], "I", "high") >= all_of_it)
         if first < where:
-            verdicts[-1] = Verdict(
-                state, f"decided at layer {where}, shows from layer {first} on: {verdicts[where].reason}"
-            )
-            where = first
+            reason = f"decided at layer {where}, whose damage is all there at layer {first}: {verdicts[where].reason}"
+            verdicts[-1], where = Verdict(state, reason), first
     return verdicts, where
-
-
-def fits(state: str, evidence: Sequence[Evidence], rules: Sequence[Rule] = RULES) -> bool:
-    """Whether the estimates, intervals aside, pass every test of a state's rule."""
-    found = {(one.statistic, one.control): one for one in evidence}
-    return all(test.leans(found) for rule in rules if rule.state == state for test in rule.tests)
 
 
 def damaged_layers(found: Mapping[int, Sequence[Evidence]]) -> list[int]:
@@ -205,7 +188,11 @@ def damaged_layers(found: Mapping[int, Sequence[Evidence]]) -> list[int]:
 
 def lower_end(found: Sequence[Evidence], statistic: str) -> float:
     """Lower end of a statistic's interval, minus infinity where it was not had."""
-    return next((one.low for one in found if one.statistic == statistic and not one.control), -math.inf)
+    return _end(found, statistic, "low")
+
+
+def _end(found: Sequence[Evidence], statistic: str, end: str) -> float:
+    return next((getattr(one, end) for one in found if one.statistic == statistic and not one.control), -math.inf)
 
 
 def _seen(rule: Rule, found: Mapping[tuple[str, str], Evidence]) -> str:

@@ -89,23 +89,18 @@ def test_the_overall_verdict_is_that_of_the_first_damaged_layer_that_is_decided(
     }
     verdicts, where = judge_layers(found)
     assert [verdicts[n].state for n in range(4)] == ["intact", "undetermined", "suppressed", "rotated"]
-    assert (verdicts[-1].state, where) == ("suppressed", 2)
+    assert (verdicts[-1].state, where) == ("suppressed", 1)
 
 
-def test_a_state_is_placed_where_its_estimates_begin_to_fit():
-    wide = [
-        Evidence(e.statistic, e.value, e.value - 0.3, e.value + 0.3, e.control)
-        if e.statistic in ("D", "X", "gain")
-        else e
-        for e in seen(**PLANTS["attenuated"])
-    ]
-    found = {0: seen(**PLANTS["intact"]), 1: wide, 2: wide, 3: seen(**PLANTS["attenuated"])}
+def test_a_state_is_placed_at_the_first_layer_that_carries_all_that_is_lost_where_it_is_decided():
+    unsure = seen(**(PLANTS["attenuated"] | {"D": 0.75}))
+    found = {0: seen(**PLANTS["intact"]), 1: unsure, 2: unsure, 3: seen(**PLANTS["attenuated"])}
     verdicts, where = judge_layers(found)
     assert [verdicts[n].state for n in range(4)] == ["intact", "undetermined", "undetermined", "attenuated"]
     assert (verdicts[-1].state, where) == ("attenuated", 1)
-    assert "decided at layer 3, shows from layer 1 on" in verdicts[-1].reason
-    found[2] = seen(**(PLANTS["suppressed"] | {"X": 0.5, "Z1": 0.4, "Z4": 0.4, "Z16": 0.4}))  # fits neither
-    assert judge_layers(found)[1] == 3
+    assert "decided at layer 3, whose damage is all there at layer 1" in verdicts[-1].reason
+    found[1] = seen(**(PLANTS["attenuated"] | {"D": 0.75, "I": 0.5}))  # half of the tax is lost after layer 1
+    assert judge_layers(found)[1] == 2
 
 
 def test_damage_that_no_layer_carries_is_undetermined():
