@@ -92,7 +92,8 @@ def draw_restoration(frame: pd.DataFrame, *, metric: str = "probability", width:
         metric: which metric.
         width: inches.
     """
-    curves = by_order(total_rows(frame, metric))
+    rows = total_rows(frame, metric)
+    curves = by_order(rows[~rows["plan"].str.contains("-keep")])  # one plan an order and share
     curves = curves[(curves["order"] != "uniform") & (curves["share_undone"] > 0)]
     with paper_style():
         figure = new_figure(width, 2.5)
@@ -139,7 +140,8 @@ def front_words(frame: pd.DataFrame, metric: str) -> str:
     apart = "held_out" in frame and set(total_rows(frame, metric)["held_out"]) == {"answers"}
     return (
         f"Share of the benefit kept (x) against share of the tax in {written(metric)} returned (y) on held-out items"
-        f"{' that share neither group nor answer with those that plans were chosen on' if apart else ''}, a curve an order; "
+        f"{' that share neither group nor answer with those that plans were chosen on' if apart else ''}, a curve an order "
+        "through its plans that none of its own beats in both (the others faint); "
         f"bands: 95 % joint intervals by group bootstrap. Grey line: {KEPT:.0%} of the benefit, where orders are compared"
     )
 
@@ -149,8 +151,9 @@ def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     parts = [by_order(total_rows(frame, metric)), left_out_rows(frame, metric)]
     curves = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for order, part in curves.groupby("order", sort=False):
-        line = pd.concat([_START, part.sort_values("share_undone")], ignore_index=True)
+        line, rest = efficient(pd.concat([_START, part], ignore_index=True))
         colour, marker, dash = _look(str(order))
+        axes.plot(rest["benefit_kept"], rest["returned"], color=colour, marker=marker, linestyle="none", alpha=0.25)
         axes.fill_between(
             line["benefit_kept"], line["returned_low"], line["returned_high"], color=colour, alpha=0.12, linewidth=0
         )
@@ -168,6 +171,13 @@ def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     return curves
+
+
+def efficient(plans: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the plans of one order that no other of it beats in both tax returned and benefit kept, and the rest."""
+    ordered = plans.sort_values(["benefit_kept", "returned"], ascending=False, kind="stable")
+    best = ordered["returned"].cummax().shift(fill_value=-np.inf)
+    return ordered[ordered["returned"] > best], ordered[ordered["returned"] <= best]
 
 
 _START = pd.DataFrame(

@@ -12,7 +12,7 @@ from taxlens.figures.attribution import attribution_rows, draw_attribution
 from taxlens.figures.composite import draw_figure1
 from taxlens.figures.curves import draw_similarity_curves
 from taxlens.figures.directions import draw_direction_effects, draw_direction_names
-from taxlens.figures.frontier import by_order, draw_predicted, draw_restoration
+from taxlens.figures.frontier import by_order, draw_predicted, draw_restoration, efficient
 from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
 from taxlens.figures.legible import illegible
 from taxlens.figures.maps import draw_head_map, draw_layer_map
@@ -222,6 +222,13 @@ def test_unchanged_components_are_not_among_the_leading(tables):
     frame.loc[frame["component"] != "3.mlp", "effect"] = 0.0
     rows = attribution_rows(frame, tables["closure"], suite="facts", metric="accuracy")
     assert list(rows["component"]) == ["3.mlp", "38 others", "unexplained", "measured tax"]
+
+
+def test_a_front_joins_the_plans_that_no_other_beats_in_both():
+    plans = pd.DataFrame({"benefit_kept": [1.0, 0.9, 0.95, 0.8, 0.9], "returned": [0.0, 0.5, 0.2, 0.4, 0.3]})
+    front, rest = efficient(plans)
+    assert front.index.tolist() == [0, 2, 1]  # from all of the benefit downwards, each with more of the tax
+    assert sorted(rest.index) == [3, 4]
 
 
 def test_what_cannot_be_drawn_says_what_is_there(tables):
