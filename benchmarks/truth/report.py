@@ -57,7 +57,7 @@ change the draws of training, the components of truth and decoy, and (from P2 on
 norm, equal, none.
 
 This page holds {plants} plants, {accepted} of them accepted, and {nulls} null pairs. `python -m benchmarks.truth` without
-further options goes on from there to 12 plants of every family, 110 null pairs and two further bases; where a family has
+further options goes on from there to 10 plants of every family, 110 null pairs and two further bases; where a family has
 fewer below, its other plants were not run.
 """
 
