@@ -38,8 +38,8 @@ from taxlens.demo.world import World
 
 PIECES = ("plants", "nulls", "plans", "worlds", "states", "findings")
 SIMPLE = ("P1, larger decoy", "P1, equal decoy", "P1, no decoy")
-IN_WORLDS = ("P1, larger decoy", "P5 spread")
-"""Families that are planted in further bases too."""
+IN_WORLDS = {"gpt2": ("P1, larger decoy", "P5 spread"), "deep": ("P1, larger decoy", "P5 spread", "P6 rank one")}
+"""Families that are planted in further bases too (P6 is a change of matrices alone: not where there are biases)."""
 
 
 def all_findings(model: PreTrainedModel, world: World) -> dict[str, dict[str, Any]]:
@@ -84,7 +84,7 @@ def in_worlds(args: argparse.Namespace, began: float) -> list[dict[str, Any]]:
         calls = (
             (f"{name}, {family}, seed {seed}", lambda n=name, f=family, s=seed, m=model, d=folder: prove(
                 m, World(), f, seed=s, steps=WORLDS[n].plant_steps, items=args.items, folder=d))
-            for seed in range(args.first_seed, min(args.seeds, args.world_seeds)) for family in IN_WORLDS
+            for seed in range(args.first_seed, min(args.seeds, args.world_seeds)) for family in IN_WORLDS[name]
         )  # fmt: skip
         plants += [plant | {"world": name} for _, plant in had(calls, began=began)]
     return plants

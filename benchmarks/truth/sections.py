@@ -120,7 +120,7 @@ def world_lines(worlds: Rows) -> list[str]:
     if not worlds:
         return ["No further base was run."]
     lines = [
-        "P1 with the larger decoy, and P5, on bases of another architecture (`gpt2`: GPT-2 layout, layer norms with biases, four",
+        "P1 with the larger decoy, P5 (and P6) on bases of another architecture (`gpt2`: GPT-2 layout, layer norms with biases, four",
         "blocks) and of twice the depth (`deep`: eight blocks); `python -m benchmarks.truth.worlds` trains them. They are smaller",
         "and more loosely trained than the embedded base, so every change is trained for 600 steps there.",
         "",
