@@ -121,6 +121,7 @@ def refusal_pair(make_model, word_tokenizer, refusal_suites):
         return Suite(suite.name, tuple(items))
 
     def train(model, suites, modules, steps, rate):
+        model.double()  # so that rounding, which differs between processors, does not decide what is learned
         for _ in range(steps):
             for suite in suites:
                 slopes, _ = weight_slopes(model, suite, word_tokenizer, modules=modules, metric="nll")
@@ -128,7 +129,7 @@ def refusal_pair(make_model, word_tokenizer, refusal_suites):
                     for (module, name), slope in slopes.items():
                         weight = getattr(model.get_submodule(module), name)
                         weight -= rate * slope / (slope.norm() / weight.norm() + 1e-9)
-        return model
+        return model.float()
 
     parts = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
     modules = [f"model.layers.{layer}.{part}" for layer in (0, 1) for part in parts]

@@ -8,6 +8,7 @@ from taxlens.activations.loading import LoadedModel
 from taxlens.activations.pair import make_pair
 from taxlens.analysis.direction_effects import direction_effects
 from taxlens.analysis.scoring import score_suite
+from taxlens.analysis.twin import replaced_output
 from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError
 
@@ -23,10 +24,19 @@ def loaded_like(pair, model):
 
 
 @pytest.fixture(scope="module")
-def pair(refusal_pair):
-    """The trained base, and the same with one direction of what the first block writes turned round."""
-    base = refusal_pair.base
-    v = torch.linalg.svd(base.model.get_submodule("model.layers.0.mlp.down_proj").weight)[0][:, 0]
+def pair(refusal_pair, refusal_suites):
+    """The trained base, and the same with one direction of what the first block writes turned round.
+
+    The direction is the one of the singular directions that the base needs most, by taking each out of the stream.
+    """
+    base, facts = refusal_pair.base, refusal_suites[0]
+    directions = torch.linalg.svd(base.model.get_submodule("model.layers.0.mlp.down_proj").weight)[0].T
+
+    def cost(v):
+        with replaced_output(base.anatomy.blocks[0], lambda stream: stream - (stream @ v)[..., None] * v):
+            return nll(base, facts)
+
+    v = max(directions, key=cost)
     model = copy.deepcopy(base.model)
     with torch.no_grad():
         weight = model.get_submodule("model.layers.0.mlp.down_proj").weight
@@ -59,9 +69,12 @@ def test_injecting_the_lost_direction_returns_the_whole_tax(pair, refusal_suites
 
 def test_ablating_it_in_base_costs_more_than_random_directions(pair, refusal_suites):
     both, v = pair
-    found, _ = effects(both, [direction(v)], refusal_suites[0])
-    assert found["ablate"].low > 0
-    assert found["ablate"].value > 2 * found["ablate"].random
+    facts, unit = refusal_suites[0], torch.tensor(v, dtype=torch.float32)
+    found, _ = effects(both, [direction(v)], facts)
+    with replaced_output(both.base.anatomy.blocks[0], lambda stream: stream - (stream @ unit)[..., None] * unit):
+        cost = nll(both.base, facts)
+    assert found["ablate"].value == pytest.approx(cost - nll(both.base, facts), rel=0.02)
+    assert found["ablate"].value > 2 * abs(found["ablate"].random)
     assert found["ablate"].random <= found["ablate"].random_extreme
     assert found["ablate"].low <= found["ablate"].value <= found["ablate"].high
 

@@ -248,10 +248,14 @@ def test_an_ablation_is_a_steering_that_can_be_kept(tmp_path):
 def test_a_constant_push_by_hook_is_undone_by_a_vector_and_by_ablating_its_direction(refusal_pair, refusal_suites):
     base = refusal_pair.base
     pushed = copy.deepcopy(base.model)
-    push = torch.zeros(32)
-    push[3] = 40.0
-    layer = 0
+    layer, facts = 0, refusal_suites[0]
     pair = make_pair(base, replace(base, model=pushed))
+
+    def right(push):
+        with replaced_output(pair.aligned.anatomy.blocks[layer], lambda stream: stream + push):
+            return score_suite(pair.aligned, facts, share_prefix=False).metrics(("probability",))["probability"].mean()
+
+    push = min(40 * torch.eye(32), key=right)  # the coordinate that hurts most
     with replaced_output(pair.aligned.anatomy.blocks[layer], lambda stream: stream + push):
         found = diagnose(pair, refusal_suites[0], draws=50, layers=[layer], relearn="never")
     assert found.tax[1] > 0
