@@ -15,7 +15,7 @@ class Direction:
     """A unit vector in the space of a site and layer.
 
     Args:
-        vector: [d] float64; scaled to norm 1 on construction.
+        vector: [d] float64; scaled to norm 1 on construction, unless it has it.
         site: the site it lives in ("resid_post").
         layer: block index from 0.
         source: provenance: what fitted it, on which suite, label, model.
@@ -39,7 +39,8 @@ class Direction:
         if vector.ndim != 1 or not np.isfinite(norm) or norm == 0:
             rows = [("shape", vector.shape), ("norm", norm), ("expected", "[d], finite, not zero")]
             raise UsageError(explain("a direction needs a finite non-zero vector.", rows))
-        object.__setattr__(self, "vector", vector / norm)
+        unit = abs(norm - 1) < 1e-14  # of length one already: a direction read from its file is the one written
+        object.__setattr__(self, "vector", vector if unit else vector / norm)
 
     @property
     def address(self) -> str:
