@@ -24,20 +24,10 @@ def loaded_like(pair, model):
 
 
 @pytest.fixture(scope="module")
-def pair(refusal_pair, refusal_suites):
-    """The trained base, and the same with one direction of what the first block writes turned round.
-
-    The direction is the one of the singular directions that the base needs most surely, by taking each out of the stream:
-    that whose mean cost, less two standard errors, is largest.
-    """
-    base, facts = refusal_pair.base, refusal_suites[0]
-    directions = torch.linalg.svd(base.model.get_submodule("model.layers.0.mlp.down_proj").weight)[0].T
-
-    def sure(v):
-        lost = cost_of(base, v, facts)
-        return lost.mean() - 2 * lost.std() / len(set(facts.groups)) ** 0.5
-
-    v = max(directions, key=sure)
+def pair(refusal_pair):
+    """The trained base, and the same with one direction of what the first block writes turned round."""
+    base = refusal_pair.base
+    v = written(base)[0]
     model = copy.deepcopy(base.model)
     with torch.no_grad():
         weight = model.get_submodule("model.layers.0.mlp.down_proj").weight
@@ -52,6 +42,11 @@ def direction(vector, layer=0):
 def effects(pair, directions, suite, **options):
     found = direction_effects(pair, directions, suite, centre=np.zeros(D), metrics=("nll",), **options)
     return {effect.intervention: effect for effect in found.effects}, found
+
+
+def written(loaded):
+    """Directions that the first block writes, strongest first, [d, d]."""
+    return torch.linalg.svd(loaded.model.get_submodule("model.layers.0.mlp.down_proj").weight)[0].T
 
 
 def by_item(loaded, suite):
@@ -80,9 +75,14 @@ def test_injecting_the_lost_direction_returns_the_whole_tax(pair, refusal_suites
 
 
 def test_ablating_it_in_base_costs_more_than_random_directions(pair, refusal_suites):
-    both, v = pair
-    facts, unit = refusal_suites[0], torch.tensor(v, dtype=torch.float32)
-    found, _ = effects(both, [direction(v)], facts)
+    both, facts = pair[0], refusal_suites[0]
+
+    def surely(v):
+        lost = cost_of(both.base, v, facts)
+        return lost.mean() - 2 * lost.std() / len(set(facts.groups)) ** 0.5
+
+    unit = max(written(both.base), key=surely)
+    found, _ = effects(both, [direction(unit.double().numpy())], facts)
     assert found["ablate"].value == pytest.approx(cost_of(both.base, unit, facts).mean(), rel=0.02)
     assert found["ablate"].low > 0
     assert found["ablate"].value > 2 * found["ablate"].random
