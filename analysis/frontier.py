@@ -310,14 +310,11 @@ class _Work:
         gradients = o.max_gradients + (o.keep is not None or "one_gradient" in o.orders)
         named_plans = 2 * len(o.shares) if o.generate_plans is None else len(o.generate_plans)
         prompts = sum(len(suite) for suite in self.prompts())
+        halves = self.train_halves(taxed)
         answers = prompts * (named_plans + 3)
         return {
-            "attribution": attribution_minutes(
-                self.pair, self.train_halves(taxed), gradients=gradients, template=self.templates
-            ),
-            "learning": learning_minutes(
-                self.pair, self.train_halves(taxed), taxed=taxed, orders=o.orders, template=self.templates
-            ),
+            "attribution": attribution_minutes(self.pair, halves, gradients=gradients, template=self.templates),
+            "learning": learning_minutes(self.pair, halves, taxed=taxed, orders=o.orders, template=self.templates),
             "answers": answers,
             "generation": minutes_for(self.pair, answers * ANSWER_TOKENS),
         }

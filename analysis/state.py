@@ -23,6 +23,7 @@ from taxlens.analysis.verdict import (
     damaged_layers,
     judge,
     judge_layers,
+    placed_at,
 )
 from taxlens.core.errors import ItemError, UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
@@ -76,6 +77,11 @@ class Diagnosis(Result):
         """The overall state."""
         return self.verdicts[-1].state
 
+    @property
+    def placed(self) -> int:
+        """The layer by which the damage is all there: `where` or one below it; -1 where there is no tax."""
+        return placed_at(self.evidence, self.where) if self.where >= 0 else -1
+
     def value(self, statistic: str, layer: int, *, control: str = "") -> float:
         """One statistic's value; nan where it was not had."""
         for one in self.evidence[layer]:
@@ -118,7 +124,8 @@ class Diagnosis(Result):
 
     def __repr__(self) -> str:
         value, low, high = self.tax
-        at = f" (read at layer {self.where})" if self.where >= 0 else ""
+        place = f"at layer {self.placed}" + (f", read at {self.where}" if self.placed < self.where else "")
+        at = f" ({place})" if self.where >= 0 else ""
         return f"{self.suite}: {self.state}{at}; tax {value:+.3f} [{low:.3f}, {high:.3f}]; {self.verdicts[-1].reason}"
 
 

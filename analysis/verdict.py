@@ -153,11 +153,10 @@ def judge(evidence: Sequence[Evidence], rules: Sequence[Rule] = RULES) -> Verdic
 def judge_layers(
     found: Mapping[int, Sequence[Evidence]], *, more: Sequence[Evidence] = ()
 ) -> tuple[dict[int, Verdict], int]:
-    """The verdict of every layer of a taxed capability and, at key -1, the overall one; and the layer it was placed at.
+    """The verdict of every layer of a taxed capability and, at key -1, the overall one; and the layer it was read at.
 
     The overall verdict is that of the first layer whose stream carries the damage (I, lower end, at `DAMAGED`) and
-    that a rule decides; where none is decided, that of the first damaged layer. It is placed at the first layer whose
-    stream carries as much of the tax as the deciding layer's: what is lost there was not lost later.
+    that a rule decides; where none is decided, that of the first damaged layer. Where the damage is (`placed_at`) may be below.
 
     Args:
         found: layer to its statistics; keys below 0 are passed over.
@@ -172,13 +171,19 @@ def judge_layers(
     if not damaged:
         reason = "no layer's stream carries the damage with an interval: " + verdicts[where].reason
         verdicts[-1] = Verdict("undetermined", reason)
-    if decided:
-        state, all_of_it = verdicts[where].state, _end(found[where], "I", "value")
-        first = next(layer for layer in damaged if _end(found[layer], "I", "high") >= all_of_it)
-        if first < where:
-            reason = f"decided at layer {where}, whose damage is all there at layer {first}: {verdicts[where].reason}"
-            verdicts[-1], where = Verdict(state, reason), first
+    if decided and (first := placed_at(found, where)) < where:
+        reason = f"decided at layer {where}, whose damage is all there at layer {first}: {verdicts[where].reason}"
+        verdicts[-1] = Verdict(verdicts[where].state, reason)
     return verdicts, where
+
+
+def placed_at(found: Mapping[int, Sequence[Evidence]], where: int) -> int:
+    """The first damaged layer whose stream carries as much of the tax (I, upper end) as the layer that a verdict was read at.
+
+    What is lost there was not lost later. A layer that carries no damage is its own place.
+    """
+    whole = _end(found[where], "I", "value")
+    return next((layer for layer in damaged_layers(found) if _end(found[layer], "I", "high") >= whole), where)
 
 
 def damaged_layers(found: Mapping[int, Sequence[Evidence]]) -> list[int]:

@@ -15,7 +15,7 @@ ASKED = {
     "P4": "the first harmed component alone makes at least 130 % of the tax, the second takes the rest back",
     "P5": "no harmed component alone makes more than 60 % of the tax",
     "P6": "the change of every harmed matrix has rank one",
-    "P8": f"the norm of the harm is at most {HIDDEN:g}, a half or less of what P1's is",
+    "P8": f"the norm of the harm is at most {HIDDEN:g}, a half or less of what P1's is (at 1 it taxes a point or two, and no decoy is that quiet)",
     "P10": "the change of every harmed matrix has rank four at most, and the pair is loaded through PEFT",
 }
 """What a family asks of its plants beside the two tests (harm alone >= 80 %, all else <= 1 % of the tax)."""

@@ -27,6 +27,7 @@ from taxlens.analysis.halves import Half, probability
 from taxlens.analysis.lines import SHARED, Table, lay_out
 from taxlens.analysis.state import diagnose
 from taxlens.analysis.twin import hidden
+from taxlens.analysis.verdict import Evidence, placed_at
 
 BASE, SUITE = Path(".cache/smollm2/base"), Path("configs/smollm2/agreement.jsonl")
 LAYERS = {"early": 7, "middle": 15, "late": 24}
@@ -126,6 +127,13 @@ def planted(pair: ModelPair, suite: Suite, half: Half, state: str, *, layer: int
     return {"state": state, "layer": layer, "tax": [tax] * 3}
 
 
+def called_and_placed(record: dict[str, Any]) -> tuple[str, int]:
+    """The state that today's rules give to a record's evidence, and the layer that it is placed at."""
+    called, where = verdict_of(record)
+    found = {int(layer): [Evidence(*row) for row in rows] for layer, rows in record["evidence"].items()}
+    return called, placed_at(found, where)
+
+
 def timed(pair: ModelPair, layers: int) -> None:
     """Time of diagnosing 152 items (38 groups) at so many layers, in a plant in the middle."""
     suite = agreement(38)
@@ -167,9 +175,9 @@ def main() -> None:
                 f"hooked-{state}", lambda s=state, n=layer: planted(pair, suite, half, s, layer=n, seed=0),
                 state, layer, args.groups, code, code=("hooked.py",),
             )  # fmt: skip
-            called, where = verdict_of(found) if "evidence" in found else ("not planted", -1)
+            called, placed = called_and_placed(found) if "evidence" in found else ("not planted", -1)
             print(
-                f"{state} after {layer} ({name}): {called} at {where}, tax {found['tax'][0]:.2f}, "
+                f"{state} after {layer} ({name}): {called} at {placed}, tax {found['tax'][0]:.2f}, "
                 f"{found.get('seconds', 0):.0f} s",
                 flush=True,
             )

@@ -19,9 +19,9 @@ _MORE = (
     (GREY, "x", "-"),
     (BLACK, "+", "--"),
     (GREY, "*", "-."),
-    (BLACK, "1", ":"),
-    (GREY, "2", "-"),
-    (BLACK, "3", "--"),
+    (BLACK, "D", ":"),
+    (GREY, "h", "-"),
+    (BLACK, "8", "--"),
 )
 LOOKS: dict[str, tuple[str, str, str]] = dict(zip(ORDERS, [*SERIES, *_MORE]))
 KEPT = 0.95
@@ -151,8 +151,19 @@ def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     parts = [by_order(total_rows(frame, metric)), left_out_rows(frame, metric)]
     curves = pd.concat([part for part in parts if len(part)], ignore_index=True)
     for order, part in curves.groupby("order", sort=False):
-        line, rest = efficient(pd.concat([_START, part], ignore_index=True))
         colour, marker, dash = _look(str(order))
+        if len(part) == 1:  # no curve: there is nothing between it and undoing nothing
+            axes.vlines(part["benefit_kept"], part["returned_low"], part["returned_high"], color=colour, linewidth=0.6)
+            axes.plot(
+                part["benefit_kept"],
+                part["returned"],
+                color=colour,
+                marker=marker,
+                linestyle="none",
+                label=_said(str(order)),
+            )
+            continue
+        line, rest = efficient(pd.concat([_START, part], ignore_index=True))
         axes.plot(rest["benefit_kept"], rest["returned"], color=colour, marker=marker, linestyle="none", alpha=0.25)
         axes.fill_between(
             line["benefit_kept"], line["returned_low"], line["returned_high"], color=colour, alpha=0.12, linewidth=0

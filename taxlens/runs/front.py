@@ -74,7 +74,7 @@ def earlier_checkpoints(job: Job) -> dict[str, Any]:
     """The earlier checkpoints, loaded as the pair is, by the name of their folder."""
     asked = "checkpoint" in (job.config.frontier or FrontierSection()).orders
     names = earlier_names(job.config) if asked else []
-    return {Path(name).name: step for name, step in zip(names, job.steps if names else ())}
+    return {Path(name).name: step for name, step in zip(names, job.steps if names else (), strict=True)}
 
 
 def measure_frontier(job: Job) -> None:

@@ -179,6 +179,11 @@ def test_the_cost_is_known_before_anything_runs(refusal_pair, refusal_suites):
     assert more.answers == 2 * 4 * 4
     assert more.total == more.minutes + more.attribution + more.generation
     assert "answers by generation" in repr(more)
+    learned = {order: frontier_cost(refusal_pair, refusal_suites, orders=(*ORDERS, order), **OPTIONS).learning
+               for order in ("learned_mask", "weight_patch", "relearn", "checkpoint")}  # fmt: skip
+    assert min(learned["learned_mask"], learned["weight_patch"], learned["relearn"]) > 0
+    assert learned["checkpoint"] == cost.learning == 0
+    assert learned["learned_mask"] > learned["relearn"]  # more steps, and the benefit's suites too
 
 
 def test_orders_are_compared_where_they_keep_the_benefit(front):

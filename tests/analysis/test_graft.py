@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from taxlens.activations.anatomy import anatomy
 from taxlens.analysis.effects import COLUMNS
-from taxlens.analysis.graft import check_unchanged, graft_effects
+from taxlens.analysis.graft import check_unchanged, graft_effects, restore_effects
 from taxlens.analysis.mixture import same_weights, untouched
 from taxlens.analysis.shapley import shapley_effects
 from taxlens.analysis.units import Difference
@@ -70,6 +70,20 @@ def test_interacting_units_differ_between_graft_and_restore():
     grafts = graft_effects(Pair(["layers.0", "layers.1"], scale=0.5), measure, groups=GROUPS)
     assert grafts.interaction_share(*KEY) > 0.01
     assert grafts.normalised(*KEY).sum() == pytest.approx(grafts.graft.taxes[KEY].mean())
+
+
+def test_restoring_alone_gives_the_restores_of_both_and_scores_one_model_a_unit():
+    scored = []
+
+    def counted(model):
+        scored.append(model)
+        return measure(model)
+
+    pair, names = Pair(["layers.0", "layers.1"], scale=0.5), ["0.attn", "0.mlp", "1.mlp"]
+    both = graft_effects(pair, measure, groups=GROUPS, units=names).restore
+    alone = restore_effects(pair, counted, groups=GROUPS, units=names)
+    assert np.array_equal(alone.values[KEY], both.values[KEY])
+    assert len(scored) == len(names) + 4  # both ends before and after
 
 
 def test_grafting_leaves_both_models_as_they_were():

@@ -24,7 +24,7 @@ from taxlens.analysis.state import diagnose
 from taxlens.analysis.steering import Ablation, Steering, fit_steering
 from taxlens.analysis.steering_effects import STEERING_COLUMNS, steered_benefit, steering_rows
 from taxlens.analysis.twin import replaced_output
-from taxlens.analysis.verdict import KEPT_RULES, Evidence, judge, judge_layers
+from taxlens.analysis.verdict import KEPT_RULES, Evidence, judge, judge_layers, placed_at
 from taxlens.core.errors import ItemError, StoreError, UsageError
 
 
@@ -89,7 +89,7 @@ def test_the_overall_verdict_is_that_of_the_first_damaged_layer_that_is_decided(
     }
     verdicts, where = judge_layers(found)
     assert [verdicts[n].state for n in range(4)] == ["intact", "undetermined", "suppressed", "rotated"]
-    assert (verdicts[-1].state, where) == ("suppressed", 1)
+    assert (verdicts[-1].state, where) == ("suppressed", 2)
 
 
 def test_a_state_is_placed_at_the_first_layer_that_carries_all_that_is_lost_where_it_is_decided():
@@ -97,10 +97,10 @@ def test_a_state_is_placed_at_the_first_layer_that_carries_all_that_is_lost_wher
     found = {0: seen(**PLANTS["intact"]), 1: unsure, 2: unsure, 3: seen(**PLANTS["attenuated"])}
     verdicts, where = judge_layers(found)
     assert [verdicts[n].state for n in range(4)] == ["intact", "undetermined", "undetermined", "attenuated"]
-    assert (verdicts[-1].state, where) == ("attenuated", 1)
+    assert (verdicts[-1].state, where, placed_at(found, where)) == ("attenuated", 3, 1)
     assert "decided at layer 3, whose damage is all there at layer 1" in verdicts[-1].reason
     found[1] = seen(**(PLANTS["attenuated"] | {"D": 0.75, "I": 0.5}))  # half of the tax is lost after layer 1
-    assert judge_layers(found)[1] == 2
+    assert placed_at(found, 3) == 2
 
 
 def test_damage_that_no_layer_carries_is_undetermined():
