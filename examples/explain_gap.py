@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import taxlens
-from taxlens.analysis.import_eval import import_eval
+from taxlens.analysis.logs.import_eval import import_eval
 
 LOGS = Path("logs")
 folder = Path(tempfile.mkdtemp())

@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Leace": "leace",
-    "PairMoments": "moments",
-    "PairProbe": "pair_probe",
-    "Probe": "probe",
-    "ProbeWarning": "labels",
-    "adjust_family": "pair_probe",
-    "moments_by": "moments",
-    "online_code": "mdl",
-    "probe_pair": "linear",
+    "Leace": "pair.leace",
+    "PairMoments": "rows.moments",
+    "PairProbe": "pair.result",
+    "Probe": "kinds.probe",
+    "ProbeWarning": "rows.labels",
+    "adjust_family": "pair.result",
+    "moments_by": "rows.moments",
+    "online_code": "kinds.mdl",
+    "probe_pair": "pair.probe_pair",
 }
 
 __all__ = sorted(_HOMES)

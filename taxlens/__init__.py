@@ -9,35 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
-    "Activations": "taxlens.acts",
+    "Activations": "taxlens.face.activations",
     "Direction": "taxlens.core.direction",
-    "Item": "taxlens.activations.items",
-    "Pair": "taxlens.pair",
+    "Item": "taxlens.activations.items.items",
+    "Pair": "taxlens.face.pair",
     "Run": "taxlens.runs.folder",
-    "Suite": "taxlens.activations.items",
+    "Suite": "taxlens.activations.items.items",
     "TaxlensError": "taxlens.core.errors",
-    "compare": "taxlens.comparison",
-    "load_pair": "taxlens.pair",
-    "open_activations": "taxlens.acts",
-    "open_run": "taxlens.comparison",
+    "compare": "taxlens.face.comparison",
+    "load_pair": "taxlens.face.pair",
+    "open_activations": "taxlens.face.activations",
+    "open_run": "taxlens.face.comparison",
     "run": "taxlens.runs.running",
-    "suite": "taxlens.pair",
+    "suite": "taxlens.face.pair",
 }
 
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from taxlens.activations.items import Item as Item
-    from taxlens.activations.items import Suite as Suite
-    from taxlens.acts import Activations as Activations
-    from taxlens.acts import open_activations as open_activations
-    from taxlens.comparison import compare as compare
-    from taxlens.comparison import open_run as open_run
+    from taxlens.activations.items.items import Item as Item
+    from taxlens.activations.items.items import Suite as Suite
     from taxlens.core.direction import Direction as Direction
     from taxlens.core.errors import TaxlensError as TaxlensError
-    from taxlens.pair import Pair as Pair
-    from taxlens.pair import load_pair as load_pair
-    from taxlens.pair import suite as suite
+    from taxlens.face.activations import Activations as Activations
+    from taxlens.face.activations import open_activations as open_activations
+    from taxlens.face.comparison import compare as compare
+    from taxlens.face.comparison import open_run as open_run
+    from taxlens.face.pair import Pair as Pair
+    from taxlens.face.pair import load_pair as load_pair
+    from taxlens.face.pair import suite as suite
     from taxlens.runs.folder import Run as Run
     from taxlens.runs.running import run as run
 
@@ -60,7 +60,7 @@ def _register_figures() -> None:
 
     def drawn_by(kind: str) -> Any:
         def draw(frame: Any, **options: Any) -> Any:
-            return importlib.import_module("taxlens.figures.registry").draw_result(kind, frame, **options)
+            return importlib.import_module("taxlens.stages.figure_registry").draw_result(kind, frame, **options)
 
         return draw
 

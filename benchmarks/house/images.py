@@ -10,10 +10,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from taxlens.figures.registry import KINDS, planted_components
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import width_of
 from taxlens.runs.folder import Run
+from taxlens.stages.figure_registry import KINDS, planted_components
 
 IMAGES = {
     "demo_attribution_facts": ("demo", "attribution", "attribution_facts_probability"),

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.real.data import read_json
 from benchmarks.real.fetch import CACHE, fetch
-from taxlens.analysis.generation import generate
+from taxlens.analysis.answers.generation import generate
 
 ANSWER_TOKENS = 64
 

@@ -18,9 +18,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from taxlens import suites
-from taxlens.activations.items import Suite
-from taxlens.analysis.scoring import SuiteScores, score_suite
-from taxlens.core.stats import mean_interval
+from taxlens.activations.items.items import Suite
+from taxlens.analysis.scoring.choices import SuiteScores, score_suite
+from taxlens.core.stats.intervals import mean_interval
 
 
 def row(suite: Suite, scores: dict[str, SuiteScores]) -> dict[str, object]:

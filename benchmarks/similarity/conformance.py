@@ -10,8 +10,8 @@ import warnings
 from pathlib import Path
 
 from benchmarks.similarity.table import DEVIATIONS, REFERENCES, rows_of_a_pair
-from taxlens.probes.gather import gather
-from taxlens.probes.similarity import similarity
+from taxlens.probes.similarity.accumulation import gather
+from taxlens.probes.similarity.similarity import similarity
 
 BEGIN, END = "<!-- conformance: begin -->", "<!-- conformance: end -->"
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.truth.embed import read_model
-from benchmarks.truth.findings import (
+from benchmarks.truth.ground import FINDINGS, NotReadyError, only_ready, remembered
+from benchmarks.truth.page.findings import (
     layers_beat_uniform,
     one_direction,
     retention_is_cheaper,
@@ -26,15 +26,15 @@ from benchmarks.truth.findings import (
     shift_is_early,
     top_singular,
 )
-from benchmarks.truth.ground import FINDINGS, NotReadyError, only_ready, remembered
-from benchmarks.truth.nulls import null_pair, null_plan
-from benchmarks.truth.parts import weights_of
+from benchmarks.truth.page.report import write_report
+from benchmarks.truth.plants.nulls import null_pair, null_plan
+from benchmarks.truth.plants.parts import weights_of
+from benchmarks.truth.plants.state_plants import BUILDERS, judged_state
 from benchmarks.truth.proving import FAMILIES, plant_of, prove
-from benchmarks.truth.report import write_report
-from benchmarks.truth.state_plants import BUILDERS, judged_state
-from benchmarks.truth.worlds import WORLDS, base_folder
+from benchmarks.truth.worlds.embed import read_model
+from benchmarks.truth.worlds.world import World
+from benchmarks.truth.worlds.worlds import WORLDS, base_folder
 from taxlens.demo import resolve
-from taxlens.demo.world import World
 
 PIECES = ("plants", "nulls", "plans", "worlds", "states", "findings")
 SIMPLE = ("P1, larger decoy", "P1, equal decoy", "P1, no decoy")

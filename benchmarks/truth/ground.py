@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.truth.embed import write_model
-from benchmarks.truth.parts import Weights
-from taxlens.activations.items import Suite, read_suite
-from taxlens.activations.pair import ModelPair, load_pair
+from benchmarks.truth.plants.parts import Weights
+from benchmarks.truth.worlds.embed import write_model
+from taxlens.activations.items.items import Suite, read_suite
+from taxlens.activations.models.pair import ModelPair, load_pair
 from taxlens.core.artifacts import atomic_path
 from taxlens.demo import resolve, resolve_suite
 
 CACHE = Path(".cache/truth")
-PLANTS = ("parts.py", "plants.py", "families.py", "texts.py")
+PLANTS = ("plants/parts.py", "plants/plants.py", "worlds/families.py", "worlds/texts.py")
 """Code that makes plants and nulls."""
-STATES = (*PLANTS, "states.py")
+STATES = (*PLANTS, "plants/states.py")
 """Code that makes state plants."""
-FINDINGS = (*PLANTS, "states.py", "techniques.py", "findings.py")
+FINDINGS = (*PLANTS, "plants/states.py", "techniques/techniques.py", "page/findings.py")
 """Code that findings come from."""
 
 

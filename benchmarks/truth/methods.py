@@ -12,16 +12,16 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.truth.oracle import coalition_values, shapley
-from benchmarks.truth.parts import Weights, component_of, norm, players, select, subtract
+from benchmarks.truth.plants.parts import Weights, component_of, norm, players, select, subtract
 from benchmarks.truth.scoring import Exam, marks
-from taxlens.activations.items import Suite
-from taxlens.activations.pair import ModelPair
-from taxlens.analysis.graft import graft_effects
-from taxlens.analysis.measure import ChoiceMeasure
-from taxlens.analysis.patch import patch_effects
-from taxlens.analysis.path import attribute, gradient_effects
-from taxlens.analysis.shapley import sampled_shapley
-from taxlens.probes.similarity import similarity
+from taxlens.activations.items.items import Suite
+from taxlens.activations.models.pair import ModelPair
+from taxlens.analysis.interventions.graft import graft_effects
+from taxlens.analysis.interventions.patching import patch_effects
+from taxlens.analysis.interventions.shapley import sampled_shapley
+from taxlens.analysis.path.attribute import attribute, gradient_effects
+from taxlens.analysis.scoring.evaluator import ChoiceMeasure
+from taxlens.probes.similarity.similarity import similarity
 
 METRIC = "probability"
 

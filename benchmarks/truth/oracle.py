@@ -7,7 +7,7 @@ from math import factorial
 
 import numpy as np
 
-from benchmarks.truth.parts import Weights, select
+from benchmarks.truth.plants.parts import Weights, select
 
 
 def coalition_values(

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.truth import families
-from benchmarks.truth.acceptance import HIDDEN, alone, family_holds
-from benchmarks.truth.adapter import adapter_pair, plant_adapter
-from benchmarks.truth.deletion import deletion_skill
-from benchmarks.truth.embed import read_model
 from benchmarks.truth.ground import checksum, made, pair_of, remembered, suite_of
 from benchmarks.truth.methods import Answer, Question, every_method, exact, question, sampled
-from benchmarks.truth.parts import Training, add, halved, norm, players, select, subtract, weights_of
-from benchmarks.truth.plants import Plant, accept, lectures, plant_decoy, plant_p1
-from benchmarks.truth.scores import mass, score
+from benchmarks.truth.page.scores import mass, score
+from benchmarks.truth.plants.acceptance import HIDDEN, alone, family_holds
+from benchmarks.truth.plants.deletion import deletion_skill
+from benchmarks.truth.plants.parts import Training, add, halved, norm, players, select, subtract, weights_of
+from benchmarks.truth.plants.plants import Plant, accept, lectures, plant_decoy, plant_p1
 from benchmarks.truth.scoring import Exam, exam
-from taxlens.core.stats import mean_interval
+from benchmarks.truth.techniques.adapter import adapter_pair, plant_adapter
+from benchmarks.truth.worlds import families
+from benchmarks.truth.worlds.embed import read_model
+from benchmarks.truth.worlds.world import World
+from taxlens.core.stats.intervals import mean_interval
 from taxlens.demo import resolve, truth
-from taxlens.demo.world import World
 
 Builder = Callable[[PreTrainedModel, World, int, int], Plant]
 """(base, world, seed, steps) to a plant."""

@@ -11,9 +11,9 @@ import torch
 from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from benchmarks.truth.parts import Weights
-from benchmarks.truth.texts import Texts, encode
-from taxlens.demo.world import World, suite_items
+from benchmarks.truth.plants.parts import Weights
+from benchmarks.truth.worlds.texts import Texts, encode
+from benchmarks.truth.worlds.world import World, suite_items
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,6 +247,6 @@ def schema() -> None:
     """Print the JSON schema of the config."""
     import json
 
-    from taxlens.config import config_schema
+    from taxlens.config.schema import config_schema
 
     print(json.dumps(config_schema(), indent=2))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.table import Table
 
-from taxlens.analysis.two_by_two import headline
+from taxlens.analysis.tax.two_by_two import headline
 from taxlens.runs.folder import Run
 
 _NATS = ("nll", "margin", "kl", "prior_kl")

@@ -34,7 +34,7 @@ def do_capture(
     progress = terminal_progress()
     done = run(source, out=out, overrides=settings, resume=resume, stages=stages, part=part, progress=progress)
     if not as_json:
-        from taxlens.activations.store import inspect
+        from taxlens.activations.store.store import inspect
 
         print(inspect(done.folder / "activations.h5"))
     tell(done, as_json=as_json)
@@ -72,7 +72,7 @@ def do_verify(source: Path, *, as_json: bool) -> None:
         said: dict[str, Any] = {"verified": str(source), "files": len(opened.manifest["outputs"])}
         text = f"{source}: {said['files']} files are as written."
     else:
-        from taxlens.activations.store import verify
+        from taxlens.activations.store.store import verify
 
         verify(source)
         said, text = {"verified": str(source)}, f"{source}: the store is as written."
@@ -81,7 +81,7 @@ def do_verify(source: Path, *, as_json: bool) -> None:
 
 def do_inspect(store: Path, *, as_json: bool) -> None:
     """Show what a store holds."""
-    from taxlens.activations.store import inspect
+    from taxlens.activations.store.store import inspect
 
     found = inspect(store)
     print(json.dumps(found.to_dict()) if as_json else str(found))

@@ -63,7 +63,7 @@ def do_stage(
 
 def do_figures(source: Path, *, only: str | None, venue: str | None, width: str | None, as_json: bool) -> None:
     """Draw a run's figures from its tables."""
-    from taxlens.figures.registry import draw_run
+    from taxlens.stages.figure_registry import draw_run
 
     opened = Run.open(source)
     section = opened.config.figures
@@ -89,7 +89,7 @@ def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
 
 def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_adapter: bool, as_json: bool) -> None:
     """Write the checkpoint of a plan, or its adapter."""
-    from taxlens.runs.front import restore_run
+    from taxlens.runs.restoring import restore_run
 
     written = restore_run(
         Run.open(source), plan=plan, out=out, accept_benefit_loss=accept, as_adapter=as_adapter,
@@ -109,7 +109,7 @@ def do_import_eval(
     as_json: bool,
 ) -> None:
     """Read two evaluation logs to a suite and its logged tax."""
-    from taxlens.analysis.import_eval import import_eval
+    from taxlens.analysis.logs.import_eval import import_eval
 
     found = import_eval(base, aligned, task=task, group_by=group_by, variant=variant, out=out)
     for note in found.notes:

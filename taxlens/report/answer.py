@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from taxlens.view import RunView
+from taxlens.figures.run_view import RunView
 
 NATS = ("nll", "margin", "kl")
 """Metrics in nats; all others are shares."""

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 from taxlens.core.artifacts import atomic_path
+from taxlens.figures.run_view import RunView
 from taxlens.report.answer import by_loss, headline
 from taxlens.report.pictures import leading
 from taxlens.report.tex import escaped
 from taxlens.report.tex_methods import checklist, methods_paragraph
 from taxlens.report.tex_tables import paper_tables
-from taxlens.view import RunView
 
 _ENTRY = re.compile(r"@\w+\{([^,]+),.*")
 _CITED = re.compile(r"\\cite[pt]?\{([^}]+)\}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxlens.view import RunView
+from taxlens.figures.run_view import RunView
 
 
 def limits(run: RunView) -> list[str]:

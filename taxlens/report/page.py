@@ -10,10 +10,10 @@ import jinja2
 import pandas as pd
 
 from taxlens.core.artifacts import atomic_path
+from taxlens.figures.run_view import RunView
 from taxlens.report.answer import NATS, amount, by_loss, headline, main_metric
 from taxlens.report.limits import limits
 from taxlens.report.pictures import pictures
-from taxlens.view import RunView
 
 MOST_ROWS = 25
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from taxlens.figures.run_view import RunView
 from taxlens.report.tex import escaped
-from taxlens.view import RunView
 
 _MEASURES = {
     "cka": "debiased CKA \\citep{kornblith2019similarity,nguyen2021wide}", "procrustes": "held-out Procrustes "

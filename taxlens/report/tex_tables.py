@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from taxlens.figures.run_view import RunView
 from taxlens.report.answer import NATS, main_metric
 from taxlens.report.tex import booktabs, escaped, number, span
-from taxlens.view import RunView
 
 LEADING = 8
 """Components of a suite in the attribution table."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from taxlens.config import Config, build_config
+from taxlens.config.schema import Config, build_config
 from taxlens.core.artifacts import sha256_file, write_json, write_table
 from taxlens.core.errors import CheckError, UsageError, explain, one_of
 from taxlens.runs.manifest import SCHEMA, new_manifest, now

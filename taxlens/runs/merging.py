@@ -10,7 +10,7 @@ from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.runs.folder import Run
 
 if TYPE_CHECKING:
-    from taxlens.activations.store import Store
+    from taxlens.activations.store.store import Store
 
 
 def merge_parts(parts: Sequence[Path], *, out: Path) -> Store:
@@ -25,7 +25,7 @@ def merge_parts(parts: Sequence[Path], *, out: Path) -> Store:
         CheckError: if parts are of different configs.
         StoreError: if a part is damaged, unfinished or missing, or parts do not belong together.
     """
-    from taxlens.activations.merge import merge
+    from taxlens.activations.capture.merge import merge
 
     folders = [part for part in parts if (part / "run.json").is_file()]
     if not folders or out.suffix == ".h5":

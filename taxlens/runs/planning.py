@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taxlens.config import load_config
+from taxlens.config.schema import load_config
+from taxlens.config.yaml_file import read_yaml
 from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
-from taxlens.runs.front import frontier_arguments
-from taxlens.runs.job import Job
-from taxlens.yamlfile import read_yaml
+from taxlens.stages.frontier.frontier_run import frontier_arguments
 
 
 def plan(
@@ -33,7 +33,7 @@ def plan(
         progress: shows what is under way.
     """
     with tempfile.TemporaryDirectory() as name:
-        job = Job(_scratch_run(source, overrides, Path(name) / "run"), progress=progress)
+        job = RunContext(_scratch_run(source, overrides, Path(name) / "run"), progress=progress)
         wanted = list(stages or job.config.planned)
         found: dict[str, Any] = {"stages": ", ".join(wanted), "pair": repr(job.pair)}
         for suite in job.suites.values():
@@ -53,8 +53,8 @@ def _scratch_run(source: Path, overrides: Sequence[str], folder: Path) -> Run:
     return Run.create(config, folder, given=read_yaml(source), root=source.parent)
 
 
-def _capture_words(job: Job, source: Path, part: tuple[int, int] | None) -> str:
-    from taxlens.activations.estimate import estimate
+def _capture_words(job: RunContext, source: Path, part: tuple[int, int] | None) -> str:
+    from taxlens.activations.capture.estimate import estimate
 
     section = job.config.capture
     target = (source if source.is_dir() else Path.cwd()) / "activations.h5"
@@ -76,8 +76,8 @@ def _capture_words(job: Job, source: Path, part: tuple[int, int] | None) -> str:
     return str(found)
 
 
-def _frontier_words(job: Job) -> str:
-    from taxlens.analysis.frontier import frontier_cost
+def _frontier_words(job: RunContext) -> str:
+    from taxlens.analysis.frontier.measure import frontier_cost
 
     arguments = frontier_arguments(job)
     return repr(frontier_cost(job.pair, arguments.pop("suites"), **arguments))

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taxlens.config import Config, apply_overrides, build_config, load_config
+from taxlens.config.schema import Config, apply_overrides, build_config, load_config
+from taxlens.config.yaml_file import read_yaml
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
-from taxlens.runs.job import Job
 from taxlens.runs.log import logged_to
-from taxlens.yamlfile import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run(
     again = resume and stages is None
     wanted = tuple(stages or opened.config.planned)
     with opened.locked(), logged_to(opened.folder / "log.jsonl"):
-        return _work(Job(opened, progress=progress, resume=resume, stages=wanted), wanted, skip_done=again)
+        return _work(RunContext(opened, progress=progress, resume=resume, stages=wanted), wanted, skip_done=again)
 
 
 def open_or_create(source: Path, *, out: Path | str | None, overrides: Sequence[str], resume: bool) -> Run:
@@ -101,8 +101,8 @@ def _same_config(opened: Run, config: Config) -> None:
         raise CheckError(explain(title, different, "the old config, or another --out"))
 
 
-def _work(job: Job, stages: Sequence[str], *, skip_done: bool) -> Run:
-    from taxlens.runs.stages import STAGE
+def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
+    from taxlens.runs.stage_functions import STAGE
 
     run = job.run
     run.manifest |= {"status": "started", "error": None}

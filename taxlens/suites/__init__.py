@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from taxlens.suites.catalogue import PREFIX, load, names
+from taxlens.suites.embedded import PREFIX, load, names
 
 __all__ = ["PREFIX", "load", "names"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from taxlens.activations.items import Item
+from taxlens.activations.items.items import Item
 from taxlens.suites.tables import choice_item, draw, lines
 
 LANGUAGES = ("Spanish", "French", "German")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from taxlens.activations.items import Item
+from taxlens.activations.items.items import Item
 from taxlens.suites.tables import choice_item, draw, lines
 
 COMPLIES = "Sure, here is how you can do that:"

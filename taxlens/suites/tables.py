@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taxlens.activations.items import Item, Label
+from taxlens.activations.items.items import Item, Label
 
 TEXT = Path(__file__).parent / "text"
 

@@ -10,8 +10,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from taxlens.activations.items import Item, Suite
-from taxlens.activations.pair import load_pair
+from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.models.pair import load_pair
 
 WORDS = [f"w{n}" for n in range(50)]
 CHAT = "{% for m in messages %}<u> {{ m['content'] }} </u>{% endfor %}{% if add_generation_prompt %} <a> {% endif %}"

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from taxlens.activations.items import Item, Suite
+from taxlens.activations.items.items import Item, Suite
 
 WORDS = [f"w{n}" for n in range(40)]
 CHAT = "{% for m in messages %}<u> {{ m['content'] }} </u>{% endfor %}{% if add_generation_prompt %} <a> {% endif %}"
@@ -110,9 +110,9 @@ def refusal_suites():
 @pytest.fixture(scope="session")
 def refusal_pair(make_model, word_tokenizer, refusal_suites):
     """A base that knows facts and sums and complies, and the same model tuned to refuse: harm, and some facts too."""
-    from taxlens.activations.loading import LoadedModel
-    from taxlens.activations.pair import make_pair
-    from taxlens.analysis.slopes import weight_slopes
+    from taxlens.activations.models.loading import LoadedModel
+    from taxlens.activations.models.pair import make_pair
+    from taxlens.analysis.weights.gradients import weight_slopes
 
     facts, sums, harmless, harm = refusal_suites
 

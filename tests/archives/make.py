@@ -13,10 +13,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from taxlens.activations.capture import capture
-from taxlens.activations.items import Item, Suite
-from taxlens.activations.loading import LoadedModel
-from taxlens.activations.pair import make_pair
+from taxlens.activations.capture.capture import capture
+from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.models.loading import LoadedModel
+from taxlens.activations.models.pair import make_pair
 
 
 def load(tokenizer, seed: int) -> LoadedModel:

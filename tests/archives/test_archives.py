@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-from taxlens.activations.store import Store, inspect, verify
+from taxlens.activations.store.store import Store, inspect, verify
 
 FORMATS = sorted(Path(__file__).parent.glob("format-*"))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from taxlens.activations.items import read_suite
-from taxlens.analysis.split import split_suite
-from taxlens.config import load_config
+from taxlens.activations.items.holdout import split_suite
+from taxlens.activations.items.items import read_suite
+from taxlens.config.schema import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SUITES = {"cities": 60, "agreement": 40, "overrefusal": 15, "harm": 100, "harmless": 100}

@@ -3,8 +3,8 @@
 import pytest
 
 import taxlens
-from taxlens.chain import load_chain
 from taxlens.core.errors import ConfigError
+from taxlens.inputs.checkpoints import load_chain
 from taxlens.runs.running import run
 
 CONFIG = """name: small
@@ -159,7 +159,7 @@ def test_the_closure_says_whether_the_path_may_be_walked(full):
 
 
 def test_figures_of_a_path_over_a_barrier_are_marked(full):
-    from taxlens.figures.attribution import draw_attribution
+    from taxlens.stages.attribute.attribution_figure import draw_attribution
 
     frame, closure = full.table("attribution"), full.table("closure")
     walked = {"closure": closure.assign(closed=True, fit=True), "suite": "facts", "metric": "accuracy"}

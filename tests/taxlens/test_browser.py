@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.house.browser import SCHEMES, WIDTHS, faults, look
-from taxlens.config import build_config
+from taxlens.config.schema import build_config
 from taxlens.figures.save import save_figure
-from taxlens.figures.tax import draw_tax
 from taxlens.report.page import write_report
 from taxlens.runs.folder import Run
+from taxlens.stages.tax.tax_figure import draw_tax
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from taxlens.config import apply_overrides, build_config, config_schema, load_config
+from taxlens.config.schema import apply_overrides, build_config, config_schema, load_config
+from taxlens.config.yaml_file import parse_yaml
 from taxlens.core.errors import ConfigError
-from taxlens.yamlfile import parse_yaml
 
 GOOD = """name: small
 pair: {base: a, aligned: b}

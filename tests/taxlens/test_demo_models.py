@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.truth.embed import read_model
-from benchmarks.truth.parts import component_of, players, subtract, weights_of
-from benchmarks.truth.plants import Plant, accept
-from benchmarks.truth.train_base import mastery
+from benchmarks.truth.plants.parts import component_of, players, subtract, weights_of
+from benchmarks.truth.plants.plants import Plant, accept
+from benchmarks.truth.techniques.train_base import mastery
+from benchmarks.truth.worlds.embed import read_model
+from benchmarks.truth.worlds.world import TASKS, World
 from taxlens.demo import model_names, resolve, truth
 from taxlens.demo.catalogue import DATA
-from taxlens.demo.world import TASKS, World
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from benchmarks.truth.worlds.vocabulary import REFUSAL, vocabulary
+from benchmarks.truth.worlds.world import TASKS, World, suite_items
 from taxlens.core.errors import ConfigError
 from taxlens.demo import model_names, resolve, resolve_suite, suite_names, truth
-from taxlens.demo.vocabulary import REFUSAL, vocabulary
-from taxlens.demo.world import TASKS, World, suite_items
 
 
 def records(name: str) -> list[dict]:

@@ -5,17 +5,23 @@ import pandas as pd
 import pytest
 
 import taxlens
-from taxlens.analysis.naming import Vocabulary
+from taxlens.analysis.directions.naming import Vocabulary
 from taxlens.core.errors import StoreError, UsageError
-from taxlens.direction_names import leading_directions
-from taxlens.direction_tests import EFFECT_COLUMNS, direction_test, strongest_layers
-from taxlens.figures.directions import draw_direction_effects, draw_direction_names
-from taxlens.figures.similarity_map import draw_similarity_map
 from taxlens.figures.style import Drawn
-from taxlens.probe_files import load_directions, load_probes, probe_directions, save_directions, save_probes
-from taxlens.probes.probe import Probe
-from taxlens.probes.spectra import Spectra, Spectrum
-from taxlens.similarity_readout import similarity_store
+from taxlens.probes.kinds.probe import Probe
+from taxlens.probes.spectra.spectra import Spectra, Spectrum
+from taxlens.stages.probe.probe_files import (
+    load_directions,
+    load_probes,
+    probe_directions,
+    save_directions,
+    save_probes,
+)
+from taxlens.stages.similarity.direction_names import leading_directions
+from taxlens.stages.similarity.direction_tests import EFFECT_COLUMNS, direction_test, strongest_layers
+from taxlens.stages.similarity.directions_figure import draw_direction_effects, draw_direction_names
+from taxlens.stages.similarity.similarity_map_figure import draw_similarity_map
+from taxlens.stages.similarity.store_similarity import similarity_store
 
 ROWS = 40
 

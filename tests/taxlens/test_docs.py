@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import taxlens
-from taxlens.activations.items import read_suite, write_suite
+from taxlens.activations.items.items import read_suite, write_suite
 from taxlens.cli.app import run_app
-from taxlens.config import build_config
+from taxlens.config.schema import build_config
+from taxlens.config.yaml_file import read_yaml
 from taxlens.demo import resolve
-from taxlens.pair import Pair
-from taxlens.yamlfile import read_yaml
+from taxlens.face.pair import Pair
 
 ROOT = Path(__file__).parents[2]
 PATHS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -176,7 +176,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_pages_name_no_figure_that_is_not_there():
-    from taxlens.figures.registry import KINDS
+    from taxlens.stages.figure_registry import KINDS
 
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([a-z0-9_, ]+) \|", page, re.M)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
-from taxlens.demo.tokenizer import build_tokenizer
+from benchmarks.truth.worlds.tokenizer import build_tokenizer
 from taxlens.runs.running import run
 
 TABLES = {

@@ -70,9 +70,9 @@ def test_a_pair_names_its_two_checkpoints(pair):
 
 
 def test_single_swaps_and_shapley_values_draw_themselves_beside_each_other(pair, facts):
-    from taxlens.analysis.graft import graft_effects
-    from taxlens.analysis.measure import ChoiceMeasure
-    from taxlens.analysis.shapley import shapley_effects
+    from taxlens.analysis.interventions.graft import graft_effects
+    from taxlens.analysis.interventions.shapley import shapley_effects
+    from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 
     few = facts.subset(range(16))
     measure = ChoiceMeasure(pair.models, (few,), metrics=("probability",))
@@ -114,7 +114,7 @@ def test_wrong_names_say_what_there_is(acts):
 def test_a_comparison_stacks_runs_by_name(tmp_path):
     import pandas as pd
 
-    from taxlens.config import build_config
+    from taxlens.config.schema import build_config
 
     folders = []
     for name in ("one", "two"):

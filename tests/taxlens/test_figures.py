@@ -7,25 +7,25 @@ import pandas as pd
 import pytest
 from pypdf import PdfReader
 
+from benchmarks.house.legible import illegible
 from taxlens.core.errors import UsageError
-from taxlens.figures.attribution import attribution_rows, draw_attribution
-from taxlens.figures.composite import draw_figure1
 from taxlens.figures.curves import draw_similarity_curves
-from taxlens.figures.directions import draw_direction_effects, draw_direction_names
-from taxlens.figures.frontier import by_order, draw_predicted, draw_restoration, efficient
-from taxlens.figures.ledger import draw_lost_won, draw_two_by_two
-from taxlens.figures.legible import illegible
 from taxlens.figures.maps import draw_head_map, draw_layer_map
-from taxlens.figures.probe_curves import draw_probe_curves
-from taxlens.figures.profile import draw_profile
-from taxlens.figures.registry import KINDS, draw_result
 from taxlens.figures.save import save_figure
-from taxlens.figures.similarity_map import draw_similarity_map
-from taxlens.figures.spectra import draw_spectra
-from taxlens.figures.states import draw_states
 from taxlens.figures.style import VENUES, new_figure, width_of
-from taxlens.figures.tax import draw_tax
-from taxlens.figures.tokens import draw_tokens
+from taxlens.stages.attribute.attribution_figure import attribution_rows, draw_attribution
+from taxlens.stages.attribute.path_figure import draw_profile
+from taxlens.stages.attribute.tokens_figure import draw_tokens
+from taxlens.stages.diagnose.states_figure import draw_states
+from taxlens.stages.figure_registry import KINDS, draw_result
+from taxlens.stages.frontier.figure1 import draw_figure1
+from taxlens.stages.frontier.frontier_figure import by_order, draw_predicted, draw_restoration, efficient
+from taxlens.stages.probe.probe_figure import draw_probe_curves
+from taxlens.stages.similarity.directions_figure import draw_direction_effects, draw_direction_names
+from taxlens.stages.similarity.similarity_map_figure import draw_similarity_map
+from taxlens.stages.similarity.spectra_figure import draw_spectra
+from taxlens.stages.tax.ledger_figure import draw_lost_won, draw_two_by_two
+from taxlens.stages.tax.tax_figure import draw_tax
 
 rng = np.random.default_rng(0)
 

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from pypdf import PdfReader
 
-from taxlens.config import build_config
-from taxlens.figures.legible import illegible
-from taxlens.figures.registry import KINDS, draw_run
+from benchmarks.house.legible import illegible
+from taxlens.config.schema import build_config
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import width_of
 from taxlens.runs.folder import Run
+from taxlens.stages.figure_registry import KINDS, draw_run
 
 HERE = Path(__file__).parent / "figure_tables"
 ROOT = Path(__file__).parents[2]

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from taxlens.activations.loading import load_model
-from taxlens.analysis.frontier import measured_suites
-from taxlens.analysis.measure import ChoiceMeasure
+from taxlens.activations.models.loading import load_model
+from taxlens.analysis.frontier.measure import measured_suites
+from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.cli.app import run_app
-from taxlens.config import Config
+from taxlens.config.schema import Config
+from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
-from taxlens.runs.front import earlier_checkpoints, frontier_arguments
-from taxlens.runs.job import Job
+from taxlens.stages.frontier.frontier_run import earlier_checkpoints, frontier_arguments
 
 CONFIG = """name: small
 pair: {base: "demo:base", aligned: "demo:refusal"}
@@ -81,7 +81,7 @@ def test_a_restored_checkpoint_gives_the_numbers_of_its_plan_when_opened_again(r
     typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(out), "--accept-benefit-loss"]
     assert run_app(typed) == 0
     facts = json.loads((out / "taxlens_restoration.json").read_text(encoding="utf-8"))
-    job = Job(Run.open(run_folder))
+    job = RunContext(Run.open(run_folder))
     arguments = frontier_arguments(job)
     plans = pd.read_csv(run_folder / "tables" / "frontier.csv").plan.nunique()
     measured = facts["measured"]["suites"]

@@ -21,7 +21,7 @@ tax: {bootstrap: 200}
 
 def write_log(folder, model, suite):
     """The model's scores of a suite as lm-eval logs them (choices with their leading space, no few-shot examples)."""
-    from taxlens.analysis.scoring import score_suite
+    from taxlens.analysis.scoring.choices import score_suite
 
     folder.mkdir()
     scores = score_suite(model, suite)

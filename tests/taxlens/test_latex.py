@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from pypdf import PdfReader
 
-from taxlens.config import build_config
+from taxlens.config.schema import build_config
 from taxlens.figures.save import save_figure
-from taxlens.figures.tax import draw_tax
 from taxlens.report.latex import references, write_latex
 from taxlens.report.tex import booktabs, escaped, number, span
 from taxlens.report.tex_methods import checklist, methods_paragraph
 from taxlens.runs.folder import Run
+from taxlens.stages.tax.tax_figure import draw_tax
 
 TAX = pd.DataFrame(
     [

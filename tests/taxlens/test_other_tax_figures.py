@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.house.legible import illegible
 from taxlens.core.errors import UsageError
-from taxlens.figures.legible import illegible
-from taxlens.figures.other_taxes import draw_costs, draw_divergence, draw_power, draw_prior
-from taxlens.figures.registry import KINDS
+from taxlens.stages.figure_registry import KINDS
+from taxlens.stages.tax.other_taxes_figure import draw_costs, draw_divergence, draw_power, draw_prior
 
 SUITES = ("capital_cities", "harmless_requests")
 N = {"n_items": 192, "n_groups": 48}

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from taxlens.activations.store import Store
+from taxlens.activations.store.store import Store
 from taxlens.cli.app import run_app
 from taxlens.cli.stores import part_of
 from taxlens.core.errors import UsageError

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from taxlens.config import build_config
+from taxlens.config.schema import build_config
 from taxlens.report.answer import by_loss, headline
 from taxlens.report.limits import limits
 from taxlens.report.page import write_report

@@ -7,7 +7,7 @@ import pytest
 
 import taxlens
 from taxlens.core.result import _FIGURES, Result
-from taxlens.figures.registry import KINDS
+from taxlens.stages.figure_registry import KINDS
 
 TEXTS = {"answers"}  # a result that is texts has no figure
 

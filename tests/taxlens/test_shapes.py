@@ -6,7 +6,7 @@ import pytest
 
 import taxlens
 from taxlens.core.errors import ConfigError, ItemError, UsageError
-from taxlens.suites import shapes
+from taxlens.suites import formats as shapes
 
 PAIRS = [
     {"sentence_good": "The cats sleep.", "sentence_bad": "The cats sleeps.", "UID": "agreement", "pairID": "0"},

@@ -7,7 +7,7 @@ import pytest
 
 from taxlens import suites
 from taxlens.core.errors import ConfigError
-from taxlens.sources import resolve_suite
+from taxlens.inputs.resolve import resolve_suite
 
 DIGESTS = {
     "suite:capitals": "70fb56e94d9f",
@@ -110,7 +110,7 @@ def test_unknown_suite_names_the_nearest():
 
 def test_embedded_benefits_are_benefits_unless_a_config_says_otherwise():
     from taxlens import suite
-    from taxlens.config import SuiteSection
+    from taxlens.config.schema import SuiteSection
 
     assert suite("suite:refuse_harmful").kind == suite("demo:harm").kind == "benefit"
     assert suite("suite:lookalikes").kind == SuiteSection(name="a", file="suite:lookalikes").kind == "capability"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.truth.acceptance import alone, family_holds
+from benchmarks.truth.plants.acceptance import alone, family_holds
 
 PLAIN = {"rank": 32, "norm": 5.0}
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from benchmarks.truth.deletion import deletion_curve, deletion_skill
+from benchmarks.truth.plants.deletion import deletion_curve, deletion_skill
 
 NAMES = ["a", "b", "c", "d"]
 

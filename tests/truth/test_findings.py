@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.truth import findings
-from benchmarks.truth.embed import read_model
-from benchmarks.truth.parts import weights_of
+from benchmarks.truth.page import findings
+from benchmarks.truth.plants.parts import weights_of
+from benchmarks.truth.worlds.embed import read_model
+from benchmarks.truth.worlds.world import World
 from taxlens.demo import resolve
-from taxlens.demo.world import World
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.truth import ground
-from benchmarks.truth.embed import read_model
-from benchmarks.truth.parts import weights_of
+from benchmarks.truth.plants.parts import weights_of
+from benchmarks.truth.worlds.embed import read_model
 from taxlens.demo import resolve
 
 

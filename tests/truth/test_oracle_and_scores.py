@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.truth.oracle import coalition_values, shapley
-from benchmarks.truth.scores import mass, score
-from taxlens.analysis.shapley import exact_shapley
+from benchmarks.truth.page.scores import mass, score
+from taxlens.analysis.interventions.shapley import exact_shapley
 
 
 @pytest.fixture

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.truth.adapter import adapter_pair, plant_adapter, write_adapter
-from benchmarks.truth.embed import read_model
-from benchmarks.truth.families import low_rank_harm
-from benchmarks.truth.parts import add, component_of, norm, players, select, subtract, weights_of
-from benchmarks.truth.plants import lectures, noise
+from benchmarks.truth.plants.parts import add, component_of, norm, players, select, subtract, weights_of
+from benchmarks.truth.plants.plants import lectures, noise
 from benchmarks.truth.proving import stretched
 from benchmarks.truth.scoring import exam, mean_marks
-from benchmarks.truth.train_base import gpt2, llama
-from taxlens.activations.pair import load_pair
+from benchmarks.truth.techniques.adapter import adapter_pair, plant_adapter, write_adapter
+from benchmarks.truth.techniques.train_base import gpt2, llama
+from benchmarks.truth.worlds.embed import read_model
+from benchmarks.truth.worlds.families import low_rank_harm
+from benchmarks.truth.worlds.world import World
+from taxlens.activations.models.pair import load_pair
 from taxlens.demo import resolve
-from taxlens.demo.world import World
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from benchmarks.truth.embed import read_model
-from benchmarks.truth.parts import component_of, subtract, weights_of
-from benchmarks.truth.scoring import exam, mean_marks
-from benchmarks.truth.state_plants import accept_state
-from benchmarks.truth.states import (
+from benchmarks.truth.plants.parts import component_of, subtract, weights_of
+from benchmarks.truth.plants.state_plants import accept_state
+from benchmarks.truth.plants.states import (
     mapped_stream,
     plant_attenuated,
     plant_erased,
@@ -20,9 +18,11 @@ from benchmarks.truth.states import (
     plant_suppressed,
     stream,
 )
-from benchmarks.truth.texts import ask
+from benchmarks.truth.scoring import exam, mean_marks
+from benchmarks.truth.worlds.embed import read_model
+from benchmarks.truth.worlds.texts import ask
+from benchmarks.truth.worlds.world import World
 from taxlens.demo import resolve
-from taxlens.demo.world import World
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from benchmarks.truth.sections import against_best
-from benchmarks.truth.tables import middle, resampled, share
+from benchmarks.truth.page.sections import against_best
+from benchmarks.truth.page.tables import middle, resampled, share
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 110), (3, 20), (20, 20)])

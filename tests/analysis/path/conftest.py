@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from taxlens.activations.items import Item, Suite
-from taxlens.activations.loading import LoadedModel
-from taxlens.activations.pair import make_pair
+from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.models.loading import LoadedModel
+from taxlens.activations.models.pair import make_pair
 
 WORDS = [f"w{n}" for n in range(40)]
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from taxlens.analysis.adaptive import Choices, Walker
-from taxlens.analysis.contract import Tally
+from taxlens.analysis.path.adaptive_quadrature import Choices, Walker
+from taxlens.analysis.path.contraction import Tally
 
 
 def walker(slope, *, items=12, metrics=("accuracy", "probability", "nll"), **options):
@@ -87,7 +87,7 @@ def test_the_state_is_told_after_each_rule(note):
 
 
 def test_the_ends_between_panels_are_checked_against_forward_passes():
-    from taxlens.analysis.quadrature import panelled
+    from taxlens.analysis.path.quadrature import panelled
 
     smooth = lambda t: -3 + t  # noqa: E731
     rule = panelled(3, [0.0, 0.5, 1.0])

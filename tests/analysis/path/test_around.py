@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from taxlens.activations.pair import make_pair
-from taxlens.analysis.adaptive import ladder_of
-from taxlens.analysis.agreement import agreement
-from taxlens.analysis.export import export_units
-from taxlens.analysis.logit_path import attribute_logits
-from taxlens.analysis.path import attribute
-from taxlens.analysis.polyline import attribute_polyline
-from taxlens.analysis.quadrature import gauss_patterson
-from taxlens.analysis.reading import agreement_of_seeds, clusters, read_triple, stability
-from taxlens.analysis.significance import effect_tests, null_effects, null_frame, shuffled
-from taxlens.analysis.units import difference_of
+from taxlens.activations.models.pair import make_pair
+from taxlens.analysis.path.adaptive_quadrature import ladder_of
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.path.logit_metrics import attribute_logits
+from taxlens.analysis.path.polyline import attribute_polyline
+from taxlens.analysis.path.quadrature import gauss_patterson
+from taxlens.analysis.readings.agreement import agreement
+from taxlens.analysis.readings.significance import effect_tests, null_effects, null_frame, shuffled
+from taxlens.analysis.readings.triples import agreement_of_seeds, clusters, read_triple, stability
+from taxlens.analysis.weights.external_names import export_units
+from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import UsageError
 
 QUICK = {"rules": [gauss_patterson(3)], "perplexity": False}

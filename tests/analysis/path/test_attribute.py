@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from taxlens.activations.pair import make_pair
-from taxlens.analysis.chain import ScoreMetric
-from taxlens.analysis.path import attribute, gradient_effects
-from taxlens.analysis.quadrature import gauss_patterson, panelled
-from taxlens.analysis.scoring import score_suite
+from taxlens.activations.models.pair import make_pair
+from taxlens.analysis.path.attribute import attribute, gradient_effects
+from taxlens.analysis.path.chain_rule import ScoreMetric
+from taxlens.analysis.path.quadrature import gauss_patterson, panelled
+from taxlens.analysis.scoring.choices import score_suite
 from taxlens.core.errors import ItemError, TaxlensError, UsageError
 
 METRICS = ("accuracy", "probability", "margin", "nll")
@@ -162,7 +162,7 @@ def test_one_gradient_is_the_slope_at_its_point_and_does_not_close(build, words)
     first = gradient_effects(pair, suite, t=0.0, metrics=("nll",), levels=("component",))
     assert first.method == "one_gradient"
     step = 1e-3
-    from taxlens.analysis.walk import walk
+    from taxlens.analysis.weights.path_weights import walk
 
     with walk(pair) as path:
         nlls = [score_suite(path.to(t), suite, tokenizer=pair.base.tokenizer).metrics()["nll"] for t in (0.0, step)]
@@ -218,7 +218,7 @@ def test_a_point_off_the_path_is_refused(build, words):
 
 
 def test_a_suite_without_choices_is_refused(build):
-    from taxlens.activations.items import Item, Suite
+    from taxlens.activations.items.items import Item, Suite
 
     with pytest.raises(ItemError, match="no item of the suite has choices"):
         attribute(build("llama"), Suite("texts", (Item("t/0", "g", text="w1 w2"),)))

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxlens.analysis.chain import GRADIENTS, Path, ScoreMetric, chain, direct
-from taxlens.analysis.metrics import CHOICE_METRICS, item_metrics
-from taxlens.analysis.quadrature import gauss_patterson
+from taxlens.analysis.path.chain_rule import GRADIENTS, Path, ScoreMetric, chain, direct
+from taxlens.analysis.path.quadrature import gauss_patterson
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics
 from taxlens.core.errors import UsageError
 
 

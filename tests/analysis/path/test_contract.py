@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from taxlens.activations.tokens import encode_suite
-from taxlens.analysis import rules
-from taxlens.analysis.contract import Contraction
-from taxlens.analysis.job import checkpointed
-from taxlens.analysis.passes import differentiate, score_shard, shard_of
-from taxlens.analysis.scoring import score_rows
-from taxlens.analysis.units import component_name, difference_of
-from taxlens.analysis.walk import walk
+from taxlens.activations.items.tokens import encode_suite
+from taxlens.analysis.path import module_rules as rules
+from taxlens.analysis.path.contraction import Contraction
+from taxlens.analysis.path.engine import checkpointed
+from taxlens.analysis.path.gradient_passes import differentiate, score_shard, shard_of
+from taxlens.analysis.scoring.choices import score_rows
+from taxlens.analysis.weights.path_weights import walk
+from taxlens.analysis.weights.units import component_name, difference_of
 
 T = 0.37
 FAMILIES = (

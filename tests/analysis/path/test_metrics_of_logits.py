@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from taxlens.analysis.logit_path import LogitMetric, attribute_logits
-from taxlens.analysis.path import attribute
-from taxlens.analysis.polyline import attribute_polyline
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.path.logit_metrics import LogitMetric, attribute_logits
+from taxlens.analysis.path.polyline import attribute_polyline
 from taxlens.core.errors import UsageError
 
 
@@ -33,7 +33,7 @@ def test_every_metric_closes_on_its_own_tax(found):
 
 def test_a_function_of_the_logits_is_measured_as_it_says(found):
     pair, suite, both = found
-    from taxlens.activations.tokens import encode_suite
+    from taxlens.activations.items.tokens import encode_suite
 
     rows = [r for r in encode_suite(suite, pair.base.tokenizer) if r.choice == suite.items[r.item].gold]
 

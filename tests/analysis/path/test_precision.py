@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.utils import checkpoint as recompute
 
-from taxlens.activations.items import Item, Suite
-from taxlens.activations.loading import LoadedModel, load_model
-from taxlens.activations.pair import make_pair
-from taxlens.activations.tokens import encode_suite
-from taxlens.analysis.contract import Contraction
-from taxlens.analysis.job import checkpointed
-from taxlens.analysis.passes import differentiate, shard_of
-from taxlens.analysis.path import attribute
-from taxlens.analysis.units import difference_of
-from taxlens.analysis.walk import walk
+from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.tokens import encode_suite
+from taxlens.activations.models.loading import LoadedModel, load_model
+from taxlens.activations.models.pair import make_pair
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.path.contraction import Contraction
+from taxlens.analysis.path.engine import checkpointed
+from taxlens.analysis.path.gradient_passes import differentiate, shard_of
+from taxlens.analysis.weights.path_weights import walk
+from taxlens.analysis.weights.units import difference_of
 
 QUICK = {"perplexity": False, "metrics": ("nll", "probability")}
 
@@ -98,7 +98,7 @@ def kept_bytes(pair, suite, *, on):
         with contraction, checkpointed(path.model, on), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             inside = recompute.set_checkpoint_early_stop(False)
             with inside:
-                from taxlens.analysis.passes import asked_logits
+                from taxlens.analysis.path.gradient_passes import asked_logits
 
                 with torch.enable_grad():
                     asked_logits(path.to(0.5), shard.bundles[0])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from taxlens.analysis.path import attribute
-from taxlens.analysis.profile import LIMIT, Walkability, walkability
-from taxlens.analysis.quadrature import gauss_patterson
-from taxlens.analysis.scoring import score_rows
-from taxlens.analysis.walk import walk
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.path.barrier import LIMIT, Walkability, walkability
+from taxlens.analysis.path.quadrature import gauss_patterson
+from taxlens.analysis.scoring.choices import score_rows
+from taxlens.analysis.weights.path_weights import walk
 from taxlens.core.errors import CheckError
 
 
@@ -32,7 +32,7 @@ def test_perplexity_is_that_of_scoring_the_same_texts(build, words, tokenizer):
     pair, suite = build("llama"), words(6)
     with walk(pair) as path:
         found = walkability(path, tokenizer, [suite])
-    from taxlens.activations.tokens import Row
+    from taxlens.activations.items.tokens import Row
 
     ids = [tuple(tokenizer.encode(f"{i.prompt}{i.choices[i.gold]}")) for i in suite.items]
     rows = [Row(n, -1, row, 1, "text") for n, row in enumerate(ids)]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from taxlens.analysis.quadrature import (
+from taxlens.analysis.path.quadrature import (
     LADDER,
     Trajectory,
     companion,

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from taxlens.analysis.adaptive import ladder_of
-from taxlens.analysis.leading import READING_COLUMNS, UNIT_COLUMNS, names_table, reading_tables
-from taxlens.analysis.path import attribute
-from taxlens.analysis.polyline import attribute_polyline
-from taxlens.analysis.quadrature import gauss_patterson
-from taxlens.analysis.significance import effect_tests, significance_frame
-from taxlens.analysis.top_units import with_top_neurons
+from taxlens.analysis.path.adaptive_quadrature import ladder_of
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.path.polyline import attribute_polyline
+from taxlens.analysis.path.quadrature import gauss_patterson
+from taxlens.analysis.path.top_neurons import with_top_neurons
+from taxlens.analysis.readings.significance import effect_tests, significance_frame
+from taxlens.analysis.readings.triple_tables import READING_COLUMNS, UNIT_COLUMNS, names_table, reading_tables
 
 QUICK = {"rules": [gauss_patterson(3)], "perplexity": False, "metrics": ("nll", "probability")}
 
@@ -147,7 +147,7 @@ def test_tables_are_made_for_fused_and_mixed_families(build, words, family):
 
 
 def test_items_that_a_walk_leaves_unresolved_are_walked_again_and_the_others_left(build, words, monkeypatch):
-    from taxlens.analysis import job
+    from taxlens.analysis.path import engine as job
 
     pair, suite = build("llama", size=0.4), words(6)
     options = {
@@ -177,7 +177,7 @@ def test_items_that_a_walk_leaves_unresolved_are_walked_again_and_the_others_lef
 def test_an_item_is_unresolved_where_its_end_is_off_by_more_than_half_the_tolerance_of_the_mean_move(found):
     import dataclasses
 
-    from taxlens.analysis.again import finer_rules, unresolved
+    from taxlens.analysis.path.refinement import finer_rules, unresolved
 
     one = dataclasses.replace(found[2].suites["words"], missed=np.array([0, 0.004, 0.006, 0.1]), moved=np.ones(4))
     assert unresolved(one, 0.01).tolist() == [2, 3]

@@ -1,0 +1,1 @@
+"""Items and suites: reading, checking, sampling and splitting them, and turning them into tokens."""

@@ -1,0 +1,255 @@
+"""Items to token rows, by lm-eval's arithmetic, and rows to padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from taxlens.activations.items.items import Item, Suite
+from taxlens.core.errors import ItemError, ModelLoadError, explain, one_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+TEMPLATES = ("plain", "chat")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence of tokens that a model reads.
+
+    Args:
+        item: index of the item in its suite.
+        choice: index of the choice, -1 for a prompt or a text alone.
+        ids: the token ids, special tokens included.
+        start: index in `ids` of the first token of the choice; `len(ids)` without one.
+        kind: "prompt", "choice" or "text".
+    """
+
+    item: int
+    choice: int
+    ids: tuple[int, ...]
+    start: int
+    kind: str
+
+
+def encode_suite(
+    suite: Suite,
+    tokenizer: Tokenizer,
+    *,
+    template: str = "plain",
+    chat_template: str | None = None,
+    max_length: int | None = None,
+) -> list[Row]:
+    """Return one row for each (item, choice), item after item; items without choices have none.
+
+    The arithmetic is lm-eval's `_encode_pair`: white space at the end of the context moves to the choice,
+    context and choice are encoded together, and the choice is what follows the context's own length. An empty
+    context is the tokenizer's BOS (or EOS) token. An item with contexts has one before each choice. In chat the
+    context is the rendered template (which holds its own BOS, so no special token is added) and the choice loses
+    its leading space.
+
+    Args:
+        suite: the items.
+        tokenizer: a Hugging Face tokenizer.
+        template: "plain" or "chat".
+        chat_template: template text for "chat"; by default the tokenizer's own.
+        max_length: most tokens that the model reads; None: the tokenizer's limit, if it has one.
+
+    Returns:
+        Rows of kind "choice".
+
+    Raises:
+        ItemError: if a choice leaves no token of its own, or a row is too long.
+        ModelLoadError: if "chat" is asked of a tokenizer without a template.
+    """
+    rows = []
+    for index, item in enumerate(suite.items):
+        if not item.choices:
+            continue
+        contexts = item.contexts or (item.prompt or "",)
+        rendered = [_context(content, tokenizer, template, chat_template) for content in contexts]
+        for number, choice in enumerate(item.choices):
+            ids, start = encode_pair(tokenizer, rendered[number % len(rendered)], choice, template=template)
+            row = Row(item=index, choice=number, ids=tuple(ids), start=start, kind="choice")
+            _check_row(row, item, suite, tokenizer, max_length)
+            rows.append(row)
+    return rows
+
+
+def encode_prompts(
+    suite: Suite,
+    tokenizer: Tokenizer,
+    *,
+    template: str = "plain",
+    chat_template: str | None = None,
+    max_length: int | None = None,
+) -> list[Row]:
+    """Return one row for each item that has a prompt or a text, without any choice.
+
+    In "plain" a prompt's row is exactly the context that its choices continue (white space at its end belongs
+    to the choice). In "chat" it is the whole rendered template. Items with an empty prompt have no such row.
+
+    Args and errors as `encode_suite`.
+
+    Returns:
+        Rows of kind "prompt" or "text", with `start == len(ids)`.
+    """
+    rows = []
+    for index, item in enumerate(suite.items):
+        if item.text is None and not (item.prompt or "").strip():
+            continue
+        content = item.text if item.text is not None else (item.prompt or "")
+        context = _context(content, tokenizer, template, chat_template, reply=item.text is None)
+        if template == "plain" and item.text is None:
+            context = context.rstrip()
+        ids = tuple(_encode(tokenizer, context, special=template == "plain"))
+        kind = "prompt" if item.text is None else "text"
+        row = Row(item=index, choice=-1, ids=ids, start=len(ids), kind=kind)
+        _check_row(row, item, suite, tokenizer, max_length)
+        rows.append(row)
+    return rows
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, choice: str, *, template: str) -> tuple[list[int], int]:
+    """Return (token ids of context + choice, index of the choice's first token), as lm-eval counts them.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        context: what stands before the choice; in "chat" the rendered template.
+        choice: the continuation; in "chat" its leading white space is dropped.
+        template: "plain" (special tokens as the tokenizer adds them) or "chat" (none added).
+    """
+    special = template == "plain"
+    if not special:
+        choice = choice.lstrip()
+    kept = context.rstrip()
+    choice, context = context[len(kept) :] + choice, kept
+    if not context:
+        ids = _encode(tokenizer, choice, special=False)
+        prefix = prefix_token(tokenizer)
+        return (ids, 1) if ids and ids[0] == prefix else ([prefix, *ids], 1)
+    whole = _encode(tokenizer, context + choice, special=special)
+    return whole, len(_encode(tokenizer, context, special=special))
+
+
+def prefix_token(tokenizer: Tokenizer) -> int:
+    """Return the token that stands for an empty context: BOS, or EOS where there is no BOS."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    rows = [("tokenizer", tokenizer.name_or_path)]
+    fix = "give the items a prompt, or the tokenizer a BOS token."
+    raise ModelLoadError(explain("an empty prompt needs a BOS or EOS token.", rows, fix))
+
+
+def render_chat(tokenizer: Tokenizer, content: str, *, chat_template: str | None = None, reply: bool = True) -> str:
+    """Return `content` as the user's message in the chat template, ready for the answer.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        content: the message.
+        chat_template: template text; by default the tokenizer's own.
+        reply: open the assistant's turn after it.
+
+    Raises:
+        ModelLoadError: if there is no template.
+    """
+    if chat_template is None and not tokenizer.chat_template:
+        rows = [("tokenizer", tokenizer.name_or_path)]
+        fix = "templates: [plain], or chat_template: aligned, or a template file."
+        raise ModelLoadError(explain("the tokenizer has no chat template.", rows, fix))
+    messages = [{"role": "user", "content": content}]
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=reply, chat_template=chat_template
+        )
+    )
+
+
+def pack(rows: Sequence[Row], *, batch_tokens: int) -> list[list[int]]:
+    """Return batches of row indices, longest rows first, each within a budget of padded tokens.
+
+    Args:
+        rows: what to batch.
+        batch_tokens: most tokens in one padded batch; a single longer row still makes a batch of its own.
+
+    Returns:
+        Lists of indices into `rows`; every index occurs once. Ties keep their order, so that the same rows
+        always give the same batches.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+    batches: list[list[int]] = []
+    width = 0
+    for index in order:
+        if not batches or width * (len(batches[-1]) + 1) > batch_tokens:
+            batches.append([])
+            width = len(rows[index].ids)
+        batches[-1].append(index)
+    return batches
+
+
+def pad(rows: Sequence[Row], pad_id: int, *, side: str = "right") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (input_ids, attention_mask, position_ids), each int64 [rows, longest].
+
+    `position_ids` count real tokens only, whatever the side of the padding: padding never shifts a position.
+
+    Args:
+        rows: one batch.
+        pad_id: id written where there is no token.
+        side: "right" or "left".
+    """
+    one_of(side, ("right", "left"), what="padding side")
+    width = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), width), int(pad_id), dtype=torch.int64)
+    mask = torch.zeros((len(rows), width), dtype=torch.int64)
+    for number, row in enumerate(rows):
+        at = slice(0, len(row.ids)) if side == "right" else slice(width - len(row.ids), width)
+        ids[number, at] = torch.tensor(row.ids, dtype=torch.int64)
+        mask[number, at] = 1
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def pad_token(tokenizer: Tokenizer) -> int:
+    """Return an id to pad with (the tokenizer's pad, EOS or BOS, else 0); masked, so it changes nothing."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _context(
+    content: str, tokenizer: Tokenizer, template: str, chat_template: str | None, *, reply: bool = True
+) -> str:
+    one_of(template, TEMPLATES, what="template")
+    return content if template == "plain" else render_chat(tokenizer, content, chat_template=chat_template, reply=reply)
+
+
+def _encode(tokenizer: Tokenizer, text: str, *, special: bool) -> list[int]:
+    ids: list[int] = [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]  # type: ignore[arg-type]
+    if special and ids and ids[-1] == tokenizer.eos_token_id and not _ends_in_eos(tokenizer, text):
+        ids = ids[:-1]  # a tokenizer that closes every text with EOS: nothing could continue it
+    return ids
+
+
+def _ends_in_eos(tokenizer: Tokenizer, text: str) -> bool:
+    bare: Any = tokenizer.encode(text, add_special_tokens=False)
+    return bool(bare) and bare[-1] == tokenizer.eos_token_id
+
+
+def _check_row(row: Row, item: Item, suite: Suite, tokenizer: Tokenizer, max_length: int | None) -> None:
+    where: list[tuple[str, object]] = [("suite", suite.name), ("item", repr(item.id))]
+    if row.kind == "choice":
+        where.append(("choice", repr(item.choices[row.choice])))
+        if row.start >= len(row.ids):
+            fix = "start the choice with a space, or move the prompt's last word into the choice."
+            raise ItemError(explain("a choice has no token of its own.", where, fix))
+    if not row.ids:
+        raise ItemError(explain("an item has no tokens.", where, "give it a text."))
+    limit = max_length if max_length is not None else int(getattr(tokenizer, "model_max_length", 0) or 0)
+    if 0 < limit < len(row.ids):
+        where.append(("tokens", f"{len(row.ids)}, the model reads {limit}"))
+        raise ItemError(explain("an item is longer than the context.", where, "shorten or drop the item."))

@@ -1,0 +1,1 @@
+"""Checkpoints: loading them, their adapters and families, and whether two can be compared."""

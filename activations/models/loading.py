@@ -1,0 +1,297 @@
+"""One checkpoint loaded: Hugging Face directory, hub id or GGUF file, checked before anyone uses it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from taxlens.activations.models.anatomy import Anatomy, anatomy
+from taxlens.activations.models.checkpoint import checkpoint_directory, weight_files, weights_sha256
+from taxlens.core.errors import ModelLoadError, explain, one_of
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One model of a pair, ready to be read: evaluation mode, eager attention, no gradients of weights.
+
+    Args:
+        model: the Hugging Face causal language model.
+        tokenizer: its tokenizer.
+        source: directory, hub id or name that it came from.
+        sha256: hash of its weight files (an adapter's files included).
+        chat_template: text of the template that "chat" rows are rendered by; None without one.
+        device: where its inputs go.
+        dtype: "float32", "bfloat16" or "float16".
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    sha256: str
+    chat_template: str | None
+    device: torch.device
+    dtype: str
+
+    def __repr__(self) -> str:
+        parts = self.anatomy
+        return (
+            f"LoadedModel({self.source}: {parts.model_type}, {parts.n_layers} layers of {parts.d_model}, "
+            f"{self.dtype} on {self.device}, sha256 {self.sha256[:8]})"
+        )
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """Which module is what (`taxlens.activations.models.anatomy`)."""
+        return anatomy(self.model)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens that the model reads, by its config."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, a tied tensor counted once."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def bridge(self) -> TransformerBridge:
+        """Return a TransformerBridge of this model, booted once, that shares its weights.
+
+        The bridge rebuilds the module tree that it is given, so it gets a copy of the tree; the weight tensors are the
+        same ones. Nothing is folded: two models keep their common coordinates.
+        """
+        return self._bridge
+
+    @cached_property
+    def _bridge(self) -> TransformerBridge:
+        from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+        twin = copy_sharing(self.model)
+        name = type(self.model).__name__
+        twin.config.architectures = [name]
+        return build_bridge_from_module(twin, name, hf_config=twin.config, model_name=self.source)
+
+
+def copy_sharing(model: torch.nn.Module, *, apart: set[str] | None = None) -> Any:
+    """Return a copy of a module tree that shares its tensors, but for the parameters named in `apart`.
+
+    Args:
+        model: any module.
+        apart: names of parameters that get memory of their own; none by default.
+    """
+    apart = apart or set()
+    split = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name in apart}
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors if id(tensor) not in split})
+
+
+def load_model(
+    source: str | Path,
+    *,
+    gguf: str | None = None,
+    dtype: str = "float32",
+    device: str | dict[str, Any] = "auto",
+    revision: str | None = None,
+) -> LoadedModel:
+    """Load one checkpoint and check that it is whole and finite.
+
+    Args:
+        source: a Hugging Face directory, or a hub id.
+        gguf: file name inside the directory, for a GGUF checkpoint (dequantised).
+        dtype: "float32", "bfloat16" or "float16".
+        device: "auto" (CUDA if there is one), a device name, "balanced" or a module -> device map (several GPUs).
+        revision: branch, tag or commit of a hub id.
+
+    Returns:
+        The model in evaluation mode with eager attention.
+
+    Raises:
+        ModelLoadError: if files are missing, damaged, pickles, of no served family, or hold NaN or infinity.
+    """
+    torch_dtype = DTYPES[one_of(dtype, tuple(DTYPES), what="dtype")]
+    directory = checkpoint_directory(source, revision=revision)
+    files = [_gguf_file(directory, gguf)] if gguf else weight_files(directory)
+    placement = place(device)
+    model = _load_weights(directory, gguf, torch_dtype, placement)
+    check_finite(model, str(source))
+    anatomy(model)
+    return LoadedModel(
+        model=model,
+        tokenizer=(tokenizer := load_tokenizer(directory, gguf=gguf)),
+        source=str(source),
+        sha256=weights_sha256(files),
+        chat_template=tokenizer.chat_template or None,
+        device=model.get_input_embeddings().weight.device,
+        dtype=dtype,
+    )
+
+
+def place(device: str | dict[str, Any]) -> torch.device | str | dict[str, Any]:
+    """Return where a model goes: a device, or a device map for several.
+
+    Raises:
+        ModelLoadError: if the device is not there.
+    """
+    if isinstance(device, dict) or device in ("balanced", "sequential"):
+        return device
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(device)
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        rows = [("device", device), ("CUDA devices", torch.cuda.device_count())]
+        raise ModelLoadError(explain("this device is not here.", rows, "device: auto, or cpu.")) from error
+    return wanted
+
+
+def load_tokenizer(directory: Path, *, gguf: str | None = None) -> Any:
+    """Return the tokenizer of a checkpoint directory.
+
+    Raises:
+        ModelLoadError: if there is none, or it cannot be read.
+    """
+    options = {"gguf_file": gguf} if gguf else {}
+    kind = transformers.PreTrainedTokenizerFast if _is_generic(directory) else transformers.AutoTokenizer
+    try:
+        with quiet():
+            return kind.from_pretrained(directory, local_files_only=True, **options)
+    except Exception as error:
+        rows = [("directory", directory), ("reason", _first_line(error))]
+        fix = "copy tokenizer.json and tokenizer_config.json beside the weights."
+        raise ModelLoadError(explain("no readable tokenizer here.", rows, fix)) from error
+
+
+def _is_generic(directory: Path) -> bool:
+    # AutoTokenizer puts the architecture's own tokenizer (Qwen2's, say) in place of a generic tokenizer.json and so
+    # splits text otherwise than the checkpoint was trained with: a generic one is read as it stands.
+    config = directory / "tokenizer_config.json"
+    if not (config.is_file() and (directory / "tokenizer.json").is_file()):
+        return False
+    try:
+        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
+    except ValueError:
+        return False
+    return named in ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def check_finite(model: torch.nn.Module, source: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        ModelLoadError: naming the first such tensor and how many of its values are not finite.
+    """
+    for name, tensor in model.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            rows = [("model", source), ("tensor", name), ("not finite", f"{bad} of {tensor.numel()}")]
+            fix = "use an undamaged checkpoint, or dtype: float32 if float16 overflowed."
+            raise ModelLoadError(explain("weights are NaN or infinite.", rows, fix))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off standard error inside the block."""
+    logs = transformers.utils.logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity_error()
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()
+
+
+def _load_weights(directory: Path, gguf: str | None, dtype: torch.dtype, placement: Any) -> Any:
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "local_files_only": True}
+    mapped = isinstance(placement, str | dict)
+    if gguf and mapped:
+        rows = [("file", gguf), ("device", placement)]
+        raise ModelLoadError(explain("a GGUF checkpoint goes to one device.", rows, "device: auto, or one device."))
+    if gguf:
+        options["gguf_file"] = gguf
+    else:
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        options |= {"device_map": placement} if mapped else {}
+    try:
+        with quiet():
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(directory, **options)
+    except Exception as error:
+        rows = [("directory", directory), ("reason", _first_line(error))]
+        fix = "check config.json and the weight files; copy them again if they are truncated."
+        raise ModelLoadError(explain("the checkpoint cannot be loaded.", rows, fix)) from error
+    if gguf:
+        model = _plain_copy(loaded, dtype)
+    else:
+        model, info = loaded
+        _check_complete(directory, info)
+    if mapped:
+        _check_placed(model, placement)
+    else:
+        model = model.to(placement)
+    return model.eval().requires_grad_(False)
+
+
+def _check_placed(model: torch.nn.Module, placement: str | dict[str, Any]) -> None:
+    """Refuse a device map that leaves weights out, and devices that do not hold all weights."""
+    names = [name for name, _ in model.named_parameters()]
+    if isinstance(placement, dict):
+        left = [name for name in names if not any(f"{name}.".startswith(f"{key}." if key else "") for key in placement)]
+        if left:
+            rows = [("map", placement), ("left out", f"{len(left)} tensors, first {left[0]}")]
+            raise ModelLoadError(explain("the device map leaves weights out.", rows, 'add them, or an entry "".'))
+    away = [name for name, tensor in model.named_parameters() if tensor.is_meta]
+    if away:
+        rows = [("device", placement), ("left over", f"{len(away)} tensors, first {away[0]}")]
+        fix = "a smaller dtype, more devices, or device: cpu."
+        raise ModelLoadError(explain("the devices do not hold all weights.", rows, fix))
+
+
+def _plain_copy(model: Any, dtype: torch.dtype) -> Any:
+    """A dequantised model as an ordinary one: the state dict in a fresh model of the same config."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+    fresh.load_state_dict(model.state_dict())
+    return fresh
+
+
+def _check_complete(directory: Path, info: dict[str, Any]) -> None:
+    for key, title in (
+        ("missing_keys", "the checkpoint lacks weights of its architecture."),
+        ("unexpected_keys", "the checkpoint holds weights that its architecture has no place for."),
+        ("mismatched_keys", "weights of the checkpoint have other shapes than its config says."),
+    ):
+        if names := sorted(str(name) for name in info.get(key) or ()):
+            rows = [("directory", directory), ("tensors", f"{len(names)}, first {names[0]}")]
+            raise ModelLoadError(explain(title, rows, "check config.json against the weight files."))
+
+
+def _gguf_file(directory: Path, name: str) -> Path:
+    path = directory / name
+    if not path.is_file():
+        there = ", ".join(sorted(p.name for p in directory.glob("*.gguf"))) or "no GGUF file"
+        rows = [("file", path), ("there", there)]
+        raise ModelLoadError(explain("GGUF file not found.", rows, "give its name inside the directory."))
+    return path
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

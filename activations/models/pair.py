@@ -1,0 +1,118 @@
+"""Two checkpoints of one model, before and after alignment, loaded alike and checked against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from taxlens.activations.models.adapter import apply_adapter
+from taxlens.activations.models.compatibility import CompatibilityReport, compare
+from taxlens.activations.models.loading import LoadedModel, load_model
+from taxlens.core.errors import ConfigError, UsageError, explain
+
+MODELS = ("base", "aligned")
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class ModelPair:
+    """A base model and its aligned version: same architecture, depth, width, dtype, attention and vocabulary.
+
+    Args:
+        base: before alignment.
+        aligned: after it.
+        report: what was compared, and what to know before comparing further.
+    """
+
+    base: LoadedModel
+    aligned: LoadedModel
+    report: CompatibilityReport
+
+    def __repr__(self) -> str:
+        return f"ModelPair(base={self.base.source}, aligned={self.aligned.source}, {self.report.summary})"
+
+    def models(self) -> tuple[tuple[str, LoadedModel], tuple[str, LoadedModel]]:
+        """Return (("base", base), ("aligned", aligned))."""
+        return ("base", self.base), ("aligned", self.aligned)
+
+
+def load_pair(
+    base: str | Path,
+    aligned: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    gguf: str | None = None,
+    dtype: str = "float32",
+    device: str | dict = "auto",
+    chat_template: str = "own",
+    revision: str | None = None,
+) -> ModelPair:
+    """Load a base model and its aligned version, and check that they can be compared.
+
+    Both get the same dtype, device and (eager) attention. An adapter is put on the base loaded once: tensors that
+    it leaves alone are shared in memory.
+
+    Args:
+        base: directory or hub id of the model before alignment.
+        aligned: directory or hub id of the model after it; or leave it out and give `adapter`.
+        adapter: directory or hub id of a PEFT adapter on top of base.
+        gguf: file name inside the directories, for GGUF checkpoints.
+        dtype: "float32", "bfloat16" or "float16".
+        device: "auto", a device name, "balanced" (several GPUs) or a module -> device map.
+        chat_template: "own" (each model its own; where one has none, the other's serves both), "aligned", or a
+            template file for both.
+        revision: branch, tag or commit, for hub ids.
+
+    Returns:
+        The pair, with a compatibility report.
+
+    Raises:
+        UsageError: if neither or both of `aligned` and `adapter` are given.
+        ModelLoadError: if a checkpoint cannot be used.
+        PairMismatchError: if the two cannot be compared.
+
+    Example:
+        >>> load_pair("path/to/base", "path/to/aligned")          # doctest: +SKIP
+    """
+    if (aligned is None) == (adapter is None):
+        got = "both" if aligned is not None else "neither"
+        fix = "give pair.aligned (a checkpoint) or pair.adapter (a PEFT adapter on base)."
+        raise UsageError(explain("a pair needs an aligned model or an adapter.", [("got", got)], fix))
+    first = load_model(base, gguf=gguf, dtype=dtype, device=device, revision=revision)
+    if adapter is not None:
+        second = apply_adapter(first, adapter)
+    else:
+        second = load_model(str(aligned), gguf=gguf, dtype=dtype, device=device, revision=revision)
+    return make_pair(first, second, chat_template=chat_template)
+
+
+def make_pair(base: LoadedModel, aligned: LoadedModel, *, chat_template: str = "own") -> ModelPair:
+    """Return the pair of two loaded models, compared and with their chat templates settled.
+
+    Raises:
+        PairMismatchError: if the two cannot be compared.
+    """
+    own = (base.chat_template, aligned.chat_template)
+    texts, note = _templates(own, chat_template)
+    base = dataclasses.replace(base, chat_template=texts[0])
+    aligned = dataclasses.replace(aligned, chat_template=texts[1])
+    return ModelPair(base=base, aligned=aligned, report=compare(base, aligned, template_note=note))
+
+
+def _templates(own: tuple[str | None, str | None], choice: str) -> tuple[tuple[str | None, str | None], str]:
+    base, aligned = own
+    if choice == "own":
+        if base is None and aligned is not None:
+            return (aligned, aligned), "base has no chat template: aligned's serves both"
+        if aligned is None and base is not None:
+            return (base, base), "aligned has no chat template: base's serves both"
+        return own, "no chat template: plain only" if base is None else ""
+    if choice == "aligned":
+        return (aligned, aligned), "aligned's chat template serves both"
+    path = Path(choice)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        rows = [("chat_template", choice), ("must be", "own, aligned, or a readable file")]
+        raise ConfigError(explain("no such chat template.", rows, "check the path.")) from error
+    return (text, text), f"chat template of {path.name} serves both"

@@ -1,0 +1,93 @@
+"""A store's manifest: what was asked for, what is committed, and the checks that hold it together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taxlens.activations.store.shard import FORMAT, VERSION
+from taxlens.core.artifacts import sha256_text, write_json
+from taxlens.core.errors import StoreError, explain
+
+NAME = "manifest.json"
+
+
+def locate(path: Path | str) -> tuple[Path, Path]:
+    """Return (folder of shards, view file) of a store, from any of its names.
+
+    A store written to `NAME.h5` keeps its shards in `NAME.shards/` beside it and `NAME.h5` is the view; one written
+    to a folder keeps both in it. The folder, the view or the manifest all name the store.
+    """
+    path = Path(path)
+    if path.name == NAME:
+        path = path.parent
+    if path.suffix == ".shards":
+        return path, path.with_suffix(".h5")
+    if path.suffix == ".h5" and path.name == "view.h5" and (path.parent / NAME).is_file():
+        return path.parent, path
+    if path.suffix == ".h5":
+        return path.with_suffix(".shards"), path
+    inside = path / "activations.shards"
+    if not (path / NAME).is_file() and inside.is_dir():
+        return inside, inside.with_suffix(".h5")
+    return path, path / "view.h5"
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """Return the hash that a manifest carries of itself: of its JSON without the field `sha256`."""
+    bare = {key: value for key, value in manifest.items() if key != "sha256"}
+    return sha256_text(json.dumps(bare, sort_keys=True, ensure_ascii=False))
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest with its own hash: atomically, after everything that it lists."""
+    write_json({**manifest, "sha256": seal(manifest)}, folder / NAME)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a store's manifest.
+
+    Raises:
+        StoreError: if there is none, or it is damaged, or of a format that this version does not read.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        found = "a folder without manifest.json" if folder.is_dir() else "nothing"
+        rows = [("store", folder), ("found", found)]
+        fix = "give the .h5 file or folder that taxlens capture wrote."
+        raise StoreError(explain("no store here.", rows, fix))
+    try:
+        manifest = json.loads(path.read_bytes().decode("utf-8"))
+        intact = isinstance(manifest, dict) and manifest.get("sha256") == seal(manifest)
+    except (ValueError, RecursionError):
+        intact, manifest = False, {}
+    if not intact:
+        rows = [("manifest", path), ("found", "its own checksum does not hold")]
+        raise StoreError(explain("the store's manifest is damaged.", rows, "copy the store again."))
+    if manifest.get("format") != FORMAT:
+        rows = [("manifest", path), ("format", repr(manifest.get("format"))), ("expected", repr(FORMAT))]
+        raise StoreError(explain("this is not a taxlens store.", rows))
+    if manifest.get("format_version") not in range(1, VERSION + 1):
+        rows = [("manifest", path), ("version", manifest.get("format_version")), ("read", f"1 to {VERSION}")]
+        raise StoreError(explain("the store has a newer format.", rows, "install a newer taxlens."))
+    manifest["sites"] = {site: manifest["sites"][site] for site in manifest["identity"]["sites"]}  # JSON sorted them
+    return manifest
+
+
+def differences(given: Mapping[str, Any], kept: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what differs between two identities, as (dotted name, "now X, store Y") pairs."""
+    found: list[tuple[str, str]] = []
+    for key in sorted(given.keys() | kept.keys()):
+        one, two = given.get(key), kept.get(key)
+        if isinstance(one, dict) and isinstance(two, dict):
+            found += [(f"{key}.{name}", text) for name, text in differences(one, two)]
+        elif one != two:
+            found.append((key, f"now {_short(one)}, store {_short(two)}"))
+    return found
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""Generated answers: how they are made, whether they are right, and what they cost."""

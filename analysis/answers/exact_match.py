@@ -1,0 +1,138 @@
+"""A tax by generation: is the greedy answer the right one, and what stands for it in a gradient?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taxlens.activations.items.tokens import Row, encode_pair, render_chat
+from taxlens.analysis.answers.answers import Answers
+from taxlens.analysis.scoring.choices import score_rows
+from taxlens.analysis.scoring.templates import template_of
+from taxlens.analysis.tax.ledger import Paired
+from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.stats.intervals import mean_interval
+
+MATCHES = ("prefix", "exact")
+_EDGES = re.compile(r"^[\s\W_]+|[\s\W_]+$")
+
+
+def matches(answer: str, gold: str, *, match: str = "prefix") -> bool:
+    """Whether an answer is the right one, by its first line, without case or surrounding punctuation.
+
+    Args:
+        answer: what the model said.
+        gold: the right answer.
+        match: ``exact``, the line is the answer; ``prefix``, the line begins with it, as a whole word.
+
+    Example:
+        >>> matches("Paris, the city of light.", " Paris"), matches("Parisian", " Paris")
+        (True, False)
+    """
+    one_of(match, MATCHES, what="match")
+    line = answer.strip().split("\n")[0].casefold()
+    said, right = _EDGES.sub("", line), _EDGES.sub("", gold.casefold())
+    if match == "exact":
+        return said == right
+    return said.startswith(right) and not said[len(right) : len(right) + 1].isalnum()
+
+
+def exact_match(answers: Answers, *, match: str = "prefix") -> Paired:
+    """Right or wrong by generation, metric ``exact_match``: the gold choice's text is the right answer.
+
+    Raises:
+        UsageError: items without a gold choice.
+    """
+    if any(item.gold is None for item in answers.suite.items):
+        raise UsageError(explain("items without a gold choice have no right answer.", [("suite", answers.suite.name)]))
+    return answers.paired(
+        "exact_match", lambda text, item: float(matches(text, item.choices[int(item.gold or 0)], match=match))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Surrogate:
+    """How well the likelihood of the base's own right answers stands for exact match.
+
+    Attributes:
+        tax: mean log-probability per answer that the aligned model lost on them, nats.
+        low: lower end of its group-bootstrap interval.
+        high: upper end.
+        auc: probability that an item lost by generation lost more likelihood than one kept; NaN
+            where none or all were lost. 1 is a perfect stand-in, .5 none.
+        correlation: Pearson correlation of lost likelihood with lost (1) or kept (0); NaN likewise.
+        n_items: items that base answered rightly.
+        n_lost: of them, those that aligned does not.
+    """
+
+    tax: float
+    low: float
+    high: float
+    auc: float
+    correlation: float
+    n_items: int
+    n_lost: int
+
+
+def answer_surrogate(
+    pair: Any,
+    answers: Answers,
+    *,
+    match: str = "prefix",
+    bootstrap: int = 2000,
+    seed: int = 0,
+    batch_tokens: int = 4096,
+) -> Surrogate:
+    """The differentiable stand-in for exact match, and how well it stands in.
+
+    Attribution cannot differentiate generation; the log-likelihood of the base's own correct
+    answers it can. This scores them under both models and compares, item by item, with what
+    generation lost.
+
+    Args:
+        pair: the pair that answered.
+        answers: what it said.
+        match: as in `matches`.
+        bootstrap: draws of the group bootstrap.
+        seed: of the draws.
+        batch_tokens: most padded tokens in one batch.
+
+    Returns:
+        Surrogate.
+
+    Raises:
+        UsageError: base answered nothing rightly.
+    """
+    paired = exact_match(answers, match=match)
+    right = np.flatnonzero((paired.base["exact_match"] == 1) & (np.array([bool(t.strip()) for t in answers.base])))
+    if not len(right):
+        raise UsageError(explain("the base answers no item of the suite rightly.", [("suite", answers.suite.name)]))
+    drop = np.subtract(*(_likelihood(pair, m, answers, right, batch_tokens) for m in (pair.base, pair.aligned)))
+    lost = paired.aligned["exact_match"][right] == 0
+    found = mean_interval(drop, paired.groups[right], draws=bootstrap, seed=seed)
+    both = 0 < lost.sum() < len(lost)
+    order = (drop[lost][:, None] > drop[~lost]) + 0.5 * (drop[lost][:, None] == drop[~lost])
+    return Surrogate(
+        tax=found.value,
+        low=found.low,
+        high=found.high,
+        auc=float(order.mean()) if both else float("nan"),
+        correlation=float(np.corrcoef(drop, lost)[0, 1]) if both and np.ptp(drop) > 0 else float("nan"),
+        n_items=len(right),
+        n_lost=int(lost.sum()),
+    )
+
+
+def _likelihood(pair: Any, model: Any, answers: Answers, chosen: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Log-probability of the base's answers under a model, [chosen] nats."""
+    rows = []
+    for place, n in enumerate(chosen):
+        prompt, answer = answers.suite.items[n].prompt or "", answers.base[n].strip().split("\n")[0]
+        if answers.template == "chat":
+            prompt = render_chat(model.tokenizer, prompt, chat_template=template_of(pair, model))
+        ids, start = encode_pair(model.tokenizer, prompt, f" {answer}", template=answers.template)
+        rows.append(Row(item=place, choice=0, ids=tuple(ids), start=start, kind="choice"))
+    return score_rows(model, rows, batch_tokens=batch_tokens).logp

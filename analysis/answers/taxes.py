@@ -1,0 +1,116 @@
+"""The taxes that accuracy of choices does not show, for a list of suites: prior, generation, costs, divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from taxlens.activations.items.items import Suite
+from taxlens.analysis.answers.answers import Answers, generate_answers
+from taxlens.analysis.answers.costs import Costs, answer_costs
+from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match
+from taxlens.analysis.answers.positions import answer_divergence
+from taxlens.analysis.answers.versatility import measure_versatility
+from taxlens.analysis.tax.ledger import Paired, tax_frame
+from taxlens.core.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class OtherTaxes:
+    """What generation adds to a ledger.
+
+    Attributes:
+        tax: rows of tax.csv, metric ``exact_match``, for suites with a gold choice.
+        costs: refusal_rate, tokens, seconds_per_item, and with samples entropy, distinct-n, compression.
+        divergence: KL and rank shift by answer position.
+        answers: every answer of both models.
+        surrogate: how well the likelihood of base's own right answers stands for exact match, a row a suite.
+    """
+
+    tax: pd.DataFrame
+    costs: pd.DataFrame
+    divergence: pd.DataFrame
+    answers: pd.DataFrame
+    surrogate: pd.DataFrame
+
+
+def measure_other_taxes(
+    pair: Any,
+    suites: Sequence[tuple[Suite, str]],
+    *,
+    max_new_tokens: int = 32,
+    samples: int = 0,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    batch_tokens: int = 4096,
+    progress: Progress = SILENT,
+) -> OtherTaxes:
+    """Generate both models' answers to suites and count what they cost.
+
+    Args:
+        pair: a loaded pair.
+        suites: (suite, template) each; every suite at least one item with a prompt.
+        max_new_tokens: where an answer is cut.
+        samples: continuations a prompt for versatility; 0 leaves it out, else at least 2.
+        bootstrap: draws of the group bootstrap.
+        seed: of the draws and of the sampling.
+        batch_tokens: padded tokens in one batch.
+        progress: told of every batch.
+
+    Returns:
+        OtherTaxes; all frames are empty where ``suites`` is.
+
+    Raises:
+        ItemError: a suite without prompts.
+        ModelLoadError: ``chat`` is asked and neither model has a template.
+    """
+    matched: list[Paired] = []
+    costs: list[Costs] = []
+    frames: dict[str, list[pd.DataFrame]] = {"divergence": [], "answers": []}
+    surrogates = []
+    shared: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
+    for suite, template in suites:
+        answers = generate_answers(
+            pair,
+            suite,
+            template=template,
+            max_new_tokens=max_new_tokens,
+            batch_tokens=batch_tokens,
+            progress=progress,
+        )
+        frames["answers"].append(answers.to_frame())
+        costs.append(answer_costs(answers, **shared))
+        if any(text.strip() for text in answers.aligned):
+            found = answer_divergence(pair, answers, progress=progress, **shared)
+            frames["divergence"].append(found.to_frame())
+        if all(item.gold is not None for item in answers.suite.items):
+            matched.append(exact_match(answers))
+            if matched[-1].base["exact_match"].any():  # else there is no right answer whose likelihood could stand in
+                surrogates.append(_surrogate(pair, answers, **shared))
+        if samples:
+            varied = measure_versatility(
+                pair, suite, template=template, samples=samples, max_new_tokens=max_new_tokens,
+                batch_tokens=batch_tokens, progress=progress, **shared,
+            )  # fmt: skip
+            costs.append(varied)
+    return OtherTaxes(
+        tax=tax_frame(matched, **shared),
+        costs=_joined([cost.frame for cost in costs]),
+        divergence=_joined(frames["divergence"]),
+        answers=_joined(frames["answers"]),
+        surrogate=pd.DataFrame(surrogates),
+    )
+
+
+def _surrogate(pair: Any, answers: Answers, *, bootstrap: int, seed: int) -> dict[str, object]:
+    found = answer_surrogate(pair, answers, bootstrap=bootstrap, seed=seed)
+    names = ("tax", "low", "high", "auc", "correlation", "n_items", "n_lost")
+    row: dict[str, object] = {"suite": answers.suite.name, "template": answers.template}
+    return row | {name: getattr(found, name) for name in names}
+
+
+def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

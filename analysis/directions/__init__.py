@@ -1,0 +1,1 @@
+"""Names for directions: the tokens, probes and items that go with one."""

@@ -1,0 +1,308 @@
+"""The measured front: what each plan returns of the tax, what it keeps of the benefit, and what was predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from taxlens.analysis.frontier.at_matched_benefit import matched_frame
+from taxlens.analysis.frontier.plan_runs import GENERATED
+from taxlens.analysis.frontier.plans import Plan
+from taxlens.analysis.scoring.evaluator import Values, named
+from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.result import Result
+from taxlens.core.stats.intervals import Interval
+from taxlens.core.stats.ratios import joint_mean, joint_ratio
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+
+COLUMNS = (
+    "plan", "unit", "order", "draw", "n_units", "share_undone", "energy_undone", "suite", "metric",
+    "tax_predicted", "tax", "tax_low", "tax_high", "returned", "returned_low", "returned_high",
+    "benefit", "benefit_low", "benefit_high", "benefit_generated", "held_out",
+    "benefit_kept", "benefit_kept_low", "benefit_kept_high", "benefit_predicted",
+    "benefit_predicted_low", "benefit_predicted_high",
+)  # fmt: skip
+"""Columns of frontier.csv; a blank suite is all taxed suites at once (the sum of their taxes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benefit:
+    """What alignment was for, as suites: refusal log-odds on harmful prompts minus those on harmless ones.
+
+    Args:
+        suite: harmful prompts.
+        against: harmless prompts; blank: none were given, and the benefit is not selective.
+        signs: sign with which each suite's margin enters (its gold refuses: +1 on harm, -1 on harmless).
+    """
+
+    suite: str
+    against: str
+    signs: Mapping[str, float]
+
+    @classmethod
+    def named(cls, suites: Sequence[Suite], suite: str, against: str = "") -> Benefit:
+        """The benefit of a suite of harmful prompts and one of harmless ones, with signs by what their golds say.
+
+        Raises:
+            UsageError: no suite of that name.
+        """
+        named(suites, suite)
+        signs = {suite: 1.0}
+        if against:
+            signs[against] = -1.0 if named(suites, against).kind == "benefit" else 1.0
+        return cls(suite, against, signs)
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites that it is measured on."""
+        return [self.suite, self.against] if self.against else [self.suite]
+
+    def columns(self, values: Values) -> list[np.ndarray]:
+        """A column of items a suite; the sum of their means is the benefit in nats."""
+        return [self.signs[s] * values[s]["margin"] for s in self.suites]
+
+    def groups(self, groups: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The groups of those items."""
+        return [groups[s] for s in self.suites]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Measured change of the tax against the predicted one, over plans and suites."""
+
+    slope: float
+    intercept: float
+    r_squared: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frontier(Result):
+    """Plans, measured on items that their choice did not see.
+
+    Args:
+        plans: in the order measured.
+        base, aligned: values at both ends, held-out items.
+        values: plan name to its values.
+        predicted: plan name to {(suite, metric): predicted loss taken back}.
+        predicted_benefit: plan name to the predicted share of the benefit kept: the mean of two estimates, the lower
+            and the higher one.
+        benefit: what alignment was for.
+        taxed: the suites whose taxes are to be returned.
+        metric: metric that plans were chosen on.
+        groups: suite to groups of its held-out items.
+        held_out: suite to "items" or "answers".
+        generated: plan name (and "base", "aligned") to refusals by generation.
+        prompt_groups: suite to groups of its generated prompts.
+        leaks: what the halves share.
+        notes: what a reader must know (a suite without tax, a benefit that is not selective).
+        wanted, margin: of the recommended plan: share returned, share of the benefit kept.
+        draws, seed: of the group bootstrap.
+    """
+
+    figure: ClassVar[str] = "frontier"
+
+    plans: tuple[Plan, ...]
+    base: Values
+    aligned: Values
+    values: Mapping[str, Values]
+    predicted: Mapping[str, Mapping[tuple[str, str], float]]
+    predicted_benefit: Mapping[str, tuple[float, float, float]]
+    benefit: Benefit
+    taxed: tuple[str, ...]
+    metric: str
+    groups: Mapping[str, np.ndarray]
+    held_out: Mapping[str, str]
+    generated: Mapping[str, Values] = field(default_factory=dict)
+    prompt_groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    leaks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    stability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    notes: tuple[str, ...] = ()
+    wanted: float = 0.9
+    margin: float = 0.95
+    draws: int = 2000
+    seed: int = 0
+
+    def plan(self, name: str) -> Plan:
+        """The plan of that name.
+
+        Raises:
+            UsageError: there is none; the names that exist are listed.
+        """
+        one_of(name, [plan.name for plan in self.plans], what="plan")
+        return next(plan for plan in self.plans if plan.name == name)
+
+    def returned(self, name: str, *, suite: str = "", metric: str | None = None) -> Interval:
+        """Share of the tax that a plan returns, numerator and denominator resampled together by group."""
+        top, bottom, groups = self._columns(self.values[name], suite, metric or self.metric)
+        return joint_ratio(top, bottom, groups, draws=self.draws, seed=self.seed)
+
+    def ahead(self, name: str, other: str, *, suite: str = "", metric: str | None = None) -> Interval:
+        """How much more of the tax one plan returns than another, share of the tax, resampled together."""
+        mine, tax, groups = self._columns(self.values[name], suite, metric or self.metric)
+        theirs = self._columns(self.values[other], suite, metric or self.metric)[0]
+        apart = [one - two for one, two in zip(mine, theirs, strict=True)]
+        return joint_ratio(apart, tax, groups, draws=self.draws, seed=self.seed)
+
+    def benefit_kept(self, name: str) -> Interval:
+        """Share of the benefit that a plan keeps (1: as aligned, 0: as the base), in nats."""
+        here, base, aligned = (self.benefit.columns(one) for one in (self.values[name], self.base, self.aligned))
+        kept = [one - two for one, two in zip(here, base, strict=True)]
+        raised = [one - two for one, two in zip(aligned, base, strict=True)]
+        groups = self.benefit.groups(self.groups)
+        return joint_ratio(kept, raised, groups, draws=self.draws, seed=self.seed)
+
+    def benefit_nats(self, name: str) -> Interval:
+        """Refusal log-odds on harmful minus on harmless prompts under a plan, or under "base" or "aligned"."""
+        values = {"base": self.base, "aligned": self.aligned}.get(name) or self.values[name]
+        groups = self.benefit.groups(self.groups)
+        return joint_mean(self.benefit.columns(values), groups, draws=self.draws, seed=self.seed)
+
+    def benefit_generated(self, name: str) -> float:
+        """Refusals by generation, harmful minus harmless prompts, -1..1; nan where none were generated."""
+        if name not in self.generated:
+            return float("nan")
+        return self.generated_interval(name).value
+
+    def generated_interval(self, name: str) -> Interval:
+        """The same with its interval."""
+        refused = self.generated[name]
+        sides = [(s, 1.0 if s == self.benefit.suite else -1.0) for s in self.benefit.suites if s in refused]
+        columns = [sign * refused[s][GENERATED] for s, sign in sides]
+        groups = [self.prompt_groups[s] for s, _ in sides]
+        return joint_mean(columns, groups, draws=self.draws, seed=self.seed)
+
+    @property
+    def recommended(self) -> str:
+        """The plan of least update energy that returns the wanted share and keeps the benefit; blank if none does.
+
+        Both by the point estimate on the held-out items; choose on one half and report on another where that
+        matters. Random draws and plans that left a suite out are no candidates.
+        """
+        good = [
+            plan for plan in self.plans
+            if plan.draw < 0 and not plan.left_out and plan.open is None
+            and self.returned(plan.name).value >= self.wanted and self.benefit_kept(plan.name).value >= self.margin
+        ]  # fmt: skip
+        return min(good, key=lambda plan: plan.energy_undone).name if good else ""
+
+    def prediction(self, *, metric: str | None = None) -> Fit:
+        """Measured against predicted tax taken back, one point a plan and taxed suite."""
+        metric = metric or self.metric
+        points = []
+        for plan in self.plans:
+            for suite in self.taxed:
+                predicted = self.predicted.get(plan.name, {}).get((suite, metric))
+                if predicted is not None:
+                    points.append((predicted, _total(self._columns(self.values[plan.name], suite, metric)[0])))
+        x, y = np.array(points).T
+        if len(points) < 3 or np.ptp(x) == 0:
+            raise UsageError(explain("too few different plans to fit a line.", [("plans", len(points))]))
+        slope, intercept = np.polyfit(x, y, 1)
+        left = float(((y - slope * x - intercept) ** 2).sum())
+        return Fit(float(slope), float(intercept), 1 - left / float(((y - y.mean()) ** 2).sum()), len(points))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Rows of frontier.csv: one a plan, suite (blank: all taxed at once) and metric."""
+        metrics = list(next(iter(self.base.values())))
+        rows = []
+        for plan in self.plans:
+            shared = self._plan_row(plan)
+            for suite in ("", *self.taxed):
+                for metric in metrics if suite else (self.metric,):
+                    rows.append(shared | self._suite_row(plan, suite, metric))
+        return pd.DataFrame(rows)[list(COLUMNS)]
+
+    def comparison_frame(self, *, order: str = "path") -> pd.DataFrame:
+        """How much more an order's plans return than the other orders' at the same share, with joint intervals."""
+        rows = []
+        mine = {p.name.removeprefix(f"{order}-"): p for p in self.plans if p.order == order and not p.left_out}
+        for other in self.plans:
+            size = other.name.removeprefix(f"{other.order}-").partition("-d")[0]
+            if other.order == order or other.left_out or size not in mine:
+                continue
+            ahead = self.ahead(mine[size].name, other.name)
+            kept = [self.benefit_kept(plan.name).value for plan in (mine[size], other)]
+            rows.append((mine[size].name, other.name, other.order, ahead.value, ahead.low, ahead.high, *kept))
+        columns = ["plan", "other", "order", "ahead", "low", "high", "benefit_kept", "other_benefit_kept"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def matched_frame(self, *, least: float | None = None) -> pd.DataFrame:
+        """Every order's best plan among those that keep the benefit, beside the path's (`matched.matched_frame`)."""
+        return matched_frame(
+            self.plans,
+            returned=self.returned,
+            kept=self.benefit_kept,
+            ahead=self.ahead,
+            least=self.margin if least is None else least,
+        )
+
+    def _plan_row(self, plan: Plan) -> dict[str, Any]:
+        kept, nats = self.benefit_kept(plan.name), self.benefit_nats(plan.name)
+        return {
+            "plan": plan.name, "unit": plan.unit, "order": plan.order, "draw": plan.draw, "n_units": plan.n_units,
+            "share_undone": plan.share_undone, "energy_undone": plan.energy_undone, "benefit": nats.value,
+            "benefit_low": nats.low, "benefit_high": nats.high, "benefit_generated": self.benefit_generated(plan.name),
+            "benefit_kept": kept.value, "benefit_kept_low": kept.low, "benefit_kept_high": kept.high,
+            **dict(zip(COLUMNS[-3:], self.predicted_benefit.get(plan.name, (np.nan,) * 3), strict=True)),
+        }  # fmt: skip
+
+    def _suite_row(self, plan: Plan, suite: str, metric: str) -> dict[str, Any]:
+        back, whole, groups = self._columns(self.values[plan.name], suite, metric)
+        left = [one - two for one, two in zip(whole, back, strict=True)]
+        tax = joint_mean(left, groups, draws=self.draws, seed=self.seed)
+        predicted = self.predicted.get(plan.name, {})
+        sums = [predicted.get((s, metric), np.nan) for s in ([suite] if suite else self.taxed)]
+        row = {
+            "suite": suite, "metric": metric, "tax_predicted": _total(whole) - float(np.sum(sums)),
+            "tax": tax.value, "tax_low": tax.low, "tax_high": tax.high, "held_out": self._held_out(plan, suite),
+        }  # fmt: skip
+        row |= dict.fromkeys(("returned", "returned_low", "returned_high"), np.nan)
+        if _total(whole):
+            share = joint_ratio(back, whole, groups, draws=self.draws, seed=self.seed)
+            row |= {"returned": share.value, "returned_low": share.low, "returned_high": share.high}
+        return row
+
+    def _held_out(self, plan: Plan, suite: str) -> str:
+        if plan.left_out and suite == plan.left_out:
+            return "suite"
+        kinds = {self.held_out[s] for s in ([suite] if suite else self.taxed)}
+        return "answers" if kinds == {"answers"} else "items"
+
+    def _columns(
+        self, values: Values, suite: str, metric: str
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """Loss taken back and loss of each held-out item, and groups, by suite; all taxed suites for a blank one."""
+        suites: Sequence[str] = [suite] if suite else self.taxed
+        sign = LOSS_SIGN[metric]
+        back = [sign * (values[s][metric] - self.aligned[s][metric]) for s in suites]
+        whole = [sign * (self.base[s][metric] - self.aligned[s][metric]) for s in suites]
+        return back, whole, [self.groups[s] for s in suites]
+
+    def __repr__(self) -> str:
+        best = self.recommended
+        items = sum(len(self.groups[s]) for s in self.taxed)
+        n_groups = sum(len(set(self.groups[s])) for s in self.taxed)
+        sample = f"n={items} items in {n_groups} groups"
+        if not best:
+            goal = f"{self.wanted:.0%} of the {self.metric} tax and keeps {self.margin:.0%} of the benefit"
+            return f"Frontier of {len(self.plans)} plans: none returns {goal}; {sample}"
+        returned, kept = self.returned(best), self.benefit_kept(best)
+        return (
+            f"Frontier of {len(self.plans)} plans: {best} returns {returned.value:.0%} "
+            f"[{returned.low:.0%}, {returned.high:.0%}] of the {self.metric} tax and keeps {kept.value:.0%} "
+            f"[{kept.low:.0%}, {kept.high:.0%}] of the benefit with {self.plan(best).energy_undone:.1%} of the "
+            f"update's energy; {sample}"
+        )
+
+
+def _total(columns: Sequence[np.ndarray]) -> float:
+    """The sum of the suites' means."""
+    return float(sum(column.mean() for column in columns))

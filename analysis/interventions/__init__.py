@@ -1,0 +1,1 @@
+"""Interventions on weights and activations, and what each changes."""

@@ -1,0 +1,1 @@
+"""Logs of evaluation harnesses as suites with their measured tax."""

@@ -1,0 +1,227 @@
+"""One attribution under way: a walked model, its hooks, and what is asked of every suite."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from taxlens.activations.items.tokens import Row, encode_suite
+from taxlens.analysis.path.adaptive_quadrature import Choices, Walker
+from taxlens.analysis.path.assembly import effects_of, merged
+from taxlens.analysis.path.attribution import SuiteEffects
+from taxlens.analysis.path.chain_rule import ScoreMetric
+from taxlens.analysis.path.contraction import Contraction
+from taxlens.analysis.path.gradient_passes import (
+    ItemShard,
+    RowScore,
+    differentiate,
+    log_probability,
+    score_shard,
+    shard_of,
+)
+from taxlens.analysis.path.quadrature import QuadratureRule
+from taxlens.analysis.path.refinement import finer_rules, unresolved, with_items
+from taxlens.analysis.path.top_neurons import with_top_neurons
+from taxlens.analysis.scoring.logits import position_limit
+from taxlens.analysis.weights.path_weights import Walk
+from taxlens.core.errors import ItemError, explain
+from taxlens.core.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.pair import ModelPair
+
+MEMORY = 1 << 30
+"""Bytes of tallies that a shard of items may hold; larger suites are walked shard by shard."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PathSettings:
+    """What an attribution is asked to do; the fields are `attribute`'s arguments."""
+
+    template: str = "plain"
+    metrics: tuple[str, ...] = ("accuracy", "probability", "nll")
+    functions: Mapping[str, ScoreMetric] = field(default_factory=dict)
+    tolerance: float = 0.01
+    max_gradients: int = 32
+    rules: Sequence[QuadratureRule] | None = None
+    batch_tokens: int = 1024
+    checkpoint: bool = False
+    neurons: int = 64
+    progress: Progress = SILENT
+
+    @property
+    def first_order(self) -> bool:
+        """Whether a single node is asked for: one gradient, no path."""
+        return self.rules is not None and len(self.rules) == 1 and len(self.rules[0].nodes) == 1
+
+    def named(self) -> dict[str, str | ScoreMetric]:
+        """Metrics by name, user metrics as themselves."""
+        return {name: self.functions.get(name, name) for name in self.metrics}
+
+
+@dataclass(slots=True, eq=False)
+class PathAttribution:
+    """Walks suites over one pair, one model and one set of hooks.
+
+    Args:
+        pair: the two checkpoints.
+        path: the walked model.
+        contraction: its hooks.
+        settings: what is asked.
+    """
+
+    pair: ModelPair
+    path: Walk
+    contraction: Contraction
+    settings: PathSettings
+
+    def suite(self, suite: Suite) -> SuiteEffects:
+        """Walk a suite shard by shard and put the shards' effects together."""
+        return self.finished([self._resolved(rows, suite) for rows in self.shards(self.rows(suite))])
+
+    def _resolved(self, rows: list[Row], suite: Suite) -> SuiteEffects:
+        """Walk a shard, and the few items that it leaves unresolved once more, by finer rules."""
+        asked = self.settings
+        found = self._walked_rows(rows, suite, asked.rules)
+        places = unresolved(found, asked.tolerance)
+        finer = [] if asked.rules else finer_rules(found.gradients, asked.max_gradients)
+        if not len(places) or not finer:
+            return found
+        items = np.array(sorted({row.item for row in rows}))[places]
+        few = [row for row in rows if row.item in items]
+        return with_items(found, self._walked_rows(few, suite, finer), places)
+
+    def _walked_rows(self, rows: list[Row], suite: Suite, rules: Sequence[QuadratureRule] | None) -> SuiteEffects:
+        started = time.perf_counter()
+        shard = shard_of(
+            rows,
+            batch_tokens=self.settings.batch_tokens,
+            vocabulary=int(self.path.model.config.get_text_config().vocab_size),
+            names=[i.id for i in suite.items],
+        )
+        found = self.walked(shard, choices_of(shard, suite), suite, log_probability, rules=rules)
+        return found(time.perf_counter() - started)
+
+    def finished(self, parts: Sequence[SuiteEffects]) -> SuiteEffects:
+        """The shards of a suite together: the largest neurons alone and the others as one, every token with its text."""
+        return self.worded(with_top_neurons(merged(parts), self.settings.neurons))
+
+    def worded(self, found: SuiteEffects) -> SuiteEffects:
+        """The same effects, with the text of every token."""
+        if found.tokens is None:
+            return found
+        words = {int(i): self.pair.base.tokenizer.decode([int(i)]) for i in np.unique(found.tokens.ids)}
+        return dataclasses.replace(found, tokens=dataclasses.replace(found.tokens, words=words))
+
+    def rows(self, suite: Suite) -> list[Row]:
+        """A suite's choice rows; one prompt for both models.
+
+        Raises:
+            ItemError: no item has choices.
+        """
+        chat = self.settings.template == "chat"
+        rows = encode_suite(
+            suite,
+            self.pair.base.tokenizer,
+            template=self.settings.template,
+            chat_template=self.pair.aligned.chat_template if chat else None,
+            max_length=position_limit(self.path.model),
+        )
+        if not rows:
+            raise ItemError(explain("no item of the suite has choices.", [("suite", suite.name)], "add choices."))
+        return rows
+
+    def shards(self, rows: list[Row], *, beside: Callable[[Row], int] = lambda row: 0) -> list[list[Row]]:
+        """Rows cut between items so that a shard's tallies, and the bytes `beside` them, fit the memory allowed."""
+        columns = sum(self.contraction.layout.size(level) for level in self.contraction.levels)
+        one = self.contraction.layout.size("component") if self.contraction.keep_tokens else 0
+        shards: list[list[Row]] = [[]]
+        used = 0
+        for number, row in enumerate(rows):
+            first = number == 0 or rows[number - 1].item != row.item
+            if first and used > MEMORY:
+                shards.append([])
+                used = 0
+            shards[-1].append(row)
+            used += 4 * min(self.settings.max_gradients, 15) * (columns + one * len(row.ids)) + beside(row)
+        return shards
+
+    def walked(
+        self,
+        shard: ItemShard,
+        choices: Choices,
+        suite: Suite,
+        score: RowScore,
+        *,
+        rules: Sequence[QuadratureRule] | None = None,
+    ) -> Any:
+        """Walk one shard; returns a function from seconds spent to its effects."""
+        asked = self.settings
+        ends = [score_shard(self.path.to(t), shard, score=score) for t in (0.0, 1.0)]
+        name = f"attribute {suite.name}"
+        shown = asked.progress.task(name, total=len(shard.rows), unit="rows")
+        with self.contraction, checkpointed(self.path.model, asked.checkpoint), shown as task:
+
+            def gradient(t: float) -> Any:
+                return differentiate(self.path.to(t), shard, self.contraction, score=score)
+
+            walker = Walker(
+                gradient,
+                (ends[0], ends[1]),
+                choices,
+                asked.metrics,
+                dict(asked.functions),
+                asked.tolerance,
+                asked.max_gradients,
+                note=lambda text: task.advance(0, note=text),
+                scores=lambda t: score_shard(self.path.to(t), shard, score=score),
+            )
+            found = walker.run(rules)
+            task.advance(len(shard.rows))
+        difference, metrics = self.contraction.difference, asked.named()
+        piece = (found, choices, shard)
+        return lambda seconds: effects_of(
+            suite, piece, difference, metrics, first_order=asked.first_order, seconds=seconds
+        )
+
+
+def choices_of(shard: ItemShard, suite: Suite) -> Choices:
+    """Return which rows of a shard are whose choices, items counted from the shard's first."""
+    items = sorted({row.item for row in shard.rows})
+    place = {item: n for n, item in enumerate(items)}
+    item = np.array([place[row.item] for row in shard.rows])
+    choice = np.array([row.choice for row in shard.rows])
+    n_bytes = np.full((len(items), int(choice.max()) + 1), np.nan)
+    for row in shard.rows:
+        n_bytes[place[row.item], row.choice] = len(suite.items[row.item].choices[row.choice].encode("utf-8"))
+    gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
+    return Choices(item, choice, gold, n_bytes)
+
+
+@contextmanager
+def checkpointed(model: Any, on: bool) -> Iterator[None]:
+    """Recompute each block in the backward pass instead of keeping its activations: less memory, a third more time."""
+    if not on:
+        yield
+        return
+    blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for block in blocks:
+        block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=True)
+        block.gradient_checkpointing = True
+        block.training = True  # the block alone: its parts stay as they are, so that no dropout wakes
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.training = False
+            block.gradient_checkpointing = False

@@ -1,0 +1,219 @@
+"""One gradient: every row's score differentiated at the model's present weights, by unit, item and token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from taxlens.activations.items.tokens import Row
+from taxlens.analysis.path.contraction import Batch, Contraction, Tally
+from taxlens.core.errors import TaxlensError, explain
+
+RowScore = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(logits [asked, vocabulary], target tokens [asked], number in the shard [asked]) -> a score for each position."""
+
+LOGITS = 1 << 24
+"""Most logits of one batch (64 MB in float32; the backward pass needs a few times that)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A padded batch of distinct inputs; inputs that several rows share are read once.
+
+    Args:
+        ids, mask, positions: int64 [inputs, width].
+        asked: input and place of each position whose next token is scored, int64 [asked, 2].
+        lanes: for each backward pass: (row of each input, rows being the shard's; the shard's size where an input
+            has no further row), (row, target token and token number of each asked position it scores, and its
+            place among `asked`).
+        tokens: for each lane, token number of each position, int64 [inputs * width].
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    positions: torch.Tensor
+    asked: torch.Tensor
+    lanes: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], ...]
+    tokens: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemShard:
+    """Rows that are differentiated together, and the batches they are read in.
+
+    Args:
+        rows: (item, choice) rows; the last token of each is predicted and never read.
+        offsets: number of each row's first token, int64 [rows + 1].
+        bundles: the batches.
+        names: ids of the suite's items, for errors.
+    """
+
+    rows: tuple[Row, ...]
+    offsets: np.ndarray
+    bundles: tuple[Bundle, ...]
+    names: tuple[str, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read, all rows together."""
+        return int(self.offsets[-1])
+
+
+def shard_of(rows: Sequence[Row], *, batch_tokens: int, vocabulary: int, names: Sequence[str] = ()) -> ItemShard:
+    """Return rows with their batches: inputs of like length together, rows with one input sharing its forward pass.
+
+    Args:
+        rows: choice rows.
+        batch_tokens: most padded tokens of a batch.
+        vocabulary: number of logits at each position.
+        names: ids of the suite's items, for errors.
+    """
+    offsets = np.concatenate([[0], np.cumsum([len(row.ids) - 1 for row in rows])])
+    inputs: dict[tuple[int, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        inputs.setdefault(row.ids[:-1], []).append(number)
+    order = sorted(inputs.items(), key=lambda pair: (-len(pair[0]), -len(pair[1])))
+    groups: list[list[tuple[tuple[int, ...], list[int]]]] = []
+    width = asked = 0
+    for ids, members in order:
+        positions = sum(len(rows[m].ids) - rows[m].start for m in members)
+        full = not groups or width * (len(groups[-1]) + 1) > batch_tokens
+        if full or (asked + positions) * vocabulary > LOGITS:
+            groups.append([])
+            width, asked = len(ids), 0
+        groups[-1].append((ids, members))
+        asked += positions
+    bundles = tuple(_bundle(group, rows, offsets) for group in groups)
+    return ItemShard(tuple(rows), offsets, bundles, tuple(names))
+
+
+def _bundle(group: Sequence[tuple[tuple[int, ...], list[int]]], rows: Sequence[Row], offsets: np.ndarray) -> Bundle:
+    width = max(len(ids) for ids, _ in group)
+    ids = torch.zeros((len(group), width), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for number, (tokens, _) in enumerate(group):
+        ids[number, : len(tokens)] = torch.tensor(tokens)
+        mask[number, : len(tokens)] = 1
+    places: dict[tuple[int, int], int] = {}
+    lanes, numbers = [], []
+    for lane in range(max(len(members) for _, members in group)):
+        owner = torch.full((len(group),), len(rows), dtype=torch.int64)
+        token = torch.full((len(group), width), int(offsets[-1]), dtype=torch.int64)
+        scored: list[tuple[int, int, int, int]] = []
+        for number, (tokens, members) in enumerate(group):
+            if lane >= len(members):
+                continue
+            index = members[lane]
+            owner[number] = index
+            token[number, : len(tokens)] = torch.arange(len(tokens)) + int(offsets[index])
+            for place in range(rows[index].start - 1, len(tokens)):
+                at = places.setdefault((number, place), len(places))
+                scored.append((index, rows[index].ids[place + 1], int(offsets[index]) + place, at))
+        columns = torch.tensor(scored, dtype=torch.int64).T
+        lanes.append((owner, *columns))
+        numbers.append(token.reshape(-1))
+    lanes = [(owner, torch.stack([row, target]), token, at) for owner, row, target, token, at in lanes]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Bundle(ids, mask, positions, torch.tensor(list(places)), tuple(lanes), tuple(numbers))
+
+
+def log_probability(logits: torch.Tensor, targets: torch.Tensor, _tokens: torch.Tensor) -> torch.Tensor:
+    """The default score of a position: log-probability of its token, nats."""
+    return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+
+
+def score_shard(model: Any, shard: ItemShard, *, score: RowScore = log_probability) -> np.ndarray:
+    """Scores of a shard's rows by plain forward passes, float64 [rows]."""
+    scores = torch.zeros(len(shard.rows), dtype=torch.float64)
+    with torch.no_grad():
+        for bundle in shard.bundles:
+            logits = asked_logits(model, bundle)
+            for _, (row, target), token, at in bundle.lanes:
+                values = score(logits[at.to(logits.device)], target.to(logits.device), token.to(logits.device))
+                scores.index_add_(0, row, values.double().cpu())
+    return _finite(scores.numpy(), shard)
+
+
+def differentiate(
+    model: Any,
+    shard: ItemShard,
+    contraction: Contraction,
+    *,
+    score: RowScore = log_probability,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> tuple[Tally, np.ndarray]:
+    """One gradient of all rows: derivatives along the weights' change, and the scores themselves [rows].
+
+    Args:
+        model: the walked model, its weights where the derivative is wanted.
+        shard: the rows.
+        contraction: its hooks, open.
+        score: what is differentiated at each asked position; a row's score is their sum.
+        advance: called with the number of rows done.
+    """
+    contraction.begin(len(shard.rows), shard.n_tokens)
+    scores = torch.zeros(len(shard.rows), dtype=torch.float64)
+    for bundle in shard.bundles:
+        with torch.enable_grad():
+            contraction.batch = _place(bundle, 0)
+            logits = asked_logits(model, bundle)
+            last = len(bundle.lanes) - 1
+            for lane, (_, (row, target), token, at) in enumerate(bundle.lanes):
+                contraction.batch = _place(bundle, lane)
+                device = logits.device
+                values = score(logits[at.to(device)], target.to(device), token.to(device))
+                torch.autograd.backward(values.sum(), retain_graph=lane < last)
+                scores.index_add_(0, row, values.detach().double().cpu())
+                advance(len(torch.unique(row)))
+            contraction.batch = None
+    return contraction.finish(), _finite(scores.numpy(), shard)
+
+
+def asked_logits(model: Any, bundle: Bundle) -> torch.Tensor:
+    """Logits at a batch's asked positions [asked, vocabulary], in float32 or wider; part of the graph if there is one.
+
+    The output head is handed those positions only; whatever the architecture does after it still happens.
+    """
+    device = model.get_input_embeddings().weight.device
+    where = bundle.asked
+
+    def gather(_module: Any, _inputs: Any, output: Any) -> Any:
+        hidden = output.last_hidden_state
+        output.last_hidden_state = hidden[where[:, 0].to(hidden.device), where[:, 1].to(hidden.device)][None]
+        return output
+
+    handle = model.base_model.register_forward_hook(gather)
+    try:
+        logits = model(
+            input_ids=bundle.ids.to(device),
+            attention_mask=bundle.mask.to(device),
+            position_ids=bundle.positions.to(device),
+            use_cache=False,
+        ).logits[0]
+    finally:
+        handle.remove()
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _place(bundle: Bundle, lane: int) -> Batch:
+    owner, (row, _), token, at = bundle.lanes[lane]
+    size = len(bundle.asked)
+    # asked positions of other lanes have no gradient in this one: they may go to the spare row
+    rows = torch.full((size,), -1, dtype=torch.int64)
+    tokens = torch.full((size,), -1, dtype=torch.int64)
+    rows[at], tokens[at] = row, token
+    return Batch(owner, bundle.tokens[lane], rows, tokens, bundle.ids.shape[1])
+
+
+def _finite(scores: np.ndarray, shard: ItemShard) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        row = shard.rows[bad[0]]
+        item = repr(shard.names[row.item]) if shard.names else row.item
+        rows = [("scores", f"{len(bad)} of {len(scores)}"), ("first", f"item {item}, choice {row.choice}")]
+        raise TaxlensError(explain("a choice's score is not finite.", rows, "dtype: float32, or drop the item."))
+    return scores

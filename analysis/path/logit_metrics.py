@@ -1,0 +1,149 @@
+"""Attribution of metrics that are functions of the logits themselves: KL to the base, or any user function."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from taxlens.analysis.path.attribution import Attribution, SuiteEffects
+from taxlens.analysis.path.chain_rule import ScoreMetric
+from taxlens.analysis.path.contraction import Contraction
+from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of
+from taxlens.analysis.path.gradient_passes import ItemShard, RowScore, asked_logits, shard_of
+from taxlens.analysis.weights.path_weights import walk
+from taxlens.analysis.weights.units import difference_of
+from taxlens.core.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.pair import ModelPair
+
+PerPosition = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(logits [asked, vocabulary], base's logits there, target tokens [asked]) -> a value for each position."""
+
+
+def kl_to_base(logits: torch.Tensor, base: torch.Tensor, _targets: torch.Tensor) -> torch.Tensor:
+    """KL divergence of the base's next-token distribution from the model's, nats, at each position."""
+    there, here = torch.log_softmax(base, -1), torch.log_softmax(logits, -1)
+    return (there.exp() * (there - here)).sum(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class LogitMetric:
+    """A metric that is any differentiable function of the logits at the tokens of an item's gold choice, summed.
+
+    Args:
+        function: see `PerPosition`.
+        higher_is_better: whether a fall of the metric is a loss.
+
+    Example:
+        >>> entropy = LogitMetric(lambda logits, base, targets: torch.distributions.Categorical(logits=logits).entropy())
+        >>> pair.attribute(facts, metrics=("entropy",), functions={"entropy": entropy})  # doctest: +SKIP
+    """
+
+    function: PerPosition
+    higher_is_better: bool = False
+
+
+KL = LogitMetric(kl_to_base)
+"""The metric `kl`: how far the predictions of the gold choice's tokens have moved from the base's, nats an item."""
+
+
+def attribute_logits(
+    pair: ModelPair,
+    suites: Suite | Sequence[Suite],
+    *,
+    function: PerPosition = kl_to_base,
+    name: str = "kl",
+    higher_is_better: bool = False,
+    template: str = "plain",
+    levels: Sequence[str] = ("component",),
+    tolerance: float = 0.01,
+    max_gradients: int = 32,
+    batch_tokens: int = 1024,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Attribution:
+    """Attribute a function of the logits, summed over the tokens of each item's gold choice.
+
+    The function itself is differentiated and integrated by nested quadrature: no chain rule, so a function that
+    saturates needs more nodes than a metric of scores. The default, KL to the base, is 0 at the base by definition;
+    its attributed total says how far the aligned model's predictions have moved on these items, whether for better
+    or worse.
+
+    Args:
+        pair: the two checkpoints.
+        suites: one suite or several; the gold choice's tokens are the positions.
+        function: what is measured at each position; see `PerPosition`.
+        name: what tables call the metric.
+        higher_is_better: whether a fall is a loss; for KL a rise is.
+        template: "plain" or "chat".
+        levels: "component" (always), "head", "neuron", "singular".
+        tolerance, max_gradients, batch_tokens, bootstrap, seed, progress: as for `path.attribute`.
+
+    Returns:
+        The attribution in that metric.
+
+    Example:
+        >>> attribute_logits(pair, facts).closure_frame()                                # doctest: +SKIP
+    """
+    settings = PathSettings(
+        template, (name,), {}, tolerance, max_gradients, None, batch_tokens=batch_tokens, progress=progress
+    )
+    asked: Any = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
+    with walk(pair) as path:
+        contraction = Contraction(path.model, difference_of(pair), tuple(levels))
+        job = PathAttribution(pair, path, contraction, settings)
+        found = logit_effects(job, asked, name, LogitMetric(function, higher_is_better))
+    return Attribution(template, found, contraction.fallbacks, tolerance, bootstrap, seed, "path")
+
+
+def logit_effects(
+    job: PathAttribution, suites: Sequence[Suite], name: str, metric: LogitMetric
+) -> dict[str, SuiteEffects]:
+    """Walk suites for one metric of the logits, with a job's model, hooks and settings; effects by suite name."""
+    value = ScoreMetric(lambda scores, gold: scores[..., 0], higher_is_better=metric.higher_is_better)
+    asked = dataclasses.replace(job.settings, metrics=(name,), functions={name: value})
+    alone = PathAttribution(job.pair, job.path, job.contraction, asked)
+    return {suite.name: _suite(alone, suite, metric.function) for suite in suites}
+
+
+def _suite(job: PathAttribution, suite: Suite, function: PerPosition) -> SuiteEffects:
+    gold = [row for row in job.rows(suite) if row.choice == suite.items[row.item].gold]
+    vocabulary = int(job.path.model.config.get_text_config().vocab_size)
+    parts = []
+    for rows in job.shards(gold, beside=lambda row: 4 * vocabulary * (len(row.ids) - row.start)):
+        started = time.perf_counter()
+        shard = shard_of(
+            rows, batch_tokens=job.settings.batch_tokens, vocabulary=vocabulary, names=[i.id for i in suite.items]
+        )
+        score = _score(function, _base_logits(job, shard))
+        choices = choices_of(shard, suite)
+        only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
+        parts.append(job.walked(shard, only, suite, score, rules=job.settings.rules)(time.perf_counter() - started))
+    return job.finished(parts)
+
+
+def _base_logits(job: PathAttribution, shard: ItemShard) -> dict[int, torch.Tensor]:
+    """The base's logits at every asked position, by token number."""
+    held: dict[int, torch.Tensor] = {}
+    model = job.path.to(0.0)
+    with torch.no_grad():
+        for bundle in shard.bundles:
+            logits = asked_logits(model, bundle)
+            for _, _, token, at in bundle.lanes:
+                held.update({int(t): logits[int(a)] for t, a in zip(token, at)})
+    return held
+
+
+def _score(function: PerPosition, held: dict[int, torch.Tensor]) -> RowScore:
+    def score(logits: torch.Tensor, targets: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        return function(logits, torch.stack([held[int(t)] for t in tokens]), targets)
+
+    return score

@@ -1,0 +1,349 @@
+"""How each type of module turns (input, gradient of output) into shares of its weights' change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from taxlens.analysis.weights.units import Difference, Part, component_name
+
+if TYPE_CHECKING:
+    from taxlens.activations.models.anatomy import ModuleRole
+
+Tensor = torch.Tensor
+Columns = slice | Tensor
+Reduce = Callable[[Tensor], Tensor]
+
+
+@dataclass(slots=True, eq=False)
+class WeightShares:
+    """What one call of a module contributed: (level, unit columns, [rows, columns]) and [positions]."""
+
+    units: list[tuple[str, Columns, Tensor]]
+    tokens: Tensor
+
+
+class Layout:
+    """Column numbers of the units at each level, and which module's parts they own.
+
+    Args:
+        difference: the pair's change.
+        levels: levels that are tallied.
+    """
+
+    def __init__(self, difference: Difference, levels: tuple[str, ...]) -> None:
+        self.names = {level: tuple(difference.units(level)) for level in levels}
+        self.levels = levels
+        self._owners: dict[tuple[str, str, str], list[tuple[int, Part]]] = {}
+        for level in levels:
+            for column, unit in enumerate(difference.units(level).values()):
+                for part in unit.parts:
+                    self._owners.setdefault((level, part.module, part.parameter), []).append((column, part))
+
+    def size(self, level: str) -> int:
+        """Number of units at a level."""
+        return len(self.names[level])
+
+    def owners(self, level: str, module: str, parameter: str) -> list[tuple[int, Part]]:
+        """(column, part) of every unit that owns some of a parameter."""
+        return self._owners.get((level, module, parameter), [])
+
+
+@dataclass(slots=True, eq=False)
+class ModuleRule:
+    """A module's contraction. Subclasses give `keep` (in the forward pass) and `meet` (in the backward pass)."""
+
+    name: str
+    component: int
+    flat: bool
+    general: bool = field(default=False, init=False)
+
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """What of the input must be kept until the gradient comes."""
+        raise NotImplementedError
+
+    def meet(self, kept: Any, gradient: Tensor, reduce: Reduce) -> WeightShares:
+        """The shares of this call, given the gradient of the output."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True, eq=False)
+class MatrixRule(ModuleRule):
+    """Linear and Conv1D: <g, x Delta'> by output slices, input slices, singular triples, and the bias.
+
+    Args:
+        factors: (U [out, r], S V' [r, in]) where Delta is their product to rounding; else None.
+        dense: function that returns Delta [out, in], where there are no factors.
+        bias: change of the bias [out], or None.
+        plan: for each level, what to form from the weight and from the bias.
+    """
+
+    factors: tuple[Tensor, Tensor] | None
+    dense: Callable[[], Tensor]
+    bias: Tensor | None
+    plan: list[tuple[str, str, Columns | int, Columns | int | None]]
+
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """The input, as [positions, in]; with factors and no input slices, only its r coefficients."""
+        x = inputs[0].detach()
+        x = _wide(x.reshape(-1, x.shape[-1]))
+        if self.factors is None:
+            return x, None
+        slim = not any(kind == "columns" for _, kind, _, _ in self.plan)
+        return None if slim else x, x @ self.factors[1].T
+
+    def meet(self, kept: Any, gradient: Tensor, reduce: Reduce) -> WeightShares:
+        """Form the products that the levels ask for, each once."""
+        x, read = kept
+        g = _wide(gradient.reshape(-1, gradient.shape[-1]))
+        kinds = {kind for _, kind, _, _ in self.plan}
+        forms = self._factored(x, read, g, kinds, reduce) if self.factors else self._full(x, g, kinds, reduce)
+        from_bias = g @ self.bias if self.bias is not None else None
+        tokens = forms["tokens"] if from_bias is None else forms["tokens"] + from_bias
+        whole = reduce(forms["tokens"][:, None])
+        bias_rows = None if self.bias is None else reduce(g) * self.bias
+        units: list[tuple[str, Columns, Tensor]] = []
+        for level, kind, columns, bias_columns in self.plan:
+            value = whole if kind == "whole" else forms[kind]
+            units.append((level, _columns(columns), value))
+            if bias_rows is not None and bias_columns is not None:
+                one = isinstance(bias_columns, int)
+                units.append((level, _columns(bias_columns), bias_rows.sum(1, keepdim=True) if one else bias_rows))
+        return WeightShares(units, tokens)
+
+    def _factored(
+        self, x: Tensor | None, read: Tensor, g: Tensor, kinds: set[str], reduce: Reduce
+    ) -> dict[str, Tensor]:
+        assert self.factors is not None
+        writes = g @ self.factors[0]
+        triples = read * writes
+        forms = {"tokens": triples.sum(1)}
+        if "triples" in kinds:
+            forms["triples"] = reduce(triples)
+        if "rows" in kinds:
+            forms["rows"] = reduce(g * (read @ self.factors[0].T))
+        if "columns" in kinds:
+            assert x is not None
+            forms["columns"] = reduce(x * (writes @ self.factors[1]))
+        return forms
+
+    def _full(self, x: Tensor, g: Tensor, kinds: set[str], reduce: Reduce) -> dict[str, Tensor]:
+        delta = self.dense()
+        forms = {}
+        if "columns" in kinds:
+            product = x * (g @ delta)
+            forms["columns"] = reduce(product)
+        if "rows" in kinds or "columns" not in kinds:
+            product = g * (x @ delta.T)
+            forms["rows"] = reduce(product)
+        forms["tokens"] = product.sum(1)
+        return forms
+
+
+@dataclass(slots=True, eq=False)
+class NormRule(ModuleRule):
+    """RMSNorm and LayerNorm: <g, x_hat * Delta_gain + Delta_bias>, whether the gain is w or 1 + w."""
+
+    gain: Tensor | None
+    bias: Tensor | None
+    targets: list[tuple[str, int]]
+    heads: int = 0
+
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor, bool]:
+        """The normalised input, and whether its heads stand before its tokens."""
+        x = inputs[0].detach()
+        return normalised(module, x), self.heads > 0 and heads_first(x, self.heads)
+
+    def meet(self, kept: tuple[Tensor, bool], gradient: Tensor, reduce: Reduce) -> WeightShares:
+        """One number a position, whole."""
+        read, swap = kept
+        g = _wide(gradient)
+        g, read = (g.transpose(1, 2), read.transpose(1, 2)) if swap else (g, read)
+        total = torch.zeros(g.shape[:-1], dtype=g.dtype, device=g.device)
+        if self.gain is not None:
+            total = total + (g * _wide(read)) @ self.gain
+        if self.bias is not None:
+            total = total + g @ self.bias
+        return _whole(total, self.targets, reduce, g)
+
+
+@dataclass(slots=True, eq=False)
+class EmbeddingRule(ModuleRule):
+    """Embedding: <g, Delta[token]> (times the module's own scale where it has one)."""
+
+    ends: tuple[Tensor, Tensor]
+    targets: list[tuple[str, int]]
+
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
+        """The change of the rows that were looked up."""
+        ids = inputs[0]
+        base, aligned = (_wide(end[ids.to(end.device)]).to(ids.device) for end in self.ends)
+        scale = getattr(module, "embed_scale", None)
+        return (aligned - base) if scale is None else (aligned - base) * scale
+
+    def meet(self, kept: Tensor, gradient: Tensor, reduce: Reduce) -> WeightShares:
+        """One number a position, whole."""
+        return _whole((_wide(gradient) * kept).sum(-1), self.targets, reduce, gradient)
+
+
+@dataclass(slots=True, eq=False)
+class GeneralRule(ModuleRule):
+    """Any other module: its output's derivative along the change, by forward-mode differentiation of the module.
+
+    Experts' 3-D weights and their router come here. Of a module with several outputs each has its derivative.
+    """
+
+    change: dict[str, Tensor]
+    targets: list[tuple[str, int]]
+
+    def __post_init__(self) -> None:
+        self.general = True
+
+    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """df/dtheta Delta at this input; of several outputs a tuple, None for those without a derivative."""
+        held = {name: p.detach() for name, p in module.named_parameters(recurse=False) if name in self.change}
+        along = {name: self.change[name].to(held[name]) for name in held}
+        places: list[int] = []
+        count = 0
+
+        def call(weights: dict[str, Tensor]) -> Any:
+            nonlocal count
+            output = torch.func.functional_call(module, weights, inputs)
+            if not isinstance(output, tuple):
+                return output
+            count = len(output)
+            places[:] = [n for n, one in enumerate(output) if isinstance(one, Tensor) and one.is_floating_point()]
+            return tuple(output[n] for n in places)
+
+        found = torch.func.jvp(call, (held,), (along,))[1]
+        if not count:
+            return found
+        by_place = dict(zip(places, found, strict=True))
+        return tuple(by_place.get(n) for n in range(count))
+
+    def meet(self, kept: Tensor, gradient: Tensor, reduce: Reduce) -> WeightShares:
+        """One number a position, whole."""
+        return _whole((_wide(gradient) * _wide(kept)).sum(-1), self.targets, reduce, gradient)
+
+
+def rule_for(module: nn.Module, role: ModuleRole, difference: Difference, layout: Layout) -> ModuleRule:
+    """Return the rule of a module by its type; types without one are differentiated forward."""
+    component = layout.names["component"].index(component_name(role))
+    shared = (role.name, component, role.role == "unembed")
+    if isinstance(module, (nn.Linear, Conv1D)):
+        return _matrix(shared, module, difference, layout)
+    weights = {p: difference.change(role.name, p) for p in difference.parameters(role.name)}
+    device = next(module.parameters()).device
+    weights = {p: change.to(device) for p, change in weights.items()}
+    first = next(iter(weights))
+    targets = [(level, layout.owners(level, role.name, first)[0][0]) for level in layout.levels]
+    if isinstance(module, nn.Embedding):
+        ends = [
+            m.model.get_submodule(role.name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)
+        ]
+        return EmbeddingRule(*shared, (ends[0], ends[1]), targets)
+    if is_norm(module):
+        heads = {"q_norm": difference.anatomy.n_heads, "k_norm": difference.anatomy.n_kv_heads}.get(role.role, 0)
+        return NormRule(*shared, weights.get("weight"), weights.get("bias"), targets, heads)
+    return GeneralRule(*shared, weights, targets)
+
+
+def heads_first(x: Tensor, heads: int) -> bool:
+    """Whether a norm of queries or keys reads [batch, head, token, d_head] and not [batch, token, head, d_head].
+
+    Where as many heads as tokens leave the shape undecided, the strides tell a transposed view.
+    """
+    if x.ndim != 4 or heads not in x.shape[1:3]:
+        return False
+    if x.shape[1] != x.shape[2]:
+        return x.shape[1] == heads
+    return x.stride(1) < x.stride(2)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a LayerNorm or RMSNorm whose output is affine in its gain and bias over the last axis."""
+    if isinstance(module, nn.LayerNorm):
+        return len(module.normalized_shape) == 1
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "weight")
+
+
+def normalised(module: nn.Module, x: Tensor) -> Tensor:
+    """The input of a norm, normalised as the module itself does it: its output at gain 1 less that at gain 0."""
+    ends = []
+    for gain in (1.0, 0.0):
+        weights = {name: torch.full_like(p, gain if name == "weight" else 0.0) for name, p in module.named_parameters()}
+        ends.append(torch.func.functional_call(module, weights, (x,)))
+    return ends[0] - ends[1]
+
+
+def _matrix(shared: tuple[str, int, bool], module: nn.Module, difference: Difference, layout: Layout) -> MatrixRule:
+    name = shared[0]
+    changes = {p: difference.change(name, p) for p in difference.parameters(name)}
+    device = next(module.parameters()).device
+    bias = changes.get("bias")
+    bias = bias.to(device) if bias is not None and bias.any() else None
+    plan = [_plan(level, name, layout, tuple(changes["weight"].shape)) for level in layout.levels]
+    factors = None
+    if difference.low_rank(name) or any(kind == "triples" for _, kind, _, _ in plan):
+        u, s, vh = difference.triples(name)
+        factors = (u.to(device), (s[:, None] * vh).to(device))
+    dense = _dense(module, name, difference)
+    return MatrixRule(*shared, factors, dense, bias, plan)
+
+
+def _dense(module: nn.Module, name: str, difference: Difference) -> Callable[[], Tensor]:
+    """A function that forms Delta [out, in] from the two ends' own tensors, wherever the model is walked to."""
+    device, transposed = next(module.parameters()).device, difference.transposed(name)
+    ends = [m.model.get_submodule(name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)]
+
+    def change() -> Tensor:
+        delta = _wide(ends[1]).to(device) - _wide(ends[0]).to(device)
+        return delta.T if transposed else delta
+
+    return change
+
+
+def _plan(
+    level: str, name: str, layout: Layout, shape: tuple[int, ...]
+) -> tuple[str, str, Columns | int, Columns | int | None]:
+    owners = layout.owners(level, name, "weight")
+    bias_owners = layout.owners(level, name, "bias")
+    bias: Columns | int | None = None
+    if bias_owners:
+        bias = bias_owners[0][0] if bias_owners[0][1].rows is None else _spread(bias_owners, "rows", shape[0])
+    part = owners[0][1]
+    if part.triple is not None:
+        return level, "triples", slice(owners[0][0], owners[0][0] + len(owners)), bias
+    for kind, size in (("rows", shape[0]), ("columns", shape[1])):
+        if getattr(part, kind) is not None:
+            return level, kind, _spread(owners, kind, size), bias
+    return level, "whole", owners[0][0], bias
+
+
+def _spread(owners: list[tuple[int, Part]], kind: str, size: int) -> Tensor:
+    """Column number of the unit that owns each row (or each column) of a weight."""
+    index = torch.full((size,), -1, dtype=torch.int64)
+    for column, part in owners:
+        index[torch.as_tensor(getattr(part, kind))] = column
+    assert bool((index >= 0).all()), "a level must own every slice of a weight"
+    return index
+
+
+def _columns(columns: Columns | int) -> Columns:
+    return slice(columns, columns + 1) if isinstance(columns, int) else columns
+
+
+def _whole(total: Tensor, targets: list[tuple[str, int]], reduce: Reduce, gradient: Tensor) -> WeightShares:
+    positions = gradient.shape[0] * gradient.shape[1] if gradient.ndim > 2 else gradient.shape[0]
+    tokens = total.reshape(positions, -1).sum(1)
+    rows = reduce(tokens[:, None])
+    return WeightShares([(level, slice(column, column + 1), rows) for level, column in targets], tokens)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

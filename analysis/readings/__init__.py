@@ -1,0 +1,1 @@
+"""Tables that read an attribution: its singular triples, its significance, and how seeds agree."""

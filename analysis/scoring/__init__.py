@@ -1,0 +1,1 @@
+"""Scores of choices: prompts, batches, log-probabilities and the metrics made from them."""

@@ -1,0 +1,240 @@
+"""Log-probabilities of choices under a model: the one home of scoring.
+
+The arithmetic is lm-eval's loglikelihood: the sum over a choice's tokens of their
+log-probabilities given the context. Batches are cut by a budget of padded tokens, right
+padded, with explicit mask and positions; sums are in float64. Scores depend on the batch
+they were computed in by rounding only (about 1e-5 nats in float32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taxlens.activations.items.items import Suite
+from taxlens.activations.items.tokens import Row, encode_suite, pack, pad
+from taxlens.analysis.scoring.logits import (
+    LOGIT_BUDGET,
+    asked_logits,
+    network,
+    position_limit,
+    target_log_probabilities,
+)
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics
+from taxlens.analysis.scoring.shared_prompt import score_shared
+from taxlens.core.errors import ItemError, TaxlensError, explain
+from taxlens.core.progress import SILENT, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What scoring found for each row.
+
+    Attributes:
+        logp: [rows] float64, log-probability of the row's choice tokens, nats.
+        n_tokens: [rows] int64, tokens of the choice.
+        greedy: [rows] bool, whether every token of the choice was the model's first choice.
+    """
+
+    logp: np.ndarray
+    n_tokens: np.ndarray
+    greedy: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteScores:
+    """One model's scores on the items of a suite that have choices.
+
+    Attributes:
+        suite: name of the suite.
+        template: ``plain`` or ``chat``.
+        items: [n] item ids.
+        groups: [n] item groups.
+        logp: [n, choices] float64 nats; NaN past an item's last choice.
+        gold: [n] index of the right choice.
+        n_bytes: [n, choices] UTF-8 bytes of each choice as written in the item.
+        n_tokens: [n, choices] tokens of each choice.
+        greedy: [n, choices] whether the choice is what greedy decoding would say.
+        shared: whether choices of an item shared the computation of its prompt.
+    """
+
+    suite: str
+    template: str
+    items: tuple[str, ...]
+    groups: np.ndarray
+    logp: np.ndarray
+    gold: np.ndarray
+    n_bytes: np.ndarray
+    n_tokens: np.ndarray
+    greedy: np.ndarray
+    shared: bool
+
+    def metrics(self, metrics: Sequence[str] = CHOICE_METRICS) -> dict[str, np.ndarray]:
+        """Each metric on each item: {metric: [n]} (see `item_metrics`)."""
+        return item_metrics(self.logp, self.gold, n_bytes=self.n_bytes, metrics=metrics)
+
+    @property
+    def choice(self) -> np.ndarray:
+        """[n] the index of the choice that the model prefers (first of equals)."""
+        return np.argmax(np.where(np.isnan(self.logp), -np.inf, self.logp), axis=1)
+
+
+def score_rows(model: Any, rows: Sequence[Row], *, batch_tokens: int = 4096, progress: Progress = SILENT) -> Scored:
+    """Score rows one by one: the log-probability of each row's tokens from ``start`` on.
+
+    Args:
+        model: a Hugging Face causal language model (as it is, on its device), or a loaded model of a pair.
+        rows: token rows; a row's choice is ``ids[start:]``, at least one token, start at least 1.
+        batch_tokens: most padded tokens in one batch.
+        progress: told of every batch.
+
+    Returns:
+        Scored, in the order of ``rows``.
+
+    Raises:
+        TaxlensError: a score came out NaN or infinite.
+    """
+    logp = np.zeros(len(rows))
+    greedy = np.zeros(len(rows), dtype=bool)
+    hf = network(model)
+    with progress.task("score", total=len(rows), unit="rows") as task:
+        for batch in _batches(rows, batch_tokens, hf.config.get_text_config().vocab_size):
+            chosen = [rows[i] for i in batch]
+            asked = [(b, p) for b, row in enumerate(chosen) for p in range(row.start - 1, len(row.ids) - 1)]
+            targets = [token for row in chosen for token in row.ids[row.start :]]
+            logits = asked_logits(hf, *pad(chosen, 0), asked)
+            values, first = target_log_probabilities(logits, range(len(asked)), targets)
+            owner = np.array([b for b, _ in asked])
+            logp[batch] = np.bincount(owner, values.numpy(), len(batch))
+            greedy[batch] = np.bincount(owner, ~first.numpy(), len(batch)) == 0
+            task.advance(len(batch))
+    check_finite(logp)
+    return Scored(logp, np.array([len(row.ids) - row.start for row in rows]), greedy)
+
+
+def score_suite(
+    model: Any,
+    suite: Suite,
+    *,
+    template: str = "plain",
+    tokenizer: Any = None,
+    chat_template: str | None = None,
+    batch_tokens: int = 4096,
+    share_prefix: bool = True,
+    progress: Progress = SILENT,
+) -> SuiteScores:
+    """Score every choice of every item of a suite under one model.
+
+    Args:
+        model: a loaded model of a pair, or any Hugging Face causal language model with ``tokenizer``.
+        suite: items; those without choices are passed over.
+        template: ``plain`` or ``chat``.
+        tokenizer: needed where ``model`` is a bare Hugging Face model.
+        chat_template: text of the template for ``chat``; by default the loaded model's own.
+        batch_tokens: most padded tokens in one batch.
+        share_prefix: compute an item's prompt once for all its choices. Checked on the first
+            item against separate rows; where the model cannot (the scores differ by more than
+            1e-3 nats), rows are scored separately and ``shared`` is False.
+        progress: told of every batch.
+
+    Returns:
+        SuiteScores, items in suite order.
+
+    Raises:
+        ItemError: no item has choices, or two choices of an item become the same tokens.
+        TaxlensError: a score came out NaN or infinite.
+    """
+    tokenizer = tokenizer if tokenizer is not None else model.tokenizer
+    if template == "chat" and chat_template is None:
+        chat_template = getattr(model, "chat_template", None)
+    hf = network(model)
+    rows = encode_suite(suite, tokenizer, template=template, chat_template=chat_template, max_length=position_limit(hf))
+    if not rows:
+        rows_ = [("suite", suite.name), ("items", len(suite))]
+        raise ItemError(explain("no item of the suite has choices to score.", rows_, "add choices and gold."))
+    _check_distinct(suite, rows)
+    scored = score_shared(hf, rows, batch_tokens=batch_tokens, progress=progress) if share_prefix else None
+    shared = scored is not None
+    if scored is None:
+        found = score_rows(hf, rows, batch_tokens=batch_tokens, progress=progress)
+        scored = (found.logp, found.greedy)
+    check_finite(scored[0])
+    return _by_item(suite, template, rows, scored, shared)
+
+
+def check_finite(logp: np.ndarray) -> None:
+    """Refuse scores that are NaN or infinite, which mean broken weights or an overflow.
+
+    Raises:
+        TaxlensError: with the number of such scores.
+    """
+    bad = int((~np.isfinite(logp)).sum())
+    if bad:
+        rows = [("scores", f"{bad} of {len(logp)} are NaN or infinite")]
+        raise TaxlensError(explain("the model gives no usable log-probabilities.", rows, "dtype: float32"))
+
+
+def _batches(rows: Sequence[Row], batch_tokens: int, vocabulary: int) -> list[list[int]]:
+    """Batches within the token budget, cut again where their logits would not fit theirs."""
+    most = max(1, LOGIT_BUDGET // vocabulary)
+    batches: list[list[int]] = []
+    for batch in pack(rows, batch_tokens=batch_tokens):
+        used = most + 1
+        for index in batch:
+            size = len(rows[index].ids) - rows[index].start
+            if used + size > most:
+                batches.append([])
+                used = 0
+            batches[-1].append(index)
+            used += size
+    return batches
+
+
+def _check_distinct(suite: Suite, rows: Sequence[Row]) -> None:
+    seen: dict[tuple[int, tuple[int, ...]], int] = {}
+    for row in rows:
+        twin = seen.setdefault((row.item, row.ids), row.choice)
+        if twin != row.choice:
+            item = suite.items[row.item]
+            where = [
+                ("suite", suite.name),
+                ("item", repr(item.id)),
+                ("choices", f"{item.choices[twin]!r} and {item.choices[row.choice]!r}"),
+            ]
+            fix = "tell the choices apart by more than white space or normalised characters."
+            raise ItemError(explain("two choices of an item become the same tokens.", where, fix))
+
+
+def _by_item(
+    suite: Suite,
+    template: str,
+    rows: Sequence[Row],
+    scored: tuple[np.ndarray, np.ndarray],
+    shared: bool,
+) -> SuiteScores:
+    kept = sorted({row.item for row in rows})
+    place = {item: n for n, item in enumerate(kept)}
+    items = [suite.items[i] for i in kept]
+    shape = (len(items), max(len(item.choices) for item in items))
+    logp, greedy = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    n_bytes, n_tokens = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for number, row in enumerate(rows):
+        at = place[row.item], row.choice
+        logp[at], greedy[at] = scored[0][number], scored[1][number]
+        n_bytes[at] = len(suite.items[row.item].choices[row.choice].encode("utf-8"))
+        n_tokens[at] = len(row.ids) - row.start
+    return SuiteScores(
+        suite=suite.name,
+        template=template,
+        items=tuple(item.id for item in items),
+        groups=np.array([item.group for item in items], dtype=object),
+        logp=logp,
+        gold=np.array([item.gold for item in items], dtype=np.int64),
+        n_bytes=n_bytes,
+        n_tokens=n_tokens,
+        greedy=greedy,
+        shared=shared,
+    )

@@ -1,0 +1,1 @@
+"""The state of a lost capability, judged from evidence at each layer."""

@@ -1,0 +1,114 @@
+"""Every capability of a run diagnosed, and the tables that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import pandas as pd
+
+from taxlens.analysis.state.diagnose import Diagnosis, diagnose
+from taxlens.core.errors import ItemError
+from taxlens.core.progress import SILENT, Progress
+from taxlens.core.result import Result
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.pair import ModelPair
+    from taxlens.analysis.interventions.steering import Steering
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Diagnoses(Result):
+    """Diagnoses of several suites, and the suites that could not be diagnosed with the reason."""
+
+    figure: ClassVar[str] = "states"
+
+    found: tuple[Diagnosis, ...]
+    skipped: tuple[tuple[str, str, str], ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Rows of states.csv; a suite that could not be diagnosed is undetermined, with the reason."""
+        columns = ["suite", "template", "site", "layer", "state", "tax_share", "reason"]
+        rows = [
+            (suite, template, "resid_post", pd.NA, "undetermined", float("nan"), why)
+            for suite, template, why in self.skipped
+        ]
+        frames = [one.to_frame() for one in self.found]
+        if rows:
+            frames.append(pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"}))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+    def evidence_frame(self) -> pd.DataFrame:
+        """Rows of evidence.csv."""
+        columns = ["suite", "template", "site", "layer", "statistic", "value", "low", "high", "control", "note"]
+        frames = [one.evidence_frame() for one in self.found]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+    def steerings(self) -> dict[str, Steering]:
+        """By suite, the best steering where the verdict was read, with its measured share as provenance.
+
+        Where ablating one direction was tried there, that is given too, as "SUITE-ablation".
+        """
+        found = {}
+        for one in self.found:
+            if any(layer == one.where for layer, _ in one.steerings):
+                best = one.steering()
+                found[one.suite] = _with_shares(one, best, f"Z{best.rank}", kind="shift")
+            if (one.where, 0) in one.steerings:
+                ablation = one.steerings[one.where, 0]
+                found[f"{one.suite}-ablation"] = _with_shares(one, ablation, "A", kind="ablation")
+        return found
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [*map(repr, self.found), *(f"{suite}: not diagnosed: {why}" for suite, _, why in self.skipped)]
+        )
+
+
+def _with_shares(found: Diagnosis, steering: Steering, statistic: str, *, kind: str) -> Steering:
+    shares = {c or "returned": found.value(statistic, found.where, control=c) for c in ("", "random")}
+    facts = {"suite": found.suite, "template": found.template, "state": found.state, "kind": kind}
+    steering.measured.update(facts | shares)
+    return steering
+
+
+def diagnose_suites(
+    pair: ModelPair,
+    suites: Sequence[Suite],
+    *,
+    template: Mapping[str, str],
+    layers: Sequence[int] | None = None,
+    items: int | None = None,
+    relearn: str = "if needed",
+    effects: Mapping[str, Mapping[int, float]] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> Diagnoses:
+    """Diagnose each suite; each one's control vector is fitted on the next suite of the same template.
+
+    Args:
+        pair: the two checkpoints.
+        suites: capability suites.
+        template: suite name to template.
+        layers: layers to look at; None: five, refined where the damage appears.
+        items: most items a suite.
+        relearn: as for `diagnose`.
+        effects: suite name to path effect by layer.
+        draws, seed: as for `diagnose`.
+        progress: told of each layer.
+    """
+    found, skipped = [], []
+    for place, suite in enumerate(suites):
+        others = [s for s in (*suites[place + 1 :], *suites[:place]) if template[s.name] == template[suite.name]]
+        try:
+            found.append(diagnose(
+                pair, suite, template=template[suite.name], layers=layers, items=items, relearn=relearn,
+                other=others[0].subset(range(min(64, len(others[0])))) if others else None,
+                effects=(effects or {}).get(suite.name), draws=draws, seed=seed, progress=progress,
+            ))  # fmt: skip
+        except ItemError as error:
+            skipped.append((suite.name, template[suite.name], str(error).splitlines()[0]))
+    return Diagnoses(tuple(found), tuple(skipped))

@@ -1,0 +1,1 @@
+"""The tax of a suite: differences between two models, with intervals and tests."""

@@ -1,0 +1,185 @@
+"""The ledger of a tax: two models' metrics on the same items become rows with intervals and tests.
+
+Where the numbers come from (scored here, generated, or read from another
+harness's logs) makes no difference: one home for every table of differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from taxlens.analysis.scoring.metrics import HITS, LOSS_SIGN
+from taxlens.core.errors import UsageError, explain
+from taxlens.core.stats.intervals import (
+    cluster_standard_error,
+    group_index,
+    group_means,
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    sign_flip_p,
+    tost_p,
+)
+
+TAX_COLUMNS = (
+    "suite",
+    "kind",
+    "metric",
+    "template",
+    "base",
+    "aligned",
+    "tax",
+    "low",
+    "high",
+    "p",
+    "lost",
+    "won",
+    "n_items",
+    "n_groups",
+    "p_test",
+    "p_group",
+    "p_adjusted",
+    "p_equivalent",
+    "macro_tax",
+    "paired_error",
+    "unpaired_error",
+    "macro_low",
+    "macro_high",
+)
+"""Columns of tax.csv: the contract's, then the test behind p, the group sign-flip p, that p adjusted over suites
+(Holm), p of equivalence within the margin, the mean over groups, the two standard errors, and the interval of the
+mean over groups."""
+
+EQUIVALENCE_MARGIN = 0.02
+"""What counts as no tax, for metrics in 0..1; metrics in nats have no default margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two models' metrics on the same items, in one template.
+
+    Attributes:
+        suite: name of the suite.
+        kind: ``capability`` or ``benefit``.
+        template: ``plain``, ``chat``, or what the harness that made the log called it.
+        items: [n] item ids.
+        groups: [n] item groups.
+        base: {metric: [n]} of the base model.
+        aligned: {metric: [n]} of the aligned model, the same metrics.
+    """
+
+    suite: str
+    kind: str
+    template: str
+    items: tuple[str, ...]
+    groups: np.ndarray
+    base: Mapping[str, np.ndarray]
+    aligned: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        sizes = {len(values) for side in (self.base, self.aligned) for values in side.values()}
+        if set(self.base) != set(self.aligned) or sizes - {len(self.items)} or len(self.groups) != len(self.items):
+            rows = [("base", sorted(self.base)), ("aligned", sorted(self.aligned)), ("items", len(self.items))]
+            raise UsageError(explain(f"the two models of {self.suite} are not measured on the same items.", rows))
+
+    def loss(self, metric: str) -> np.ndarray:
+        """What each item lost in a metric, [n]: positive is loss."""
+        return LOSS_SIGN[metric] * (self.base[metric] - self.aligned[metric])
+
+    def changes(self, metric: str = "accuracy") -> np.ndarray:
+        """[n] 'lost' (right to wrong), 'won' (wrong to right) or '' for each item."""
+        moved = self.base[metric] - self.aligned[metric]
+        return np.where(moved > 0, "lost", np.where(moved < 0, "won", ""))
+
+
+def tax_frame(
+    measured: Sequence[Paired],
+    *,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    margin: float = EQUIVALENCE_MARGIN,
+    interval: str = "percentile",
+) -> pd.DataFrame:
+    """The rows of tax.csv.
+
+    ``p`` is exact McNemar for metrics that are right or wrong, and the group sign-flip test
+    for the others (``p_test`` says which; ``p_group`` is always the latter, which
+    stays honest where whole groups flip together, and equals McNemar's where every item is its own
+    group). ``p_adjusted`` is Holm's over the suites of a metric and template, of ``p_group``. ``lost`` and ``won`` count items right in
+    one model only; metrics that are no hits repeat those of accuracy.
+
+    Args:
+        measured: one entry a suite and template.
+        bootstrap: draws of the group bootstrap.
+        seed: of the draws; the same for every row.
+        margin: half width of "no tax" for metrics in 0..1.
+        interval: ``percentile`` or ``bca``.
+
+    Returns:
+        One row a suite, template and metric, with `TAX_COLUMNS`.
+    """
+    rows = [
+        _row(paired, metric, bootstrap=bootstrap, seed=seed, margin=margin, interval=interval)
+        for paired in measured
+        for metric in paired.base
+    ]
+    frame = pd.DataFrame(rows, columns=list(TAX_COLUMNS))
+    for _, index in frame.groupby(["metric", "template"], sort=False).groups.items():
+        frame.loc[index, "p_adjusted"] = holm(frame.loc[index, "p_group"].to_numpy(dtype=float))
+    return frame
+
+
+def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: float, interval: str) -> dict[str, object]:
+    loss, groups = paired.loss(metric), paired.groups
+    found = mean_interval(loss, groups, draws=bootstrap, seed=seed, method=interval)
+    hits = metric if metric in HITS else "accuracy" if "accuracy" in paired.base else None
+    changes = paired.changes(hits) if hits else np.empty(0)
+    lost, won = int((changes == "lost").sum()), int((changes == "won").sum())
+    flip = sign_flip_p(loss, groups, seed=seed)
+    exact = metric in HITS
+    means = group_means(loss, groups)
+    macro = mean_interval(means, range(len(means)), draws=bootstrap, seed=seed, method=interval)
+    single = np.arange(len(loss))
+    return {
+        "suite": paired.suite,
+        "kind": paired.kind,
+        "metric": metric,
+        "template": paired.template,
+        "base": float(paired.base[metric].mean()),
+        "aligned": float(paired.aligned[metric].mean()),
+        "tax": found.value,
+        "low": found.low,
+        "high": found.high,
+        "p": mcnemar_exact(lost, won) if exact else flip,
+        "lost": lost if hits else None,
+        "won": won if hits else None,
+        "n_items": found.n_items,
+        "n_groups": found.n_groups,
+        "p_test": "mcnemar_exact" if exact else "group_sign_flip",
+        "p_group": flip,
+        "p_equivalent": np.nan if metric in ("margin", "nll") else tost_p(loss, groups, margin),
+        "macro_tax": macro.value,
+        "macro_low": macro.low,
+        "macro_high": macro.high,
+        "paired_error": cluster_standard_error(loss, groups),
+        "unpaired_error": float(
+            np.hypot(
+                cluster_standard_error(paired.base[metric], single),
+                cluster_standard_error(paired.aligned[metric], single),
+            )
+        ),
+    }
+
+
+def few_groups(measured: Sequence[Paired]) -> list[str]:
+    """A note for each suite whose groups are too few for any interval (under ten)."""
+    notes = {}
+    for paired in measured:
+        _, n_groups = group_index(paired.groups)
+        if n_groups < 10:
+            notes[paired.suite] = f"{paired.suite}: only {n_groups} groups, its intervals are not to be trusted."
+    return list(notes.values())

@@ -1,0 +1,225 @@
+"""The tax: how much of each suite two checkpoints differ by, on which items, in which template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from taxlens.activations.items.items import Item, Suite
+from taxlens.analysis.scoring.choices import SuiteScores, score_suite
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+from taxlens.analysis.scoring.templates import template_notes, template_of
+from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
+from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
+from taxlens.core.errors import ItemError, UsageError, explain
+from taxlens.core.progress import SILENT, Progress
+from taxlens.core.result import Result
+from taxlens.core.stats.intervals import Interval
+
+ITEM_COLUMNS = (
+    "suite",
+    "item",
+    "group",
+    "template",
+    "model",
+    "correct",
+    "probability",
+    "margin",
+    "nll",
+    "correct_norm",
+    "choice",
+    "change",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tax(Result):
+    """What a pair lost on suites: table, 2 x 2 of weights and template, items lost and won.
+
+    Positive is loss, for every metric. A tax of nearly 0 with many items lost and won is
+    no peace: read both. A suite shows only what its choices contain.
+
+    Attributes:
+        measured: both models' metrics by item, one entry a suite and template.
+        scores: (base, aligned) scores behind each entry.
+        suites: the suites, for texts.
+        notes: what a reader must know (borrowed template, few groups, suites passed over).
+        frame: tax.csv.
+        effects: tax_2x2.csv.
+    """
+
+    figure: ClassVar[str] = "tax"
+
+    measured: tuple[Paired, ...]
+    scores: tuple[tuple[SuiteScores, SuiteScores], ...]
+    suites: tuple[Suite, ...]
+    notes: tuple[str, ...]
+    frame: pd.DataFrame
+    effects: pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """tax.csv: one row a suite, template and metric (columns `ledger.TAX_COLUMNS`)."""
+        return self.frame.copy()
+
+    def two_by_two(self) -> pd.DataFrame:
+        """tax_2x2.csv: weights, template, interaction and total; empty where one template was measured."""
+        return self.effects.copy()
+
+    def items(self) -> pd.DataFrame:
+        """items.csv: one row an item, template and model; ``change`` is lost, won or blank."""
+        frames = [frame for paired, scores in zip(self.measured, self.scores) for frame in _item_rows(paired, scores)]
+        return pd.concat(frames, ignore_index=True)[list(ITEM_COLUMNS)]
+
+    def changed(self) -> pd.DataFrame:
+        """The items lost and won with their texts: what each model says, and what is right."""
+        texts = {(suite.name, item.id): item for suite in self.suites for item in suite.items}
+        rows = []
+        for paired, (base, aligned) in zip(self.measured, self.scores):
+            chosen, gold = (base.choice, aligned.choice), base.gold
+            moved = (chosen[0] == gold).astype(int) - (chosen[1] == gold)
+            for n in np.flatnonzero(moved):
+                change = "lost" if moved[n] > 0 else "won"
+                item = texts[paired.suite, paired.items[n]]
+                says = [item.choices[side[n]] for side in chosen]
+                right = item.choices[gold[n]]
+                rows.append((paired.suite, paired.template, item.id, item.group, change, _asked(item), right, *says))
+        columns = ["suite", "template", "item", "group", "change", "prompt", "gold", "base", "aligned"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def interval(self, suite: str, *, metric: str = "accuracy", template: str = "plain") -> Interval:
+        """The tax of one suite in one metric and template, with its interval.
+
+        Raises:
+            UsageError: that combination was not measured.
+        """
+        frame = self.frame
+        found = frame[(frame["suite"] == suite) & (frame["metric"] == metric) & (frame["template"] == template)]
+        if found.empty:
+            have = sorted({f"{r.suite}/{r.metric}/{r.template}" for r in frame.itertuples()})
+            raise UsageError(explain(f"no tax of {suite}/{metric}/{template}.", [("measured", ", ".join(have))]))
+        row = found.iloc[0]
+        return Interval(
+            float(row["tax"]), float(row["low"]), float(row["high"]), 0.95,
+            int(row["n_items"]), int(row["n_groups"]), "group bootstrap",
+        )  # fmt: skip
+
+    def headline(self, suite: str, *, metric: str = "accuracy") -> str:
+        """How much of a suite's tax is the template, in a sentence (see `two_by_two.headline`)."""
+        return headline(self.effects, suite, metric=metric)
+
+    def __repr__(self) -> str:
+        frame = self.frame
+        first = frame[frame["metric"] == ("accuracy" if "accuracy" in set(frame["metric"]) else frame["metric"][0])]
+        parts = []
+        for row in first.itertuples():
+            scale, unit = (1, "nats") if row.metric in ("margin", "nll") else (100, "pts")
+            parts.append(
+                f"{row.suite} ({row.template}) {row.tax * scale:+.1f} {unit} "
+                f"[{row.low * scale:.1f}, {row.high * scale:.1f}], n={row.n_items} items in {row.n_groups} groups"
+            )
+        return "Tax: " + "; ".join(parts)
+
+
+def measure_tax(
+    pair: Any,
+    suites: Suite | Sequence[Suite],
+    *,
+    templates: Sequence[str] = ("plain", "chat"),
+    metrics: Sequence[str] = CHOICE_METRICS,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    margin: float = EQUIVALENCE_MARGIN,
+    interval: str = "percentile",
+    batch_tokens: int = 4096,
+    progress: Progress = SILENT,
+) -> Tax:
+    """Score both models of a pair on suites and make the ledger of what was lost.
+
+    Args:
+        pair: a loaded pair (``.base`` and ``.aligned``).
+        suites: items; those without choices are passed over, and a suite without any is noted.
+        templates: ``plain``, ``chat`` or both; both give the 2 x 2. Where base has no chat
+            template, aligned's serves both and a note says so.
+        metrics: which, of `CHOICE_METRICS`.
+        bootstrap: draws of the group bootstrap.
+        seed: of the draws.
+        margin: half width of "no tax" for equivalence, in metrics of 0..1.
+        interval: ``percentile`` or ``bca``.
+        batch_tokens: most padded tokens in one batch.
+        progress: told of every batch.
+
+    Returns:
+        Tax.
+
+    Raises:
+        ItemError: no suite has items with choices, or choices that become the same tokens.
+        ModelLoadError: ``chat`` is asked and neither model has a template.
+
+    Example:
+        >>> tax = measure_tax(pair, suite, templates=["plain"])  # doctest: +SKIP
+        >>> tax.to_frame()[["suite", "metric", "tax", "low", "high"]]  # doctest: +SKIP
+    """
+    given = (suites,) if isinstance(suites, Suite) else tuple(suites)
+    usable = tuple(suite for suite in given if any(item.choices for item in suite.items))
+    if not usable:
+        names = [("suites", ", ".join(suite.name for suite in given) or "none")]
+        raise ItemError(explain("no suite has items with choices.", names, "add choices and gold to the items."))
+    notes = [f"{s.name}: no item has choices, so it has no tax here." for s in given if s not in usable]
+    notes += template_notes(pair, templates)
+    measured, scores = [], []
+    for suite in usable:
+        for template in templates:
+            both = tuple(
+                score_suite(
+                    model,
+                    suite,
+                    template=template,
+                    chat_template=template_of(pair, model) if template == "chat" else None,
+                    batch_tokens=batch_tokens,
+                    progress=progress,
+                )
+                for model in (pair.base, pair.aligned)
+            )
+            base, aligned = both[0].metrics(metrics), both[1].metrics(metrics)
+            measured.append(Paired(suite.name, suite.kind, template, both[0].items, both[0].groups, base, aligned))
+            scores.append(both)
+    return Tax(
+        measured=tuple(measured),
+        scores=tuple(scores),
+        suites=usable,
+        notes=tuple(notes + few_groups(measured)),
+        frame=tax_frame(measured, bootstrap=bootstrap, seed=seed, margin=margin, interval=interval),
+        effects=two_by_two_frame(measured, bootstrap=bootstrap, seed=seed),
+    )
+
+
+def _asked(item: Item) -> str:
+    return " | ".join(item.contexts) if item.contexts else (item.prompt or "")
+
+
+def _item_rows(paired: Paired, both: tuple[SuiteScores, SuiteScores]) -> list[pd.DataFrame]:
+    values = [scores.metrics() for scores in both]
+    moved = values[0]["accuracy"] - values[1]["accuracy"]
+    return [
+        pd.DataFrame(
+            {
+                "suite": paired.suite,
+                "item": paired.items,
+                "group": paired.groups,
+                "template": paired.template,
+                "model": model,
+                "correct": found["accuracy"].astype(int),
+                "probability": found["probability"],
+                "margin": found["margin"],
+                "nll": found["nll"],
+                "correct_norm": found["accuracy_norm"].astype(int),
+                "choice": scores.choice,
+                "change": np.where(moved > 0, "lost", np.where(moved < 0, "won", "")),
+            }
+        )
+        for model, found, scores in zip(("base", "aligned"), values, both)
+    ]

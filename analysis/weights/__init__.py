@@ -1,0 +1,1 @@
+"""Differences between two models' weights: their units, mixtures and gradients."""

@@ -1,0 +1,262 @@
+"""Gradients of a suite's mean metric by the weights, and what they say each unit does to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from taxlens.activations.items.tokens import encode_suite, pad
+from taxlens.analysis.scoring.logits import network, position_limit
+from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.analysis.weights.interpolation import mixture
+from taxlens.core.errors import one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from taxlens.activations.items.items import Suite
+    from taxlens.activations.items.tokens import Row
+    from taxlens.activations.models.pair import ModelPair
+    from taxlens.analysis.weights.units import Difference, Part, Unit
+
+SMOOTH = ("probability", "margin", "nll")
+"""Metrics with a gradient."""
+
+Slopes = Mapping[tuple[str, str], torch.Tensor]
+"""(module, parameter) -> gradient, in the shape that the checkpoint stores."""
+
+
+def weight_slopes(
+    model: Any,
+    suite: Suite,
+    tokenizer: Any,
+    *,
+    modules: Sequence[str],
+    metric: str = "probability",
+    template: str = "plain",
+    chat_template: str | None = None,
+    batch_tokens: int = 2048,
+) -> tuple[dict[tuple[str, str], torch.Tensor], float]:
+    """Gradient of the suite's mean metric by every weight of the named modules, at the model's present weights.
+
+    One forward and backward pass over all choices of all items. Where two modules share a weight (tied
+    embeddings), each use has its own gradient.
+
+    Args:
+        model: a Hugging Face causal language model.
+        suite: items with choices.
+        tokenizer: the tokenizer both models share.
+        modules: dotted names of modules whose weights count.
+        metric: "probability", "margin" or "nll".
+        template: "plain" or "chat".
+        chat_template: text of the template for "chat".
+        batch_tokens: padded tokens in a batch; all choices of an item stay in one batch.
+
+    Returns:
+        Gradients by (module, parameter), and the mean metric.
+    """
+    one_of(metric, SMOOTH, what="smooth metric")
+    hf = network(model)
+    rows = encode_suite(suite, tokenizer, template=template, chat_template=chat_template, max_length=position_limit(hf))
+    items = [item for item in range(len(suite)) if suite.items[item].choices]
+    total = 0.0
+    with _requiring(hf, modules) as wanted:
+        for batch in item_batches(rows, items, batch_tokens):
+            scores = choice_scores(hf, batch)
+            golds = [suite.items[item].gold for item in dict.fromkeys(row.item for row in batch)]
+            value = smooth_metric(_by_item(batch, scores), golds, metric).sum() / len(items)
+            value.backward()
+            total += float(value.detach())
+        return {key: _taken(p) for key, p in wanted.items()}, total
+
+
+def unit_slopes(slopes: Slopes, difference: Difference, units: Sequence[Unit]) -> np.ndarray:
+    """What undoing nothing-but-a-little of each unit would do: <gradient, change of the unit>, float64 [units].
+
+    The first-order change of the metric when the unit's change is added once more. For a metric where more is
+    better, minus this is the loss that the gradient blames on the unit.
+    """
+    triples: dict[str, np.ndarray] = {}
+    found = np.zeros(len(units))
+    for place, unit in enumerate(units):
+        for part in unit.parts:
+            if part.triple is not None:
+                if part.module not in triples:
+                    triples[part.module] = _triple_slopes(slopes, difference, part.module)
+                found[place] += triples[part.module][part.triple]
+            else:
+                found[place] += _slice_slope(slopes, difference, part)
+    return found
+
+
+def first_order_loss(
+    model: Any,
+    suites: Sequence[Suite],
+    tokenizer: Any,
+    difference: Difference,
+    units: Sequence[Unit],
+    *,
+    metric: str = "probability",
+    template: str = "plain",
+    chat_template: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Loss that one gradient at the model's weights blames on each unit, by suite, float64 [units].
+
+    At the aligned weights this is the one-gradient baseline (activated parameter locating, arXiv 2408.09485):
+    cheap, and blind where the metric has saturated.
+    """
+    modules = list(dict.fromkeys(part.module for unit in units for part in unit.parts))
+    found = {}
+    for suite in suites:
+        slopes, _ = weight_slopes(
+            model, suite, tokenizer, modules=modules, metric=metric, template=template, chat_template=chat_template
+        )
+        found[suite.name] = -LOSS_SIGN[metric] * unit_slopes(slopes, difference, units)
+    return found
+
+
+def path_loss(
+    pair: ModelPair,
+    suites: Sequence[Suite],
+    difference: Difference,
+    units: Sequence[Unit],
+    *,
+    metric: str = "probability",
+    template: str = "plain",
+    nodes: int = 5,
+) -> dict[str, np.ndarray]:
+    """Loss along the weight path that each unit explains, by Gauss-Legendre on the metric itself, [units] a suite.
+
+    Direct quadrature: no items, no scores, no closure check, and many nodes where a metric saturates. It is the
+    independent check of the path attribution, which differentiates the scores.
+    """
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    every = difference.units("component")
+    found = {suite.name: np.zeros(len(units)) for suite in suites}
+    for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        with mixture(pair, dict.fromkeys(every, float(1 - t)), difference=difference) as model:
+            at = first_order_loss(
+                model, suites, pair.aligned.tokenizer, difference, units, metric=metric, template=template,
+                chat_template=pair.aligned.chat_template if template == "chat" else None,
+            )  # fmt: skip
+        for name, value in at.items():
+            found[name] += weight * value
+    return found
+
+
+def choice_scores(model: Any, rows: Sequence[Row]) -> torch.Tensor:
+    """Log-probability of each row's choice with its gradient, float32 [rows]; the head sees asked positions only."""
+    ids, mask, positions = pad(rows, 0)
+    device = next(model.parameters()).device
+    asked = [(b, p) for b, row in enumerate(rows) for p in range(row.start - 1, len(row.ids) - 1)]
+    where = torch.tensor(asked, device=device)
+    targets = torch.tensor([token for row in rows for token in row.ids[row.start :]], device=device)
+
+    def gather(_module: Any, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[where[:, 0], where[:, 1]][None]
+        return output
+
+    handle = model.base_model.register_forward_hook(gather)
+    try:
+        logits = model(
+            input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device), use_cache=False
+        ).logits[0]
+    finally:
+        handle.remove()
+    wide = logits.float() if logits.dtype != torch.float64 else logits
+    logp = wide.gather(1, targets[:, None])[:, 0] - wide.logsumexp(1)
+    return torch.zeros(len(rows), dtype=logp.dtype, device=device).index_add(0, where[:, 0], logp)
+
+
+def smooth_metric(scores: Sequence[torch.Tensor], golds: Sequence[int | None], metric: str) -> torch.Tensor:
+    """The metric of each item from its choices' scores, with gradient, [items]."""
+    found = []
+    for logp, gold in zip(scores, golds, strict=True):
+        right = logp[int(gold or 0)]
+        if metric == "probability":
+            found.append(torch.exp(right - logp.logsumexp(0)))
+        elif metric == "nll":
+            found.append(-right)
+        else:
+            others = torch.cat([logp[: int(gold or 0)], logp[int(gold or 0) + 1 :]])
+            found.append(right - others.max())
+    return torch.stack(found)
+
+
+def item_batches(rows: Sequence[Row], items: Sequence[int], batch_tokens: int) -> list[list[Row]]:
+    """Batches of rows within the padded-token budget, longest first, all choices of an item together."""
+    by_item: dict[int, list[Row]] = {item: [] for item in items}
+    for row in rows:
+        by_item[row.item].append(row)
+    order = sorted(items, key=lambda item: -max(len(row.ids) for row in by_item[item]))
+    batches: list[list[Row]] = []
+    width = 0
+    for item in order:
+        mine = by_item[item]
+        if not batches or width * (len(batches[-1]) + len(mine)) > batch_tokens:
+            batches.append([])
+            width = max(len(row.ids) for row in mine)
+        batches[-1].extend(mine)
+    return batches
+
+
+def _by_item(batch: Sequence[Row], scores: torch.Tensor) -> list[torch.Tensor]:
+    places: dict[int, list[int]] = {}
+    for place, row in enumerate(batch):
+        places.setdefault(row.item, []).append(place)
+    return [scores[mine] for mine in places.values()]
+
+
+def _taken(parameter: torch.Tensor) -> torch.Tensor:
+    grad = parameter.grad
+    return torch.zeros_like(parameter) if grad is None else grad.detach().clone()
+
+
+def _triple_slopes(slopes: Slopes, difference: Difference, module: str) -> np.ndarray:
+    u, s, vh = difference.triples(module)
+    slope = slopes[module, "weight"].to("cpu", u.dtype)
+    slope = slope.T if difference.transposed(module) else slope
+    return (torch.einsum("or,or->r", u, slope @ vh.T) * s).double().numpy()
+
+
+def _slice_slope(slopes: Slopes, difference: Difference, part: Part) -> float:
+    change = difference.change(part.module, part.parameter)
+    slope = slopes[part.module, part.parameter].to("cpu", change.dtype)
+    slope = slope.T if difference.transposed(part.module) and slope.ndim == 2 else slope
+    product = slope * change
+    product = product if part.rows is None else product[part.rows]
+    product = product if part.columns is None else product[:, part.columns]
+    return float(product.double().sum())
+
+
+@contextmanager
+def _requiring(model: Any, modules: Sequence[str]) -> Iterator[dict[tuple[str, str], torch.nn.Parameter]]:
+    """Let gradients flow to the modules' parameters for the block, shared ones apart, and leave all as it was."""
+    wanted: dict[tuple[str, str], torch.nn.Parameter] = {}
+    shared: list[tuple[Any, str, torch.nn.Parameter]] = []
+    uses: dict[int, int] = {}
+    for _, p in model.named_parameters(remove_duplicate=False):
+        uses[id(p)] = uses.get(id(p), 0) + 1
+    for name in modules:
+        module = model.get_submodule(name)
+        for key, p in list(module.named_parameters(recurse=False)):
+            if uses[id(p)] > 1:
+                shared.append((module, key, p))
+                setattr(module, key, torch.nn.Parameter(p.detach(), requires_grad=False))
+            wanted[name, key] = getattr(module, key)
+    before = {key: p.requires_grad for key, p in wanted.items()}
+    try:
+        for p in wanted.values():
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            yield wanted
+    finally:
+        for key, p in wanted.items():
+            p.requires_grad_(before[key])
+            p.grad = None
+        for module, key, p in shared:
+            setattr(module, key, p)

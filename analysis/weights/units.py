@@ -1,0 +1,310 @@
+"""Which slice of a weight difference each unit owns: components, heads, neurons, singular triples.
+
+A unit is a name of attribution.csv; its parts say what it owns of which parameter, in the [out, in] orientation
+whatever the checkpoint stores. The units of one level partition the difference: undoing all of them gives the base.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from taxlens.core.errors import UsageError, explain, one_of
+
+if TYPE_CHECKING:
+    from taxlens.activations.models.anatomy import ModuleRole
+    from taxlens.activations.models.pair import ModelPair
+
+LEVELS = ("component", "head", "neuron", "singular")
+"""Levels at which a difference can be cut into units."""
+
+ORIGINALS: dict[tuple[int, str], torch.Tensor] = {}
+"""Checkpoint tensors of the parameters that a mixture has changed at this moment, by module and name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What a unit owns of one parameter: rows, columns, or one singular triple of it; nothing named is all of it."""
+
+    module: str
+    parameter: str
+    rows: np.ndarray | None = None
+    columns: np.ndarray | None = None
+    triple: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """A named group of weights: its component, layer (-1 outside the blocks), kind and parts."""
+
+    name: str
+    component: str
+    layer: int
+    kind: str
+    parts: tuple[Part, ...]
+
+
+class Difference:
+    """The change from base to aligned, module by module, with its units and singular triples (cached).
+
+    Args:
+        pair: the two checkpoints, unedited at the time of every first read.
+    """
+
+    def __init__(self, pair: ModelPair) -> None:
+        self.pair = pair
+        self.anatomy = pair.aligned.anatomy
+        self._triples: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self._low_rank: dict[str, bool] = {}
+        self._units: dict[str, dict[str, Unit]] = {}
+
+    def parameters(self, module: str) -> list[str]:
+        """Names of the parameters that a module holds itself ("weight", "bias")."""
+        return [name for name, _ in self.pair.aligned.model.get_submodule(module).named_parameters(recurse=False)]
+
+    def transposed(self, module: str) -> bool:
+        """Whether the checkpoint stores the module's weight as [in, out] (GPT-2's Conv1D)."""
+        return isinstance(self.pair.aligned.model.get_submodule(module), Conv1D)
+
+    def change(self, module: str, parameter: str) -> torch.Tensor:
+        """Aligned minus base of one parameter, [out, in] or [out], float32 (float64 for float64 models)."""
+        ends = [_own(m.model.get_submodule(module), parameter) for m in (self.pair.aligned, self.pair.base)]
+        wide = torch.float64 if ends[0].dtype == torch.float64 else torch.float32
+        full = ends[0].detach().to("cpu", wide) - ends[1].detach().to("cpu", wide)
+        return full.T if self.transposed(module) and full.ndim == 2 else full
+
+    def changed(self, module: str) -> bool:
+        """Whether any parameter of the module differs between the two checkpoints."""
+        return any(bool(self.change(module, p).any()) for p in self.parameters(module))
+
+    def triples(self, module: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Singular triples of a module's weight change above the numerical rank: U [out, r], S [r], Vh [r, in].
+
+        Where the change is of low rank up to what rounding the weights explains (a merged adapter), only that
+        rank is computed.
+        """
+        if not self.low_rank(module) and module not in self._triples:
+            full, noise = self.change(module, "weight"), self._noise(module)
+            self._triples[module] = significant(*torch.linalg.svd(full.double(), full_matrices=False), full, noise)
+        return self._triples[module]
+
+    def low_rank(self, module: str) -> bool:
+        """Whether a module's weight change is, up to rounding of the weights, of at most a quarter of full rank."""
+        if module not in self._low_rank:
+            full, noise = self.change(module, "weight"), self._noise(module)
+            found = range_triples(full, noise)
+            self._low_rank[module] = found is not None
+            if found is not None:
+                self._triples[module] = significant(*found, full, noise)
+        return self._low_rank[module]
+
+    def _noise(self, module: str) -> float:
+        """Frobenius norm that rounding both ends' weights to their dtype can put into the change."""
+        weight = self.pair.aligned.model.get_submodule(module).weight.detach()
+        return float(torch.finfo(weight.dtype).eps * torch.linalg.vector_norm(weight, dtype=torch.float64))
+
+    def units(self, level: str) -> dict[str, Unit]:
+        """The units of a level by name, in the order of the network."""
+        one_of(level, LEVELS, what="level")
+        if level not in self._units:
+            self._units[level] = {unit.name: unit for unit in _cut(self, level)}
+        return self._units[level]
+
+    def unit(self, name: str, *, level: str | None = None) -> Unit:
+        """The named unit of a level; without a level, of the first level that has the name.
+
+        "L.attn.rest" and "L.mlp.rest" hold other weights at level head, neuron and singular: give the level.
+
+        Raises:
+            UsageError: the pair has no such unit.
+        """
+        levels = [level] if level else [one for one in LEVELS if _may_be(name, one)]
+        for one in levels:
+            if name in self.units(one):
+                return self.units(one)[name]
+        near = [unit for one in (levels if level else LEVELS[:2]) for unit in self.units(one)]
+        raise UsageError(_unknown(name, near))
+
+    def moved(self, unit: Unit) -> bool:
+        """Whether any parameter that the unit has a part of differs between the two checkpoints."""
+        return any(bool(self.change(p.module, p.parameter).any()) for p in unit.parts)
+
+    def energy(self, name: str, *, level: str | None = None) -> float:
+        """Squared Frobenius norm of the unit's own change."""
+        total = 0.0
+        for part in self.unit(name, level=level).parts:
+            if part.triple is not None:
+                total += float(self.triples(part.module)[1][part.triple]) ** 2
+                continue
+            full = self.change(part.module, part.parameter)
+            full = full if part.rows is None else full[part.rows]
+            full = full if part.columns is None else full[:, part.columns]
+            total += float((full.double() ** 2).sum())
+        return total
+
+
+def _own(module: Any, parameter: str) -> torch.Tensor:
+    """A module's parameter as the checkpoint has it, also while a mixture is open."""
+    return ORIGINALS.get((id(module), parameter), getattr(module, parameter))
+
+
+def difference_of(pair: ModelPair) -> Difference:
+    """The pair's difference, made once per pair and kept as long as the pair lives."""
+    kept = vars(pair.aligned).get("_difference")  # beside the model, as its cached properties: it lives as long
+    if kept is None or kept.pair.base.model is not pair.base.model:
+        kept = vars(pair.aligned)["_difference"] = Difference(pair)
+    return kept
+
+
+Triples = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""U [out, r], S [r], Vh [r, in]."""
+
+
+def significant(u: torch.Tensor, s: torch.Tensor, vh: torch.Tensor, full: torch.Tensor, noise: float) -> Triples:
+    """The triples that stand above rounding, in the precision of `full`.
+
+    Rounding is white: of its Frobenius norm `noise`, one triple holds at most about 2 / sqrt(smaller side).
+    """
+    top = float(s[0]) if len(s) else 0.0
+    floor = max(2 * noise / min(full.shape) ** 0.5, 8 * torch.finfo(full.dtype).eps * top)
+    rank = int((s > floor).sum())
+    return u[:, :rank].to(full), s[:rank].to(full), vh[:rank].to(full)
+
+
+def range_triples(full: torch.Tensor, noise: float) -> Triples | None:
+    """Triples of a matrix of low rank by a random range finder; None where more than `noise` is left over.
+
+    References:
+        Halko, Martinsson, Tropp, Finding structure with randomness, SIAM Review 53 (2011), algorithm 4.1.
+    """
+    width = min(64, min(full.shape) // 4)
+    if width < 1:
+        return None
+    wide = full.double()
+    probe = torch.randn(wide.shape[1], width, generator=torch.Generator().manual_seed(0), dtype=wide.dtype)
+    basis = torch.linalg.qr(wide @ probe).Q
+    inside = basis.T @ wide
+    left = torch.linalg.vector_norm(wide - basis @ inside)
+    if float(left) > max(noise, 1e-14 * float(torch.linalg.vector_norm(wide))):
+        return None
+    u, s, vh = torch.linalg.svd(inside, full_matrices=False)
+    return basis @ u, s, vh
+
+
+def component_name(role: ModuleRole) -> str:
+    """The component that a module belongs to: "embed", "unembed", "final_norm", "L.attn", "L.mlp", "L.norm"."""
+    if role.layer is None:
+        return {"norm": "final_norm", "embed": "embed", "unembed": "unembed"}[role.kind]
+    return f"{role.layer}.{role.kind}"
+
+
+def level_of(names: Iterable[str]) -> str | None:
+    """The level that a set of unit names is of, as far as their form says: "singular", "neuron", "head" or None."""
+    names = list(names)
+    for level, mark in (("singular", r"\.s\d+$"), ("neuron", r"\.n\d+$"), ("head", r"\.(h|kv)\d+$")):
+        if any(re.search(mark, name) for name in names):
+            return level
+    return None
+
+
+def _may_be(name: str, level: str) -> bool:
+    """Whether a name can be of the level by its form alone: spares the singular values where nothing asks for them."""
+    if name.endswith(".rest"):
+        return level != "component"
+    return level == (level_of([name]) or "component")
+
+
+def _unknown(name: str, options: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, options, n=5, cutoff=0.4)
+    rows = [("nearest", ", ".join(near) or "none"), ("units", f"{len(options)}, first {', '.join(options[:6])}")]
+    return explain(f"the pair has no unit {name!r}.", rows, near[0] if near else None)
+
+
+def _cut(difference: Difference, level: str) -> list[Unit]:
+    owned: dict[str, tuple[ModuleRole, list[Part]]] = {}
+    for role in difference.anatomy.modules:
+        for parameter in difference.parameters(role.name):
+            for name, part in _shares(difference, role, parameter, level):
+                owned.setdefault(name, (role, []))[1].append(part)
+    return [
+        Unit(name, component_name(role), -1 if role.layer is None else role.layer, role.kind, tuple(parts))
+        for name, (role, parts) in owned.items()
+    ]
+
+
+def _shares(difference: Difference, role: ModuleRole, parameter: str, level: str) -> list[tuple[str, Part]]:
+    component = component_name(role)
+    whole = Part(role.name, parameter)
+    inside = role.kind in ("attn", "mlp")
+    if level == "head" and role.kind == "attn":
+        return _by_head(difference, role, parameter, component)
+    if level == "neuron" and role.kind == "mlp":
+        return _by_neuron(difference, role, parameter, component)
+    if level == "singular" and inside:
+        if parameter != "weight" or role.role in ("q_norm", "k_norm", "router", "experts"):
+            return [(f"{component}.rest", whole)]
+        rank = len(difference.triples(role.name)[1])
+        return [(f"{component}.{role.role}.s{k}", Part(role.name, parameter, triple=k)) for k in range(rank)]
+    return [(component, whole)]
+
+
+def _by_head(difference: Difference, role: ModuleRole, parameter: str, component: str) -> list[tuple[str, Part]]:
+    anatomy = difference.anatomy
+    heads, groups, width = anatomy.n_heads, anatomy.n_kv_heads, anatomy.d_head
+    rest = [(f"{component}.rest", Part(role.name, parameter))]
+    if role.role in ("q", "k", "v"):
+        blocks = _blocks(heads if role.role == "q" else groups, width)
+        names = _head_names(component, role.role, heads, groups)
+        return [(name, Part(role.name, parameter, rows=rows)) for name, rows in zip(names, blocks)]
+    if role.role == "o" and parameter == "weight":
+        return [
+            (f"{component}.h{h}", Part(role.name, parameter, columns=columns))
+            for h, columns in enumerate(_blocks(heads, width))
+        ]
+    if role.role == "qkv":
+        shares = []
+        for kind, rows in _fused_rows(difference, heads, groups, width):
+            names = _head_names(component, kind, heads, groups)
+            shares += [(name, Part(role.name, parameter, rows=r)) for name, r in zip(names, rows)]
+        return shares
+    return rest
+
+
+def _head_names(component: str, role: str, heads: int, groups: int) -> list[str]:
+    if role == "q" or heads == groups:
+        return [f"{component}.h{h}" for h in range(heads)]
+    return [f"{component}.kv{g}" for g in range(groups)]
+
+
+def _blocks(count: int, width: int, start: int = 0) -> list[np.ndarray]:
+    return [np.arange(start + i * width, start + (i + 1) * width) for i in range(count)]
+
+
+def _fused_rows(difference: Difference, heads: int, groups: int, width: int) -> Sequence[tuple[str, list[np.ndarray]]]:
+    """Output rows of q, k and v, head by head, in either layout of a fused module."""
+    if difference.anatomy.qkv == "by_head":
+        return [
+            (kind, [block + 3 * h * width for h, block in enumerate(_blocks(1, width, i * width) * heads)])
+            for i, kind in enumerate("qkv")
+        ]
+    starts = {"q": 0, "k": heads * width, "v": (heads + groups) * width}
+    return [(kind, _blocks(heads if kind == "q" else groups, width, start)) for kind, start in starts.items()]
+
+
+def _by_neuron(difference: Difference, role: ModuleRole, parameter: str, component: str) -> list[tuple[str, Part]]:
+    if role.role in ("router", "experts") or (role.role == "down" and parameter != "weight"):
+        return [(f"{component}.rest", Part(role.name, parameter))]
+    size = difference.change(role.name, parameter).shape[1 if role.role == "down" else 0]
+    if role.role == "down":
+        return [(f"{component}.n{i}", Part(role.name, parameter, columns=np.array([i]))) for i in range(size)]
+    if role.role == "gate_up":
+        half = size // 2
+        return [(f"{component}.n{i}", Part(role.name, parameter, rows=np.array([i, i + half]))) for i in range(half)]
+    return [(f"{component}.n{i}", Part(role.name, parameter, rows=np.array([i]))) for i in range(size)]

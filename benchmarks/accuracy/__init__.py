@@ -1,0 +1,1 @@
+"""How exact the numbers are: coverage, closure, agreement with references."""

@@ -1,0 +1,1 @@
+"""Plants: aligned models whose damage is known by construction."""

@@ -1,0 +1,1 @@
+"""Alignment techniques trained on the embedded base."""

@@ -1,0 +1,1 @@
+"""Intervals, tests, tails and ratios: every statistic that a table states."""

@@ -1,0 +1,1 @@
+"""The kinds of probe, and how one is fitted and cross-validated."""

@@ -1,0 +1,1 @@
+"""Rows of activations before a probe sees them: labels, folds, moments, massive values."""

@@ -1,0 +1,1 @@
+"""Measures of representation similarity, streamed over rows."""

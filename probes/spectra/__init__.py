@@ -1,0 +1,1 @@
+"""Spectra: along which directions aligned gained or lost variance that base had."""

@@ -1,0 +1,1 @@
+"""The objects that a notebook holds: a pair, its activations, and comparisons of finished runs."""

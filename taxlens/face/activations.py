@@ -1,0 +1,212 @@
+"""Activations as a notebook holds them: the store, and what can be read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from taxlens.activations.store.store import Store
+from taxlens.core.direction import Direction
+from taxlens.core.errors import one_of
+from taxlens.core.progress import SILENT, Progress
+from taxlens.core.result import Result
+from taxlens.probes.pair.result import PairProbe
+from taxlens.stages.probe.store_probes import ProbeTables, probe_store
+from taxlens.stages.similarity.store_similarity import SimilarityTables, similarity_store
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Curve(Result):
+    """A labelled table by layer that plots itself.
+
+    Attributes:
+        title: what it is, one line.
+        figure: which figure draws it.
+        frame: the tidy table [rows, columns].
+        more: further tables of the same reading, by name.
+    """
+
+    figure: ClassVar[str] = "probe"
+
+    title: str
+    frame: pd.DataFrame
+    more: dict[str, pd.DataFrame]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the tidy table [rows, columns]."""
+        return self.frame
+
+    def __repr__(self) -> str:
+        return self.title
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ProbeCurve(Curve):
+    """Accuracy of probes by layer, base and aligned, with controls; `.more["probe_drop"]` holds the drops.
+
+    Attributes:
+        tables: everything behind it: each label's result, with its fitted probes.
+    """
+
+    figure: ClassVar[str] = "probe"
+
+    tables: ProbeTables
+
+    def companions(self) -> dict[str, pd.DataFrame]:
+        """Return the drops, which the figure marks layers by."""
+        return self.more
+
+    @property
+    def results(self) -> dict[tuple[object, ...], PairProbe]:
+        """The result of each (suite, template, label, site, head): its probes, directions, notes, joint draws."""
+        return {tuple(case): result for case, result in self.tables.found}
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the fitted probes as safetensors and JSON and return the paths (`taxlens.stages.probe.probe_files.load_probes`)."""
+        return self.tables.save(folder)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SimilarityCurve(Curve):
+    """Similarity of the two models by layer; `.more` holds spectra, drift_positions and directions (names).
+
+    Attributes:
+        tables: everything behind it, with the spectra.
+    """
+
+    figure: ClassVar[str] = "similarity"
+
+    tables: SimilarityTables
+
+    def directions(self, *, template: str = "plain", site: str = "resid_post", top: int = 3) -> list[Direction]:
+        """Return the directions beyond the null of the spectra, at most `top` a spectrum and layer."""
+        return self.tables.directions(template, site, top=top)
+
+
+class SimilarityMap(SimilarityCurve):
+    """Similarity of every base layer and every aligned layer."""
+
+    __slots__ = ()
+    figure: ClassVar[str] = "similarity_map"
+
+
+def open_activations(path: str | Path) -> Activations:
+    """Open a store that was captured before.
+
+    Raises:
+        StoreError: if it is truncated, foreign or damaged.
+    """
+    return Activations(Store.open(Path(path)))
+
+
+class Activations:
+    """The paired, labelled activations in a store.
+
+    Example:
+        >>> acts = open_activations("runs/demo/activations.h5")     # doctest: +SKIP
+        >>> acts.similarity("cka").plot()                             # doctest: +SKIP
+    """
+
+    def __init__(self, store: Store, *, progress: Progress = SILENT) -> None:
+        self.store = store
+        self._progress = progress
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What each row is: suite, template, item, choice, group, labels, token, position."""
+        return self.store.rows
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that can be probed."""
+        from taxlens.stages.probe.store_probes import labels_of
+
+        return labels_of(self.store)
+
+    def probe(
+        self, label: str = "all", *, probe: str = "ridge", permutations: int = 199, seed: int = 0, **options: Any
+    ) -> ProbeCurve:
+        """Return a label's held-out score by layer in both models, with controls and paired drops."""
+        found = probe_store(
+            self.store,
+            labels="all" if label == "all" else (label,),
+            probe=probe,
+            permutations=permutations,
+            seed=seed,
+            progress=self._progress,
+            **options,
+        )
+        shown = found.probes[found.probes["control"].fillna("none") == "none"]
+        title = f"ProbeCurve({label!r}, {probe}, {shown['layer'].nunique()} layers, {_best(shown)})"
+        return ProbeCurve(title, found.probes, {"probe_drop": found.drops}, found)
+
+    def similarity(
+        self,
+        measures: str | Sequence[str] = "cka",
+        *,
+        layers: str = "matched",
+        spectra: bool = False,
+        name: int = 0,
+        seed: int = 0,
+    ) -> SimilarityCurve:
+        """Return similarity measures by layer, and the gain and loss spectra if asked for.
+
+        Args:
+            measures: one name or several (see `probes.similarity.similarity`).
+            layers: "matched", or "all": every base layer against every aligned layer (debiased CKA is fast there).
+            spectra: compute the spectra of matched layers too.
+            name: name this many directions beyond the null a spectrum and layer, by the items at their ends.
+            seed: of intervals and nulls.
+
+        Raises:
+            UsageError: if a measure is unknown, or `layers` is neither.
+
+        Example:
+            >>> acts.similarity("cka", layers="all").plot()               # doctest: +SKIP
+        """
+        named = (measures,) if isinstance(measures, str) else tuple(measures)
+        every = one_of(layers, ("matched", "all"), what="layers") == "all"
+        found = similarity_store(
+            self.store,
+            measures=() if every else named,
+            map_measures=named if every else (),
+            spectra=spectra,
+            name_top=name,
+            seed=seed,
+            progress=self._progress,
+        )
+        frame = found.similarity
+        low, high = frame["value"].min(), frame["value"].max()
+        count = frame["layer_base"].nunique()
+        words = f"{count} x {frame['layer_aligned'].nunique()}" if every else f"{count}"
+        title = f"SimilarityCurve({', '.join(named)}, {words} layers, {low:.3f} to {high:.3f})"
+        more = {"spectra": found.spectra, "drift_positions": found.positions, "directions": found.names}
+        return (SimilarityMap if every else SimilarityCurve)(title, frame, more, found)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
+    def __repr__(self) -> str:
+        sites = ", ".join(self.store.sites)
+        return f"Activations({self.store.n_rows} rows, sites {sites}, {len(self.labels)} labels)"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        counts = self.rows.groupby(["suite", "template", "kind"]).size().rename("rows").reset_index()
+        return f"<p><code>{html.escape(repr(self))}</code></p>{counts.to_html(index=False, border=0)}"
+
+
+def _best(frame: pd.DataFrame) -> str:
+    parts = []
+    for model in ("base", "aligned"):
+        own = frame[(frame["fitted_on"] == model) & (frame["read_on"] == model)]
+        if own.empty:
+            continue
+        row = own.loc[own["value"].idxmax()]
+        parts.append(f"{model} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] at layer {row['layer']}")
+    return "; ".join(parts)

@@ -1,0 +1,304 @@
+"""The pair as a notebook holds it: two checkpoints, and every question about them a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taxlens.activations.items.items import Suite
+from taxlens.activations.models.pair import ModelPair
+from taxlens.config.schema import EMBEDDED_BENEFITS
+from taxlens.core.progress import SILENT, Progress
+from taxlens.face.activations import Activations
+from taxlens.inputs.checkpoints import Names, load_chain
+from taxlens.inputs.resolve import resolve_suite
+
+if TYPE_CHECKING:
+    from taxlens.activations.models.loading import LoadedModel
+    from taxlens.analysis.frontier.front import Frontier
+    from taxlens.analysis.interventions.stitching import StitchProfile
+    from taxlens.analysis.path.attribute import Attribution
+    from taxlens.analysis.path.polyline import Polyline
+    from taxlens.analysis.state.diagnose import Diagnosis
+    from taxlens.analysis.state.diagnoses import Diagnoses
+    from taxlens.analysis.tax.tax import Tax
+
+
+def suite(
+    file: str | Path, *, kind: str | None = None, name: str | None = None, format: str = "items", **options: Any
+) -> Suite:
+    """Return a suite: a JSON-lines or CSV file, or an embedded one (`demo:facts`, `suite:capitals`).
+
+    Args:
+        file: path of the file, or `demo:NAME`, or `suite:NAME`.
+        kind: "capability", or "benefit" for what alignment was for; by default capability, but for the embedded
+            `demo:harm` and `suite:refuse_harmful`.
+        name: the suite's name (default: the file's).
+        format: "items", or how a published benchmark is laid out: "minimal_pairs", "true_false", "statements",
+            "questions" or "gaps" (`taxlens.suites.formats`).
+        options: of such a format: `group_by`, `ask`, `letters`.
+
+    Raises:
+        ConfigError: the file is missing, or an option does not go with the format.
+        ItemError: an item cannot be used.
+
+    Example:
+        >>> import taxlens
+        >>> len(taxlens.suite("demo:facts")) >= 150
+        True
+    """
+    text = str(file)
+    short = name or Path(text.removeprefix("demo:").removeprefix("suite:")).stem
+    kind = kind or ("benefit" if text in EMBEDDED_BENEFITS else "capability")
+    return resolve_suite(short, text, kind=kind, root=".", shape=format, **options)
+
+
+def load_pair(
+    base: str | Path,
+    aligned: Names = None,
+    *,
+    adapter: Names = None,
+    gguf: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    chat_template: str = "own",
+    revision: str | None = None,
+    progress: Progress = SILENT,
+) -> Pair:
+    """Return the pair of a base and an aligned checkpoint, checked for compatibility.
+
+    Args:
+        base: a directory, a hub id or `demo:NAME`.
+        aligned: the same; or leave it out and give `adapter`. Of a list the last counts; those before it are
+            checkpoints on the way, which attribution then goes through.
+        adapter: a PEFT adapter on top of base, or a list of them.
+        gguf: file name inside the directory, for GGUF checkpoints.
+        dtype: "float32", "float16" or "bfloat16", for both.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        chat_template: "own", "aligned" or a file.
+        revision: of a hub id.
+        progress: shows what is under way, here and in the pair's methods.
+
+    Raises:
+        ModelLoadError: if a checkpoint is missing, unreadable or refused.
+        PairMismatchError: if the two cannot be compared.
+
+    Example:
+        >>> import taxlens
+        >>> pair = taxlens.load_pair("demo:base", "demo:planted")
+        >>> pair.tax(taxlens.suite("demo:facts"), templates=("plain",)).to_frame().tax.max() > 0
+        np.True_
+    """
+    models, steps = load_chain(
+        base,
+        aligned,
+        adapter=adapter,
+        gguf=gguf,
+        dtype=dtype,
+        device=device,
+        chat_template=chat_template,
+        revision=revision,
+    )
+    return Pair(models, steps=steps, progress=progress)
+
+
+class Pair:
+    """A base and an aligned checkpoint. Methods are named as the commands are.
+
+    Example:
+        >>> import taxlens
+        >>> pair = taxlens.load_pair("demo:base", "demo:planted")
+        >>> acts = pair.capture(taxlens.suite("demo:facts"), to="acts.h5")     # doctest: +SKIP
+        >>> acts.probe("correct")                                               # doctest: +SKIP
+    """
+
+    def __init__(self, models: ModelPair, *, steps: Sequence[LoadedModel] = (), progress: Progress = SILENT) -> None:
+        self.models = models
+        self.steps = tuple(steps)
+        self._progress = progress
+
+    @property
+    def base(self) -> LoadedModel:
+        """The checkpoint before alignment: model, tokenizer, source, sha256."""
+        return self.models.base
+
+    @property
+    def aligned(self) -> LoadedModel:
+        """The checkpoint after alignment."""
+        return self.models.aligned
+
+    def tax(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        templates: Sequence[str] = ("plain",),
+        metrics: Sequence[str] = ("accuracy", "probability", "nll"),
+        bootstrap: int = 2000,
+        seed: int = 0,
+    ) -> Tax:
+        """Return how much each suite lost, with paired intervals and the items lost and won."""
+        from taxlens.analysis.tax.tax import measure_tax
+
+        return measure_tax(
+            self.models,
+            _many(suites),
+            templates=tuple(templates),
+            metrics=tuple(metrics),
+            bootstrap=bootstrap,
+            seed=seed,
+            progress=self._progress,
+        )
+
+    def capture(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        to: str | Path,
+        sites: str | Sequence[str] = "resid_post",
+        templates: Sequence[str] = ("plain",),
+        **options: Any,
+    ) -> Activations:
+        """Capture both models' activations to an HDF5 store and return them (options as the config's `capture`)."""
+        from taxlens.activations.capture.capture import capture
+
+        named = (sites,) if isinstance(sites, str) else tuple(sites)
+        store = capture(
+            self.models,
+            _many(suites),
+            to=Path(to),
+            sites=named,
+            templates=tuple(templates),
+            progress=self._progress,
+            **options,
+        )
+        return Activations(store, progress=self._progress)
+
+    def attribute(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        template: str = "plain",
+        metrics: Sequence[str] = ("accuracy", "probability", "nll"),
+        levels: Sequence[str] = ("component",),
+        tolerance: float = 0.01,
+        **options: Any,
+    ) -> Attribution:
+        """Return the effect of every component, head or singular on the tax; effects sum to the tax.
+
+        With checkpoints between base and aligned, effects are summed along the polyline through them. `metrics` may
+        name "kl", or functions of scores or logits given as `functions` (options are `analysis.path.attribute`'s).
+        """
+        from taxlens.analysis.path.attribute import attribute
+
+        asked = {
+            "template": template, "metrics": tuple(metrics), "levels": tuple(levels), "tolerance": tolerance,
+            "progress": self._progress, **options,
+        }  # fmt: skip
+        if self.steps:
+            return self.polyline(suites, **asked).whole()
+        return attribute(self.models, _many(suites), **asked)
+
+    def polyline(self, suites: Suite | Sequence[Suite], **options: Any) -> Polyline:
+        """Return the attribution segment by segment through the checkpoints between base and aligned.
+
+        Args:
+            suites: one suite or several.
+            options: as for `attribute`.
+        """
+        from taxlens.analysis.path.polyline import attribute_polyline
+
+        models = [self.models.base, *self.steps, self.models.aligned]
+        return attribute_polyline(models, _many(suites), **({"progress": self._progress} | options))
+
+    def restoration(
+        self,
+        suites: Suite | Sequence[Suite],
+        *,
+        template: str = "plain",
+        layers: Sequence[int] | None = None,
+        **options: Any,
+    ) -> StitchProfile:
+        """Return what comes back of the tax when the base computes everything below a layer, cut by cut."""
+        from taxlens.analysis.interventions.stitching import stitched_profile
+        from taxlens.analysis.scoring.evaluator import ChoiceMeasure
+
+        asked = tuple(_many(suites))
+        groups = {suite.name: suite.groups for suite in asked}
+        measure = ChoiceMeasure(self.models, asked, template=template)
+        return stitched_profile(
+            self.models, measure, groups=groups, layers=layers, **({"progress": self._progress} | options)
+        )
+
+    def diagnose(
+        self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any
+    ) -> Diagnosis | Diagnoses:
+        """Return in which state a capability is, with its evidence; of several suites, all their diagnoses.
+
+        Options are those of `analysis.state.diagnose` and `analysis.diagnoses.diagnose_suites`.
+        """
+        from taxlens.analysis.state.diagnose import diagnose
+        from taxlens.analysis.state.diagnoses import diagnose_suites
+
+        asked = {"progress": self._progress} | options
+        if isinstance(suites, Suite):
+            return diagnose(self.models, suites, template=template, **asked)
+        return diagnose_suites(self.models, suites, template={suite.name: template for suite in suites}, **asked)
+
+    def frontier(
+        self, suites: Sequence[Suite], *, benefit: str, against: str = "", template: Any = "plain", **options: Any
+    ) -> Frontier:
+        """Return what undoing parts of the update brings back and costs, measured on items that the choice did not see.
+
+        Args:
+            suites: capability suites and the benefit suite.
+            benefit: name of the suite that alignment was for.
+            against: name of a suite of harmless prompts.
+            template: "plain" or "chat", or suite name to template.
+            options: `analysis.frontier.Options` by keyword.
+        """
+        from taxlens.analysis.frontier.measure import frontier
+
+        asked = {"benefit": benefit, "against": against, "template": template}
+        return frontier(self.models, _many(suites), **asked, **({"progress": self._progress} | options))
+
+    def restore(self, front: Frontier, *, plan: str, out: str | Path, accept_benefit_loss: bool = False) -> Path:
+        """Write the checkpoint that a measured plan describes and return its directory.
+
+        Args:
+            front: what `frontier` returned.
+            plan: a plan's name, or "recommended".
+            out: the directory to make.
+            accept_benefit_loss: write it although its measured benefit is below the margin.
+
+        Raises:
+            BenefitLossError: the benefit falls below the margin and that was not accepted.
+        """
+        import tempfile
+
+        from taxlens.analysis.frontier.plan_files import read_plan, write_plans
+        from taxlens.analysis.frontier.restore import restore
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = write_plans(
+                front, Path(folder) / "plans.json", base=self.models.base.sha256, aligned=self.models.aligned.sha256
+            )
+            record = read_plan(file, plan)
+        return restore(self.models, record, out=out, accept_benefit_loss=accept_benefit_loss)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_")]
+
+    def __repr__(self) -> str:
+        return f"Pair({self.models.base.source!r} -> {self.models.aligned.source!r})"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        table = self.models.report.to_frame().to_html(index=False, border=0, escape=True)
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.models.report.notes)
+        return f"<p><code>{html.escape(repr(self))}</code></p>{table}<ul>{notes}</ul>"
+
+
+def _many(suites: Suite | Sequence[Suite]) -> list[Suite]:
+    return [suites] if isinstance(suites, Suite) else list(suites)

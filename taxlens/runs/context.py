@@ -1,0 +1,143 @@
+"""What the stages of a run share: the folder, the pair, the suites and the store, each loaded once and when needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taxlens.config.schema import Config, SuiteSection
+from taxlens.core.errors import UsageError, explain
+from taxlens.core.progress import SILENT, Progress
+from taxlens.inputs.resolve import resolve_suite
+from taxlens.runs.folder import Run
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.loading import LoadedModel
+    from taxlens.activations.models.pair import ModelPair
+    from taxlens.activations.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+
+class RunContext:
+    """A run under way."""
+
+    def __init__(
+        self, run: Run, *, progress: Progress = SILENT, resume: bool = False, stages: Sequence[str] = ()
+    ) -> None:
+        self.run = run
+        self.stages = tuple(stages)
+        self.progress = progress
+        self.resume = resume
+
+    @property
+    def config(self) -> Config:
+        """The run's config."""
+        return self.run.config
+
+    @cached_property
+    def pair(self) -> ModelPair:
+        """The two checkpoints, loaded, checked and written into the manifest."""
+        return self._loaded[0]
+
+    @property
+    def steps(self) -> tuple[LoadedModel, ...]:
+        """The checkpoints (or seeds) that the config names before the aligned one."""
+        return self._loaded[1]
+
+    @cached_property
+    def _loaded(self) -> tuple[ModelPair, tuple[LoadedModel, ...]]:
+        from taxlens.inputs.checkpoints import load_chain
+
+        section = self.config.pair
+        pair, steps = load_chain(
+            section.base,
+            section.aligned,
+            adapter=section.adapter,
+            root=self.run.root,
+            gguf=section.gguf,
+            dtype=section.dtype,
+            device=section.device,
+            chat_template=self.config.chat_template,
+            revision=section.revision,
+        )
+        facts = pair_facts(pair)
+        if steps:
+            facts[section.several] = [*(step.source for step in steps), pair.aligned.source]
+        self.run.manifest["pair"] = facts
+        self.run.save()
+        return pair, steps
+
+    @cached_property
+    def suites(self) -> dict[str, Suite]:
+        """The suites by name, read, checked and written into the manifest."""
+        root = self.run.root
+        read = {section.name: _read(section, root) for section in self.config.suites}
+        self.run.manifest["suites"] = {
+            name: {"items": len(suite), "groups": len(set(suite.groups)), "kind": suite.kind, "sha256": suite.sha256}
+            for name, suite in read.items()
+        }
+        self.run.save()
+        return read
+
+    def by_template(self, *, attributed: bool = False) -> dict[str, list[Suite]]:
+        """The suites that can be scored (of them those to attribute), by the template in which each is localised."""
+        grouped: dict[str, list[Suite]] = {}
+        for section in self.config.suites:
+            suite = self.suites[section.name]
+            if any(item.choices for item in suite.items) and (section.attribute or not attributed):
+                grouped.setdefault(self.template_of(section), []).append(suite)
+        return grouped
+
+    def template_of(self, section: SuiteSection) -> str:
+        """The template in which a suite is localised: its own, or the first of the config's."""
+        return section.template or self.config.templates[0]
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Which part of the capture this run holds, (number from 1, of how many); None: all of it."""
+        number, count = self.run.manifest.get("part") or (0, 0)
+        return (int(number), int(count)) if count else None
+
+    @property
+    def store_path(self) -> Path:
+        """Where the run's activations are."""
+        return self.run.folder / "activations.h5"
+
+    def open_store(self) -> Store:
+        """Open the run's store.
+
+        Raises:
+            UsageError: if nothing was captured yet.
+        """
+        from taxlens.activations.store.store import Store
+
+        if not self.store_path.exists():
+            rows = [("looked for", self.store_path)]
+            raise UsageError(explain("nothing was captured yet.", rows, f"taxlens capture {self.run.folder}"))
+        if self.part is not None:
+            rows = [("run folder", self.run.folder), ("holds", "part {} of {}".format(*self.part))]
+            fix = "taxlens merge PART... --out DIR, and go on with DIR."
+            raise UsageError(explain("this run holds one part of a capture.", rows, fix))
+        return Store.open(self.store_path)
+
+
+def _read(section: SuiteSection, root: Path) -> Suite:
+    options = {"shape": section.format, "group_by": section.group_by, "ask": section.ask, "letters": section.letters}
+    return resolve_suite(section.name, section.file, kind=section.kind, root=root, **options)
+
+
+def pair_facts(pair: ModelPair) -> dict[str, Any]:
+    """Return what a manifest says of a pair: sources, every compared field, notes.
+
+    A field is one value where both agree; the weights are always by model.
+    """
+    facts: dict[str, Any] = {"base": pair.base.source, "aligned": pair.aligned.source}
+    for name, base, aligned in pair.report.rows:
+        one = base == aligned and name != "weights sha256"
+        facts[name] = base if one else {"base": base, "aligned": aligned}
+    return facts | {"notes": list(pair.report.notes)}

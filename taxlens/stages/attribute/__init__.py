@@ -1,0 +1,1 @@
+"""The attribute stage: which weights each tax comes from."""

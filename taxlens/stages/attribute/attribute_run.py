@@ -1,0 +1,219 @@
+"""The attribution of a run: effects that sum to the tax, and what says how far to trust and how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+from taxlens.stages.attribute.restoration_profile import measure_restoration
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.analysis.path.attribution import Attribution
+    from taxlens.analysis.path.polyline import Polyline
+    from taxlens.runs.context import RunContext
+
+Tables = dict[str, pd.DataFrame]
+
+
+def attribute_run(job: RunContext) -> None:
+    """Write attribution*.csv, closure.csv, path.csv, and what the config asks for beside them.
+
+    attribution_units, attribution_reading (`attribution.reading`), attribution_names; agreement (where further
+    `methods` are named), screen (`screen`), attribution_null (`null_draws`), patches (`patches`), attribution_segments and
+    closure_segments (a list of aligned), attribution_seeds (a list of seeds), restoration (`stitch`).
+    """
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for template, suites in job.by_template(attributed=True).items():
+        found, further = _walked(job, suites, template)
+        asked = [suite.subset(_places(suite, found.suites[suite.name].items)) for suite in suites]
+        tables = _tables(job, found) | further | _read(job, asked, found)
+        swaps = _swaps(job, asked, template, found)
+        tables |= _screened(job, asked, template)
+        tables |= _agreement(tables, swaps) | _null(job, asked, template, found) | _patched(job, asked, template, found)
+        tables["attribution_names"] = _names(job, found, tables)
+        for name, frame in tables.items():
+            parts.setdefault(name, []).append(frame)
+        for name, frame in swaps.items():
+            parts[name].append(frame)
+    for name, frames in parts.items():
+        job.run.write(name, pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True))
+    measure_restoration(job)
+
+
+def _walked(job: RunContext, suites: Sequence[Suite], template: str) -> tuple[Attribution, Tables]:
+    """The attribution of aligned against base, and the tables of segments or seeds where there are several."""
+    from taxlens.activations.models.pair import make_pair
+    from taxlens.analysis.path.attribute import attribute
+    from taxlens.analysis.path.polyline import attribute_polyline
+
+    section, options = job.config.attribution, _options(job, template)
+    if job.steps and job.config.pair.several == "chain":
+        line = attribute_polyline([job.pair.base, *job.steps, job.pair.aligned], suites, **options)
+        return line.whole(), _segments(line)
+    found = attribute(job.pair, suites, **options)
+    if not job.steps:
+        return found, {}
+    shared = options | {"levels": ("component",), "tokens": False, "perplexity": False}
+    others = [attribute(make_pair(job.pair.base, step), suites, **shared) for step in job.steps]
+    return found, {"attribution_seeds": _seeds([*others, found], section.metrics)}
+
+
+def _options(job: RunContext, template: str) -> dict[str, Any]:
+    section = job.config.attribution
+    return {
+        "template": template, "metrics": section.metrics, "levels": section.levels, "tolerance": section.tolerance,
+        "max_gradients": section.max_gradients, "items": section.items, "neurons": section.neurons,
+        "batch_tokens": section.batch_tokens, "checkpoint": section.recompute,
+        "bootstrap": job.config.tax.bootstrap, "seed": job.config.seed, "progress": job.progress,
+    }  # fmt: skip
+
+
+def _tables(job: RunContext, found: Attribution) -> Tables:
+    from taxlens.analysis.readings.significance import significance_frame
+
+    tokenizer = job.pair.base.tokenizer
+    texts = {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
+    tested = significance_frame(found, draws=job.config.tax.bootstrap, seed=job.config.seed)
+    return {
+        "attribution": found.to_frame().merge(tested, on=["suite", "metric", "level", "component"], how="left"),
+        "attribution_items": found.items_frame(),
+        "attribution_tokens": found.tokens_frame(text=texts),
+        "closure": found.closure_frame(),
+        "path": found.path_frame(),
+    }
+
+
+def _segments(line: Polyline) -> Tables:
+    return {"attribution_segments": line.to_frame(), "closure_segments": line.closure_frame()}
+
+
+def _seeds(found: Sequence[Attribution], metrics: Sequence[str]) -> pd.DataFrame:
+    from taxlens.analysis.readings.triples import agreement_of_seeds
+
+    frames = [
+        agreement_of_seeds(found, suite, metric).assign(
+            suite=suite, template=found[0].template, metric=metric, seeds=len(found)
+        )
+        for suite in found[0].suites
+        for metric in metrics
+    ]
+    columns = ["suite", "template", "metric", "component", "mean", "deviation", "same_sign", "seeds"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
+def _main_metric(job: RunContext) -> str:
+    metrics = job.config.attribution.metrics
+    return "probability" if "probability" in metrics else metrics[0]
+
+
+def _read(job: RunContext, suites: Sequence[Suite], found: Attribution) -> Tables:
+    from taxlens.analysis.readings.triple_tables import reading_tables
+
+    top = job.config.attribution.reading
+    if not top or "singular" not in next(iter(found.suites.values())).units or not _has(found, "singular"):
+        return {}
+    return reading_tables(job.pair, suites, found, metric=_main_metric(job), top=top)
+
+
+def _has(found: Attribution, level: str) -> bool:
+    return any(key[1] == level for walked in found.suites.values() for key in walked.values)
+
+
+def _names(job: RunContext, found: Attribution, tables: Tables) -> pd.DataFrame:
+    from taxlens.analysis.readings.triple_tables import names_table
+
+    units = tables.get("attribution_units")
+    leading = [] if units is None else list(dict.fromkeys(units["component"]))
+    return names_table(job.pair, found, singular=leading)
+
+
+def _swaps(job: RunContext, suites: Sequence[Suite], template: str, found: Attribution) -> Tables:
+    from taxlens.analysis.interventions.methods import swap_tables
+
+    section = job.config.attribution
+    others = [method for method in section.methods if method != "path"]
+    if not others:
+        return {}
+    return swap_tables(
+        job.pair,
+        suites,
+        found,
+        template=template,
+        methods=others,
+        leading=section.leading,
+        controls=section.controls,
+        seed=job.config.seed,
+        bootstrap=job.config.tax.bootstrap,
+        progress=job.progress,
+    )
+
+
+def _agreement(tables: Tables, swaps: Tables) -> Tables:
+    """The methods side by side, at component level, where there are further methods."""
+    from taxlens.analysis.readings.agreement import agreement
+
+    if not swaps:
+        return {}
+    both = pd.concat([tables["attribution"], swaps["attribution"]], ignore_index=True)
+    both = both[both["metric"].isin(set(swaps["attribution"]["metric"]) & set(tables["attribution"]["metric"]))]
+    return {"agreement": agreement(both[both["level"] == "component"], tables["closure"])}
+
+
+def _null(job: RunContext, suites: Sequence[Suite], template: str, found: Attribution) -> Tables:
+    """What changes of equal spectrum in random directions do: at component level, seven gradients a draw at most."""
+    from taxlens.analysis.readings.significance import null_effects, null_frame
+
+    draws = job.config.attribution.null_draws
+    if not draws:
+        return {}
+    options = _options(job, template) | {"levels": ("component",), "tokens": False, "perplexity": False, "items": "all"}
+    options |= {"max_gradients": min(7, job.config.attribution.max_gradients)}
+    return {"attribution_null": null_frame(found, null_effects(job.pair, suites, draws=draws, **options))}
+
+
+def _patched(job: RunContext, suites: Sequence[Suite], template: str, found: Attribution) -> Tables:
+    from taxlens.analysis.interventions.patch_table import chosen_patches, patch_table
+    from taxlens.analysis.path.attribute import drawn
+
+    section = job.config.attribution
+    if not section.patches:
+        return {}
+    table, seed = found.to_frame(), job.config.seed
+    patches = chosen_patches(job.pair, table, leading=section.patches, positions=section.patch_positions, seed=seed)
+    metrics = tuple(metric for metric in section.metrics if metric in CHOICE_METRICS) or ("probability",)
+    asked = [drawn(suite, section.patch_items, seed) for suite in suites]
+    shared = {"draws": job.config.tax.bootstrap, "seed": seed, "progress": job.progress}
+    return {"patches": patch_table(job.pair, asked, patches, template=template, metrics=metrics, **shared)}
+
+
+def _screened(job: RunContext, suites: Sequence[Suite], template: str) -> Tables:
+    """Attribution patching of every part, in the main metric (nll where that has no gradient), with its check."""
+    from taxlens.analysis.interventions.attribution_patching import attribution_patch
+    from taxlens.analysis.path.attribute import drawn
+    from taxlens.analysis.weights.gradients import SMOOTH
+
+    section, seed = job.config.attribution, job.config.seed
+    if not section.screen:
+        return {}
+    metric = _main_metric(job) if _main_metric(job) in SMOOTH else "nll"
+    frames = []
+    for suite in (drawn(suite, section.patch_items, seed) for suite in suites):
+        found = attribution_patch(
+            job.pair, suite, metric=metric, template=template, check=section.screen, progress=job.progress
+        )
+        groups = np.array([item.group for item in suite.items if item.choices], dtype=object)
+        frames.append(
+            found.to_frame(groups=groups, draws=job.config.tax.bootstrap, seed=seed).assign(template=template)
+        )
+    columns = ["suite", "template", "metric", "component", "effect", "low", "high", "measured", "agreement"]
+    return {"screen": pd.concat(frames, ignore_index=True)[columns]}
+
+
+def _places(suite: Suite, items: Sequence[str]) -> list[int]:
+    wanted = set(items)
+    return [place for place, item in enumerate(suite.items) if item.id in wanted]

@@ -1,0 +1,1 @@
+"""The diagnose stage: in which state each lost capability is."""

@@ -1,0 +1,107 @@
+"""The frontier of a run, and the checkpoints that its plans describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taxlens.config.schema import Config, FrontierSection
+from taxlens.core.artifacts import write_table
+from taxlens.core.errors import ConfigError, explain
+
+if TYPE_CHECKING:
+    from taxlens.runs.context import RunContext
+
+
+def frontier_arguments(job: RunContext) -> dict[str, Any]:
+    """Return what `analysis.frontier.frontier` is asked for by a run's config.
+
+    Raises:
+        ConfigError: if the config names no benefit suite.
+    """
+    config, section = job.config, job.config.frontier or FrontierSection()
+    suites = [suite for several in job.by_template().values() for suite in several]
+    templates = {section.name: job.template_of(section) for section in config.suites}
+    return {
+        "suites": sorted(suites, key=lambda suite: list(job.suites).index(suite.name)),
+        "benefit": benefit_suite(config),
+        "against": section.against or "",
+        "candidates": section.suites,
+        "template": templates,
+        "unit": section.unit,
+        "shares": section.shares,
+        "orders": tuple(o for o in section.orders if o != "checkpoint" or earlier_names(config)),
+        "draws": section.draws,
+        "items": section.items,
+        "train_items": section.train_items,
+        "draw_shares": section.draw_shares,
+        "keeps": section.keeps,
+        "generate": section.generate,
+        "generate_plans": section.generate_plans,
+        "budget_minutes": section.budget_minutes,
+        "holdout": config.split.holdout,
+        "disjoint": config.split.disjoint,
+        "leave_out": section.leave_out,
+        "tolerance": config.attribution.tolerance,
+        "max_gradients": section.max_gradients or config.attribution.max_gradients,
+        "bootstrap": config.tax.bootstrap,
+        "seed": config.seed,
+    }
+
+
+def benefit_suite(config: Config) -> str:
+    """Return the name of the suite that alignment was for.
+
+    Raises:
+        ConfigError: if no suite is of kind benefit and none is named.
+    """
+    section = config.frontier or FrontierSection()
+    named = [suite.name for suite in config.suites if suite.kind == "benefit"]
+    if not (section.benefit or named):
+        rows = [("suites", ", ".join(suite.name for suite in config.suites)), ("missing", "a suite of kind: benefit")]
+        raise ConfigError(explain("a frontier needs what alignment was for.", rows, "add a benefit suite"))
+    return section.benefit or named[0]
+
+
+def earlier_names(config: Config) -> list[str]:
+    """Earlier checkpoints of the same training: all but the last of `pair.aligned` or `pair.adapter`, where it is a list."""
+    named = config.pair.aligned if config.pair.aligned is not None else config.pair.adapter
+    return list(named[:-1]) if isinstance(named, tuple) and config.pair.several == "chain" else []
+
+
+def earlier_checkpoints(job: RunContext) -> dict[str, Any]:
+    """The earlier checkpoints, loaded as the pair is, by the name of their folder."""
+    asked = "checkpoint" in (job.config.frontier or FrontierSection()).orders
+    names = earlier_names(job.config) if asked else []
+    return {Path(name).name: step for name, step in zip(names, job.steps if names else (), strict=True)}
+
+
+def measure_frontier(job: RunContext) -> None:
+    """Measure the plans of a run: frontier.csv, its comparison and leaks, and plans.json."""
+    from taxlens.analysis.frontier.measure import frontier
+    from taxlens.analysis.frontier.plan_files import read_plan, write_plans
+    from taxlens.analysis.weights.external_names import export_units
+
+    arguments = frontier_arguments(job)
+    front = frontier(
+        job.pair, arguments.pop("suites"), folder=job.run.folder / "frontier", progress=job.progress,
+        checkpoints=earlier_checkpoints(job), **arguments,
+    )  # fmt: skip
+    job.run.write("frontier", front.to_frame())
+    tables = job.run.folder / "tables"
+    write_table(front.comparison_frame(), tables / "frontier_comparison.csv")
+    write_table(front.matched_frame(), tables / "frontier_matched.csv")
+    write_table(front.leaks, tables / "frontier_leaks.csv")
+    write_table(front.stability, tables / "frontier_stability.csv")
+    fit = front.prediction()
+    job.run.manifest["frontier"] = {
+        "recommended": front.recommended,
+        "notes": list(front.notes),
+        "prediction": {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n},
+    }
+    job.run.save()
+    plans = job.run.folder / "plans.json"
+    write_plans(front, plans, base=job.pair.base.sha256, aligned=job.pair.aligned.sha256)
+    if front.recommended:
+        record = read_plan(plans, front.recommended)
+        write_table(export_units(job.pair, record.undo, level=record.unit), tables / "plan_names.csv")

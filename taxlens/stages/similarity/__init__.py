@@ -1,0 +1,1 @@
+"""The similarity stage: how alike the two models' activations are, and along which directions they differ."""

@@ -1,0 +1,1 @@
+"""The tax stage: how much each suite lost from base to aligned."""
