@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from taxlens.activations.capture.capture import check_free
-from taxlens.activations.capture.writer import fsync_folder
 from taxlens.activations.store.disk import written
 from taxlens.activations.store.inspection import verify
 from taxlens.activations.store.lock import sole_writer
 from taxlens.activations.store.manifest import NAME, differences, locate, read_manifest, write_manifest
 from taxlens.activations.store.store import Store
 from taxlens.activations.store.virtual_dataset import write_view
-from taxlens.core.artifacts import atomic_path
+from taxlens.core.artifacts import atomic_path, finished, fsync_folder
 from taxlens.core.errors import StoreError, UsageError, explain
 
 
@@ -136,6 +135,7 @@ def _link(source: Path, target: Path) -> None:
     target.unlink(missing_ok=True)  # of a merge that was killed
     try:
         os.link(source, target)
+        finished(target)
     except OSError:
         check_free(target.parent, source.stat().st_size)
         with atomic_path(target) as copy:

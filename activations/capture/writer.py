@@ -15,6 +15,7 @@ import torch
 from taxlens.activations.capture.request import Request
 from taxlens.activations.store.disk import disk_error
 from taxlens.activations.store.shard import ShardFile
+from taxlens.core.artifacts import finished, fsync_folder
 from taxlens.core.errors import CheckError, StoreError, explain
 
 Job = Callable[[], None]
@@ -129,6 +130,7 @@ class Writer:
             os.fsync(stream.fileno())
         os.replace(shard.path, path)
         fsync_folder(path.parent)
+        finished(path)
         self._shard = None
         done(entry)
 
@@ -141,15 +143,6 @@ class Writer:
 def temporary(path: Path) -> Path:
     """Return the name a shard has while it is written."""
     return path.with_name(f".{path.name}.tmp")
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the renames in a folder last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def as_stored(values: torch.Tensor) -> Any:

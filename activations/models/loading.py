@@ -169,7 +169,7 @@ def load_tokenizer(directory: Path, *, gguf: str | None = None) -> Any:
     kind = transformers.PreTrainedTokenizerFast if _is_generic(directory) else transformers.AutoTokenizer
     try:
         with quiet():
-            return kind.from_pretrained(directory, local_files_only=True, **options)
+            return kind.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:
         rows = [("directory", directory), ("reason", _first_line(error))]
         fix = "copy tokenizer.json and tokenizer_config.json beside the weights."
@@ -220,6 +220,7 @@ def quiet() -> Iterator[None]:
 
 def _load_weights(directory: Path, gguf: str | None, dtype: torch.dtype, placement: Any) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "local_files_only": True}
+    options |= {"trust_remote_code": False}  # else transformers asks on standard input whether to run it
     mapped = isinstance(placement, str | dict)
     if gguf and mapped:
         rows = [("file", gguf), ("device", placement)]

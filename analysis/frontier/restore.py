@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taxlens.activations.models.loading import quiet
 from taxlens.analysis.frontier.plan_files import PlanRecord
 from taxlens.analysis.weights.interpolation import mixture
-from taxlens.core.artifacts import write_json
-from taxlens.core.errors import CheckError, PairMismatchError, UsageError, explain
+from taxlens.core.artifacts import new_directory, write_json
+from taxlens.core.errors import CheckError, PairMismatchError, explain
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -57,26 +53,6 @@ def restore(pair: ModelPair, plan: PlanRecord, *, out: Path | str, accept_benefi
         _save(model, folder)
         describe(pair, plan, folder)
     return Path(out)
-
-
-@contextmanager
-def new_directory(out: Path | str) -> Iterator[Path]:
-    """Yield a directory beside `out` that becomes `out` when the block succeeds and vanishes when it fails.
-
-    Raises:
-        UsageError: `out` exists already.
-    """
-    out = Path(out)
-    if out.exists():
-        raise UsageError(explain("the output folder exists already.", [("folder", out)], "another --out."))
-    folder = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def model_card(pair: ModelPair, plan: PlanRecord) -> str:

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from taxlens.analysis.frontier.plan_files import PlanRecord
-from taxlens.analysis.frontier.restore import check_plan, describe, new_directory
+from taxlens.analysis.frontier.restore import check_plan, describe
 from taxlens.analysis.weights.units import difference_of
+from taxlens.core.artifacts import new_directory
 from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from taxlens.activations.capture.writer import fsync_folder, temporary
+from taxlens.activations.capture.writer import temporary
 from taxlens.activations.store.direct_io import page_aligned
 from taxlens.activations.store.manifest import write_manifest
 from taxlens.activations.store.shard import FORMAT, MODELS, VERSION, ShardFile
 from taxlens.activations.store.store import Store
+from taxlens.core.artifacts import fsync_folder
 
 
 def frame_of(rows: int) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import difflib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -30,6 +30,12 @@ EMBEDDED_BENEFITS = ("demo:harm", "suite:refuse_harmful")
 Stage = Literal["tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report"]
 
 
+NAME = r"^[\w.-]*[\w-][\w.-]*$"
+"""A name of a file or folder: letters, digits, ".", "-" and "_", and not of dots alone."""
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
@@ -50,7 +56,7 @@ class PairSection(_Section):
 class SuiteSection(_Section):
     """One suite: a JSON-lines or CSV file (relative to the config), `demo:NAME` or `suite:NAME`."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, max_length=100, pattern=NAME)
     file: str
     kind: Literal["capability", "benefit"] = "capability"
     template: Template | None = None  # where it is attributed; by default the first of `templates`
@@ -72,14 +78,14 @@ class TaxSection(_Section):
     """How the tax is measured."""
 
     metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
-    bootstrap: int = Field(default=2000, ge=100)
+    bootstrap: int = Field(default=2000, ge=100, le=1_000_000)
     interval: Literal["percentile", "bca"] = "percentile"
     margin: float = Field(default=0.02, gt=0, lt=1)  # what counts as no tax, for metrics in 0..1
     prior: bool = False  # also the tax after PMI, and the shift of the choices' prior
     generate: tuple[str, ...] = ()  # suites to answer: exact match, refusals, length, KL by position
     generate_templates: tuple[Template, ...] | None = None  # by default the template in which a suite is attributed
-    max_new_tokens: int = Field(default=32, ge=1)
-    samples: int = Field(default=0, ge=0)  # continuations a prompt for versatility; 0: none
+    max_new_tokens: int = Field(default=32, ge=1, le=100_000)
+    samples: int = Field(default=0, ge=0, le=10_000)  # continuations a prompt for versatility; 0: none
 
 
 class CaptureSection(_Section):
@@ -90,7 +96,7 @@ class CaptureSection(_Section):
     positions: str = "last"
     templates: tuple[Template, ...] | None = None  # by default the config's
     dtype: Dtype = "float32"
-    batch_tokens: int = Field(default=4096, ge=1)
+    batch_tokens: int = Field(default=4096, ge=1, le=2**30)
     compress: Literal["gzip"] | None = None
     shard_bytes: int = Field(
         default=256 * 2**20, ge=1
@@ -102,7 +108,7 @@ class ProbeSection(_Section):
 
     labels: Literal["all"] | tuple[str, ...] = "all"
     probe: Literal["ridge", "logistic", "diff_of_means", "mlp", "lda", "mdl"] = "ridge"
-    permutations: int = Field(default=199, ge=0)
+    permutations: int = Field(default=199, ge=0, le=100_000)
     heads: bool = True  # sites that have heads are read head by head too
 
 
@@ -111,10 +117,10 @@ class SimilaritySection(_Section):
 
     measures: tuple[str, ...] = ("cka", "procrustes", "linear_r2", "drift")
     map: tuple[str, ...] = ("cka",)  # measures of every base layer against every aligned layer; []: none
-    map_rows: int = Field(default=4096, ge=4)  # most rows of a map
+    map_rows: int = Field(default=4096, ge=4, le=2**20)  # most rows of a map
     heads: bool = True  # sites that have heads are compared head by head too
     spectra: bool = True
-    name_directions: int = Field(default=3, ge=0)  # directions beyond the null to name, a spectrum and layer
+    name_directions: int = Field(default=3, ge=0, le=10_000)  # directions beyond the null to name, a spectrum and layer
     test_layers: int = Field(default=1, ge=0)  # layers whose directions are ablated in base, injected into aligned
     test_items: int = Field(default=64, ge=2)  # most items a suite of that test
 
@@ -125,16 +131,16 @@ class AttributionSection(_Section):
     metrics: tuple[AttributedMetric, ...] = ("accuracy", "probability", "nll")
     levels: tuple[Literal["component", "head", "neuron", "singular"], ...] = ("component", "head", "singular")
     tolerance: float = Field(default=0.01, gt=0, lt=1)
-    max_gradients: int = Field(default=32, ge=2)
-    items: Literal["all"] | int = "all"
+    max_gradients: int = Field(default=32, ge=2, le=100_000)
+    items: Literal["all"] | Count = "all"
     methods: tuple[Method, ...] = ("path",)
     leading: int = Field(default=8, ge=1)  # components that the other methods are run on, by rank of the path
     controls: int = Field(default=4, ge=0)  # and random ones beside them
-    batch_tokens: int = Field(default=1024, ge=1)  # most padded tokens of a batch
+    batch_tokens: int = Field(default=1024, ge=1, le=2**30)  # most padded tokens of a batch
     recompute: bool = False  # blocks are recomputed in the backward pass: for prompts too long for the memory
     neurons: int = Field(default=32, ge=0)  # at level neuron: how many of each component stand alone; 0: all
     reading: int = Field(default=2, ge=0)  # singular triples a suite to read: what they write, what they read
-    null_draws: int = Field(default=0, ge=0)  # attributions of shuffled changes of equal spectrum
+    null_draws: int = Field(default=0, ge=0, le=10_000)  # attributions of shuffled changes of equal spectrum
     patches: int = Field(default=0, ge=0)  # components and heads to patch in both directions, and as many random ones
     screen: int = Field(default=0, ge=0)  # attribution patching of every part, checked by so many real patches; 0: none
     patch_items: int = Field(default=32, ge=2)  # most items a suite of patches and screen
@@ -147,7 +153,7 @@ class DiagnoseSection(_Section):
 
     sites: tuple[Site, ...] = ("resid_post",)
     layers: Literal["auto", "all"] | tuple[int, ...] = "auto"  # auto: five, refined where the damage appears
-    items: Literal["all"] | int = "all"
+    items: Literal["all"] | Count = "all"
     relearn: bool = True  # where a capability looks erased, see whether a little training brings it back
 
 
@@ -164,19 +170,19 @@ class FrontierSection(_Section):
     benefit: str | None = None
     against: str | None = None
     unit: Literal["component", "head", "singular"] = "singular"
-    shares: tuple[float, ...] = (0.01, 0.025, 0.05)
-    draws: int = Field(default=20, ge=1)
+    shares: tuple[Share, ...] = (0.01, 0.025, 0.05)
+    draws: int = Field(default=20, ge=1, le=10_000)
     orders: tuple[Order, ...] = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
     suites: tuple[str, ...] | None = None  # capability suites whose tax is to be returned; by default all that lost
     max_gradients: int | None = Field(default=None, ge=1)  # of its attribution; by default that section's
-    draw_shares: tuple[float, ...] | None = None  # shares at which random plans are drawn; by default all
-    items: Literal["all"] | int = "all"  # most held-out items a suite
-    train_items: Literal["all"] | int = "all"  # most items a suite that plans are chosen on
+    draw_shares: tuple[Share, ...] | None = None  # shares at which random plans are drawn; by default all
+    items: Literal["all"] | Count = "all"  # most held-out items a suite
+    train_items: Literal["all"] | Count = "all"  # most items a suite that plans are chosen on
     leave_out: bool = True  # also choose without each suite and measure on it
     generate: int = Field(default=0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
-    keeps: tuple[float, ...] = ()  # further shares of the benefit that path, one_gradient and per_layer plans must keep
+    keeps: tuple[Share, ...] = ()  # further shares of the benefit that path, one_gradient and per_layer plans must keep
     generate_plans: tuple[str, ...] | None = None  # plans answered by generation; by default path and one_gradient
-    budget_minutes: float = Field(default=40.0, gt=0)
+    budget_minutes: float = Field(default=40.0, gt=0, le=1e6)
 
 
 class FigureSection(_Section):
@@ -189,8 +195,8 @@ class FigureSection(_Section):
 class Config(_Section):
     """A whole run, as resolved: what was given plus every default."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
-    seed: int = Field(default=0, ge=0)
+    name: str = Field(min_length=1, max_length=100, pattern=NAME)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     pair: PairSection
     suites: tuple[SuiteSection, ...] = Field(min_length=1)
     templates: tuple[Template, ...] = Field(default=("plain", "chat"), min_length=1)
@@ -214,6 +220,14 @@ class Config(_Section):
         if repeated:
             raise ValueError(f"suite names must be unique; repeated: {', '.join(repeated)}")
         return suites
+
+    @field_validator("stages", "templates")
+    @classmethod
+    def _are_named_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        repeated = sorted({name for name in names or () if (names or ()).count(name) > 1})
+        if repeated:
+            raise ValueError(f"each must stand once; repeated: {', '.join(repeated)}")
+        return names
 
     @property
     def planned(self) -> tuple[str, ...]:

@@ -23,6 +23,29 @@ logger = logging.getLogger(__name__)
 NOT_HASHED = {"run.json", "log.jsonl", ".lock"}
 
 
+def new_folder(folder: Path | str) -> Path:
+    """Return the path of a run folder to make: links and ".." followed first, then checked to be absent or empty.
+
+    Raises:
+        UsageError: if something is there already, or the path is a link to nothing.
+    """
+    folder = Path(folder)
+    real = folder.resolve()
+    if folder.is_symlink() and not real.exists():
+        rows = [("folder", folder), ("leads to", real)]
+        raise UsageError(explain("the run folder is a link to nothing.", rows, "another --out, or remove the link"))
+    if real.exists() and (not real.is_dir() or any(real.iterdir())):
+        rows = [("folder", folder), *([("that is", real)] if ".." in folder.parts else [])]
+        fix = "another --out, or --resume to go on with it"
+        raise UsageError(explain("the run folder exists already.", rows, fix))
+    return real if ".." in folder.parts else folder
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, links followed, lies inside a folder."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 class Run:
     """A run folder: its config, its manifest, its tables and figures.
 
@@ -44,11 +67,7 @@ class Run:
         Raises:
             UsageError: if the folder exists and is not empty.
         """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            rows = [("folder", folder)]
-            fix = "another --out, or --resume to go on with it"
-            raise UsageError(explain("the run folder exists already.", rows, fix))
+        folder = new_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         resolved = json.loads(config.model_dump_json())
         run = cls(folder, new_manifest(given=given, resolved=resolved, root=str(Path(root).resolve())))
@@ -73,6 +92,14 @@ class Run:
             rows = [("folder", folder), ("schema", schema), ("known", SCHEMA)]
             raise UsageError(explain("the run was written by another version.", rows))
         return cls(Path(folder), manifest)
+
+    def emptied(self, name: str) -> Path:
+        """Return a folder of the run without the files that an earlier pass left there by the manifest; others stay."""
+        for path in self.manifest["outputs"]:
+            inside = self.folder / path
+            if path.startswith(f"{name}/") and inside.is_file() and is_within(inside, self.folder):
+                inside.unlink()
+        return self.folder / name
 
     def save(self) -> None:
         """Write the manifest."""

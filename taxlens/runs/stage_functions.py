@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -60,14 +59,7 @@ def stage_probe(job: RunContext) -> None:
         )
     job.run.write("probes", found.probes)
     job.run.write("probe_drop", found.drops)
-    found.save(_emptied(job.run.folder / "probes"))
-
-
-def _emptied(folder: Path) -> Path:
-    """A folder without the files that an earlier pass of the stage left."""
-    for path in folder.glob("*.*"):
-        path.unlink()
-    return folder
+    found.save(job.run.emptied("probes"))
 
 
 def stage_similarity(job: RunContext) -> None:
@@ -94,7 +86,7 @@ def stage_similarity(job: RunContext) -> None:
     tables = {"similarity": found.similarity, "spectra": found.spectra, "drift_positions": found.positions}
     for name, table in (tables | {"directions": found.names}).items():
         job.run.write(name, table)
-    folder = _emptied(job.run.folder / "directions")
+    folder = job.run.emptied("directions")
     for template, site in found.found:
         directions = found.directions(template, site, top=named)
         if directions:

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from taxlens.core.errors import CheckError, ConfigError, UsageError
+from taxlens.runs import stage_functions as stages
 from taxlens.runs.folder import Run
 from taxlens.runs.running import run, summary
-from taxlens.stages import stage_functions as stages
 
 CONFIG = """name: small
 pair: {base: a, aligned: b}

@@ -1,0 +1,57 @@
+"""Guards over the whole suite: no test reaches the network, runs a checkpoint's code, or reads standard input."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_seen: list[str] = []
+_temporary = str(Path(tempfile.gettempdir()).resolve())
+
+
+def _is_local(address: object) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a socket of the file system
+    host = str(address[0])
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", "")
+
+
+def _is_foreign(code: object) -> bool:
+    """Whether code comes from a file that a test wrote, as a checkpoint's own code would."""
+    name = getattr(code, "co_filename", "")
+    return "transformers_modules" in name or (name.startswith(_temporary) and "site-packages" not in name)
+
+
+def _guard(event: str, arguments: tuple) -> None:
+    if event == "socket.connect" and not _is_local(arguments[1]):
+        _seen.append(f"connect to {arguments[1]}")
+        raise ConnectionRefusedError(f"tests do not reach the network: {arguments[1]}")
+    if event == "socket.getaddrinfo" and not _is_local((arguments[0] or "localhost",)):
+        _seen.append(f"look-up of {arguments[0]}")
+        raise ConnectionRefusedError(f"tests do not reach the network: {arguments[0]}")
+    if event == "builtins.input":
+        _seen.append("question on standard input")
+        raise EOFError("tests answer no question")
+    if event == "exec" and _is_foreign(arguments[0]):
+        _seen.append(f"code of {arguments[0].co_filename}")
+        raise PermissionError(f"tests run no foreign code: {arguments[0].co_filename}")
+
+
+sys.addaudithook(_guard)
+
+
+@pytest.fixture(autouse=True)
+def nothing_foreign(request: pytest.FixtureRequest):
+    """Fail a test that met the network, a checkpoint's code or standard input, even where the error was swallowed."""
+    _seen.clear()
+    yield _seen
+    if not request.node.get_closest_marker("guard_trips"):
+        assert _seen == [], f"the test reached out: {_seen}"
+    _seen.clear()
