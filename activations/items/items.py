@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Item:
         return out | {"group": self.group} | ({"labels": dict(self.labels)} if self.labels else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Suite:
     """Items that measure one capability, or (`kind="benefit"`) what alignment was for.
 
@@ -94,6 +95,21 @@ class Suite:
     def __len__(self) -> int:
         return len(self.items)
 
+    def __repr__(self) -> str:
+        choices = sorted({len(item.choices) for item in self.items})
+        asked = "texts" if choices == [0] else f"{'-'.join(map(str, dict.fromkeys((choices[0], choices[-1]))))} choices"
+        return f"Suite({self.name!r}, {len(self)} items in {len(set(self.groups))} groups, {asked}, {self.kind})"
+
+    def _repr_html_(self) -> str:
+        shown = "".join(
+            f"<tr><td>{escape(item.id)}</td><td>{escape(item.group)}</td><td>{escape(_short(item.text or item.context(0)))}"
+            f"</td><td>{escape(_short(item.choices[item.gold]) if item.choices and item.gold is not None else '')}</td></tr>"
+            for item in self.items[:5]
+        )
+        more = f"<p>{len(self) - 5} more items: .items</p>" if len(self) > 5 else ""
+        head = "<tr><th>id</th><th>group</th><th>prompt</th><th>right answer</th></tr>"
+        return f"<p><code>{escape(repr(self))}</code></p><table>{head}{shown}</table>{more}"
+
     @property
     def groups(self) -> np.ndarray:
         """Each item's group, an array of text [n items]."""
@@ -109,6 +125,11 @@ class Suite:
         """Return the suite of the items at `indices`, in that order."""
         items = tuple(self.items[int(i)] for i in indices)
         return Suite(name=self.name, items=items, kind=self.kind, source=self.source)
+
+
+def _short(text: str, most: int = 80) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
 def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capability") -> Suite:

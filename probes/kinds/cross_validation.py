@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from taxlens.core.errors import UsageError, explain
 from taxlens.probes.kinds.class_means import fit_diff_of_means, fit_lda
+from taxlens.probes.kinds.estimator import EstimatorReader
 from taxlens.probes.kinds.logistic import fit_logistic
 from taxlens.probes.kinds.network import fit_network
 from taxlens.probes.rows.folds import Folds, group_folds
@@ -36,11 +38,11 @@ class FoldLine:
         return X @ self.coefficients.T + self.intercept
 
 
-def fit_once(kind: str, X: np.ndarray, labels: Labels, *, penalty: float, seed: int = 0) -> Reader:
+def fit_once(kind: Any, X: np.ndarray, labels: Labels, *, penalty: float, seed: int = 0) -> Reader:
     """Return a reader of one kind fitted on rows X [n, d] with a given relative penalty.
 
     Args:
-        kind: "logistic", "lda", "mlp" or "diff_of_means".
+        kind: "logistic", "lda", "mlp", "diff_of_means", or an estimator (which brings its own penalty).
         X: [n, d] rows.
         labels: of the rows.
         penalty: relative: logistic times a quarter of the scatter's mean eigenvalue, lda times that of the
@@ -50,6 +52,8 @@ def fit_once(kind: str, X: np.ndarray, labels: Labels, *, penalty: float, seed: 
     Raises:
         UsageError: if the kind reads classes only and the label is a number.
     """
+    if not isinstance(kind, str):
+        return EstimatorReader(kind, X, labels)
     if labels.task == "regression" and kind in ("logistic", "lda"):
         rows = [("probe", kind), ("label", "regression"), ("expected", "classes")]
         raise UsageError(explain("this probe reads classes.", rows, "probe='ridge'."))
@@ -67,15 +71,15 @@ class NestedFits:
     """Probes of one model and layer in every fold, penalties chosen by three inner group folds.
 
     Args:
-        kind: "logistic", "lda", "mlp" or "diff_of_means".
+        kind: "logistic", "lda", "mlp", "diff_of_means", or an estimator of scikit-learn's form, fitted as it is given.
         X: [n, d] rows.
         labels: the label first, then its controls.
         folds: of the rows.
         seed: of inner folds and starts.
     """
 
-    def __init__(self, kind: str, X: np.ndarray, labels: Sequence[Labels], folds: Folds, *, seed: int) -> None:
-        self.name, self.linear = kind, kind != "mlp"
+    def __init__(self, kind: Any, X: np.ndarray, labels: Sequence[Labels], folds: Folds, *, seed: int) -> None:
+        self.kind, self.linear = kind, isinstance(kind, str) and kind != "mlp"
         self.X, self.labels, self.folds, self.seed = X, list(labels), folds, seed
         widths = [1 if one.task in ("binary", "regression") else len(one.classes) for one in labels]
         edges = np.cumsum([0, *widths])
@@ -99,14 +103,14 @@ class NestedFits:
             self.folds.groups[train], rows_of(labels, train).strata(), n_folds=_INNER_FOLDS, seed=self.seed + fold
         )
         tried = []
-        for penalty in _GRIDS[self.name]:
+        for penalty in _GRIDS[self.kind] if isinstance(self.kind, str) else (float("nan"),):
             pairs, loss = [], 0.0
             for fit, left in inner:
                 reader = fit_once(
-                    self.name, self.X[train[fit]], rows_of(labels, train[fit]), penalty=penalty, seed=self.seed
+                    self.kind, self.X[train[fit]], rows_of(labels, train[fit]), penalty=penalty, seed=self.seed
                 )
                 pairs.append((train[left], reader))
-                loss += left_out_loss(self.name, reader(self.X[train[left]]), rows_of(labels, train[left]))
+                loss += left_out_loss(self.kind, reader(self.X[train[left]]), rows_of(labels, train[left]))
             tried.append((loss, penalty, pairs))
         _, penalty, pairs = min(tried, key=lambda one: one[0])
         return penalty, pairs
@@ -123,13 +127,17 @@ class NestedFits:
     def typical_penalty(self) -> float:
         """Return the median over folds of the label's penalty (for ridge-based tests: .1 where there is none)."""
         chosen = self.penalty[:, 0]
-        return 0.1 if self.name != "logistic" else float(np.exp(np.median(np.log(chosen))))
+        return (
+            0.1
+            if not isinstance(self.kind, str) or self.kind != "logistic"
+            else float(np.exp(np.median(np.log(chosen))))
+        )
 
     def whole(self, kept: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return (coefficients [q, d], intercepts [q]) of the label fitted on all folds, or on those in `kept`."""
         rows = np.arange(len(self.X)) if kept is None else np.flatnonzero(np.isin(self.folds.of_row, kept))
         penalty = float(np.median(self.penalty[:, 0]))
-        line = fit_once(self.name, self.X[rows], rows_of(self.labels[0], rows), penalty=penalty, seed=self.seed)
+        line = fit_once(self.kind, self.X[rows], rows_of(self.labels[0], rows), penalty=penalty, seed=self.seed)
         return line.coefficients, line.intercept  # type: ignore[attr-defined]
 
 
@@ -138,11 +146,11 @@ def rows_of(labels: Labels, rows: np.ndarray) -> Labels:
     return replace(labels, codes=labels.codes[rows], values=labels.values[rows], keep=labels.keep[rows])
 
 
-def left_out_loss(kind: str, scores: np.ndarray, labels: Labels) -> float:
+def left_out_loss(kind: Any, scores: np.ndarray, labels: Labels) -> float:
     """Return the summed loss of left-out scores: squared error for regression, log-loss else."""
     if labels.task == "regression":
         return float(((scores[:, 0] - labels.values) ** 2).sum())
-    if kind == "diff_of_means":
+    if not isinstance(kind, str) or kind == "diff_of_means":
         return 0.0
     if scores.shape[1] == 1:
         sign = np.where(labels.codes == 1, 1.0, -1.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from taxlens.core.errors import one_of
 from taxlens.probes.kinds.cross_validation import NestedFits
 from taxlens.probes.kinds.crossfit import RidgeFits
+from taxlens.probes.kinds.estimator import probe_name
 from taxlens.probes.rows.folds import Folds
 from taxlens.probes.rows.labels import Labels
 
@@ -16,12 +17,12 @@ KINDS = ("ridge", "logistic", "diff_of_means", "lda", "mlp")
 
 
 def fit_folds(
-    kind: str, X: np.ndarray, labels: Sequence[Labels], folds: Folds, *, penalties: Sequence[float], seed: int
+    kind: Any, X: np.ndarray, labels: Sequence[Labels], folds: Folds, *, penalties: Sequence[float], seed: int
 ) -> RidgeFits | NestedFits:
     """Return the fits of one model and layer in every fold.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or an estimator in scikit-learn's manner, cloned for every fold.
         X: [n, d] rows.
         labels: the label first, then its controls.
         folds: of the rows.
@@ -35,7 +36,7 @@ def fit_folds(
     Raises:
         UsageError: for an unknown kind.
     """
-    one_of(kind, KINDS, what="probe")
-    if kind == "ridge":
+    probe_name(kind, KINDS)
+    if isinstance(kind, str) and kind == "ridge":
         return RidgeFits(X, [label.targets() for label in labels], folds, penalties=penalties, seed=seed)
     return NestedFits(kind, X, labels, folds, seed=seed)

@@ -30,7 +30,7 @@ class LayerPlan:
     """What stays the same over layers.
 
     Args:
-        probe: kind of probe.
+        probe: name of the kind of probe; fitted: what is fitted, that name or an estimator.
         n_rows: rows given, with a label or not.
         labels: of the kept rows.
         folds: of the kept rows.
@@ -46,6 +46,7 @@ class LayerPlan:
     """
 
     probe: str
+    fitted: Any
     n_rows: int
     labels: Labels
     folds: Folds
@@ -89,7 +90,7 @@ def probe_layer(plan: LayerPlan, layer: int, X: np.ndarray, Y: np.ndarray) -> La
     notes = [note for model in MODELS for note in row_notes(data[model], plan.folds.groups, layer=layer, model=model)]
     fits = {
         model: fit_folds(
-            plan.probe, data[model], plan.every_label(), plan.folds, penalties=plan.penalties, seed=plan.seed
+            plan.fitted, data[model], plan.every_label(), plan.folds, penalties=plan.penalties, seed=plan.seed
         )
         for model in MODELS
     }

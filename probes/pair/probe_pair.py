@@ -11,6 +11,7 @@ from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.parallel import in_order
 from taxlens.core.progress import SILENT, Progress
 from taxlens.probes.kinds.crossfit import RidgeFits
+from taxlens.probes.kinds.estimator import probe_name
 from taxlens.probes.kinds.registry import KINDS
 from taxlens.probes.kinds.ridge import PENALTIES
 from taxlens.probes.pair.controls import check_rows, confound_features, control_task, shuffled
@@ -37,7 +38,7 @@ def probe_pair(
     y: Sequence[Any] | np.ndarray,
     groups: Sequence[Any] | np.ndarray | str | None,
     *,
-    probe: str = "ridge",
+    probe: Any = "ridge",
     task: str = "auto",
     n_folds: int = 5,
     penalties: Sequence[float] = PENALTIES,
@@ -67,7 +68,8 @@ def probe_pair(
             function that returns one; two layers are held at a time. Rows of heads [n, h, d_head] are flattened.
         y: [n] labels: classes (text, booleans, few integers) or numbers; None, NaN and "" are missing.
         groups: [n] group of each row, required; "items" says that rows stand alone (warned).
-        probe: ridge, logistic, diff_of_means, lda, mlp, or mdl (online code: bits instead of AUC).
+        probe: ridge, logistic, diff_of_means, lda, mlp, or mdl (online code: bits instead of AUC); or any estimator
+            with fit and predict (scikit-learn's), cloned for every fold and fitted with its own settings.
         task: "auto", "binary", "multiclass" or "regression".
         n_folds: group folds.
         penalties: relative penalties (times the mean eigenvalue).
@@ -100,11 +102,11 @@ def probe_pair(
     References: METHODS of the package, section on probes; Hewitt and Liang 2019; Nadeau and Bengio 2003;
         Westfall and Young 1993.
     """
-    one_of(probe, PROBES, what="probe")
+    kind = probe_name(probe, PROBES)
     for name in maps:
         one_of(name, MAPS, what="map")
     plan, notes = _plan(
-        y, groups, keys, probe=probe, task=task, n_folds=n_folds, penalties=penalties, shuffles=shuffles,
+        y, groups, keys, probe=kind, fitted=probe, task=task, n_folds=n_folds, penalties=penalties, shuffles=shuffles,
         maps=tuple(maps), permutations=permutations, test=test, bootstrap=bootstrap, seed=seed, level=level,
     )  # fmt: skip
     ids = item_ids if item_ids is not None else range(len(y))

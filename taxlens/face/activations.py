@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from taxlens.activations.store.store import Store
 from taxlens.core.direction import Direction
-from taxlens.core.errors import one_of
+from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
+from taxlens.face.layer_arrays import LayerArrays, chosen_layers
 from taxlens.probes.pair.result import PairProbe
 from taxlens.stages.probe.store_probes import ProbeTables, probe_store
 from taxlens.stages.similarity.store_similarity import SimilarityTables, similarity_store
@@ -120,6 +122,24 @@ class Activations:
         """What each row is: suite, template, item, choice, group, labels, token, position."""
         return self.store.rows
 
+    def __getitem__(self, address: Any) -> LayerArrays:
+        """Return the activations of both models at an address: `acts["resid_post", 7]`, `acts["resid_post", 2:5]`.
+
+        A site alone stands for all of its layers. The result is read when it is asked for an array:
+        `.to_numpy("base")`, `.to_torch()`, `.to_xarray()`, `.to_anndata()`; `.rows` says what each row is.
+
+        Raises:
+            UsageError: for a site or layer that the store does not hold.
+        """
+        site, layers = address if isinstance(address, tuple) else (address, slice(None))
+        chosen, single = chosen_layers(self.store, site, layers)
+        held = self.store.layers(site)
+        for layer in chosen:
+            if layer not in held:
+                asked = [("site", site), ("layer", layer), ("held", f"{held[0]} to {held[-1]} ({len(held)})")]
+                raise UsageError(explain("the store does not hold this layer.", asked, f"acts[{site!r}, {held[0]}]"))
+        return LayerArrays(self.store, site, chosen, np.arange(self.store.n_rows), single)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels that can be probed."""
@@ -128,9 +148,21 @@ class Activations:
         return labels_of(self.store)
 
     def probe(
-        self, label: str = "all", *, probe: str = "ridge", permutations: int = 199, seed: int = 0, **options: Any
+        self, label: str = "all", *, probe: Any = "ridge", permutations: int = 199, seed: int = 0, **options: Any
     ) -> ProbeCurve:
-        """Return a label's held-out score by layer in both models, with controls and paired drops."""
+        """Return a label's held-out score by layer in both models, with controls and paired drops.
+
+        Args:
+            label: one of `labels`, or "all".
+            probe: "ridge", "logistic", "diff_of_means", "lda", "mlp", "mdl", or an estimator with fit and predict
+                (scikit-learn's), cloned for every fold.
+            permutations: swap-and-refit permutations of the test of each drop.
+            seed: of folds, intervals and permutations.
+            options: passed to `probes.pair.probe_pair.probe_pair`.
+
+        Raises:
+            UsageError: for an unknown label or probe, or a label that cannot be probed.
+        """
         found = probe_store(
             self.store,
             labels="all" if label == "all" else (label,),
@@ -141,7 +173,8 @@ class Activations:
             **options,
         )
         shown = found.probes[found.probes["control"].fillna("none") == "none"]
-        title = f"ProbeCurve({label!r}, {probe}, {shown['layer'].nunique()} layers, {_best(shown)})"
+        kind = probe if isinstance(probe, str) else type(probe).__name__
+        title = f"ProbeCurve({label!r}, {kind}, {shown['layer'].nunique()} layers, {_best(shown)})"
         return ProbeCurve(title, found.probes, {"probe_drop": found.drops}, found)
 
     def similarity(
@@ -180,10 +213,12 @@ class Activations:
             progress=self._progress,
         )
         frame = found.similarity
-        low, high = frame["value"].min(), frame["value"].max()
+        spans = (
+            [f"{name} {_span(frame, name)}" for name in dict.fromkeys(frame["measure"])] if len(frame) else ["no rows"]
+        )
         count = frame["layer_base"].nunique()
         words = f"{count} x {frame['layer_aligned'].nunique()}" if every else f"{count}"
-        title = f"SimilarityCurve({', '.join(named)}, {words} layers, {low:.3f} to {high:.3f})"
+        title = f"SimilarityCurve({words} layers, {', '.join(spans)})"
         more = {"spectra": found.spectra, "drift_positions": found.positions, "directions": found.names}
         return (SimilarityMap if every else SimilarityCurve)(title, frame, more, found)
 
@@ -201,12 +236,22 @@ class Activations:
         return f"<p><code>{html.escape(repr(self))}</code></p>{counts.to_html(index=False, border=0)}"
 
 
+def _span(frame: pd.DataFrame, measure: str) -> str:
+    values = frame.loc[frame["measure"] == measure, "value"]
+    return f"{values.min():.3f} to {values.max():.3f}"
+
+
+HEADLINES = ("auc", "compression", "r2", "balanced_accuracy")
+"""The score that a probe leads with: the first of these that it has."""
+
+
 def _best(frame: pd.DataFrame) -> str:
+    metric = next((name for name in HEADLINES if (frame["metric"] == name).any()), "")
     parts = []
     for model in ("base", "aligned"):
-        own = frame[(frame["fitted_on"] == model) & (frame["read_on"] == model)]
-        if own.empty:
-            continue
-        row = own.loc[own["value"].idxmax()]
-        parts.append(f"{model} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}] at layer {row['layer']}")
+        own = frame[(frame["fitted_on"] == model) & (frame["read_on"] == model) & (frame["metric"] == metric)]
+        if own["value"].notna().any():
+            row = own.loc[own["value"].idxmax()]
+            span = f"[{row['low']:.3f}, {row['high']:.3f}]"
+            parts.append(f"{model} {metric} {row['value']:.3f} {span} at layer {int(row['layer'])}")
     return "; ".join(parts)

@@ -157,11 +157,35 @@ class Pair:
         to: str | Path,
         sites: str | Sequence[str] = "resid_post",
         templates: Sequence[str] = ("plain",),
+        exist: str = "error",
         **options: Any,
     ) -> Activations:
-        """Capture both models' activations to an HDF5 store and return them (options as the config's `capture`)."""
-        from taxlens.activations.capture.capture import capture
+        """Capture both models' activations to an HDF5 store and return them.
 
+        Args:
+            suites: one suite or several.
+            to: path of the store.
+            sites: one site or several.
+            templates: "plain", "chat", or both.
+            exist: "error" refuses where a store is; "reuse" opens it if it was captured by the same request, goes on
+                where it was interrupted, and refuses another request's store. So a notebook's cell can run twice.
+            options: as in the config's section `capture`.
+
+        Raises:
+            UsageError: a store is there already and `exist` is "error".
+            StoreError: the store there is of another request.
+        """
+        from taxlens.activations.capture.capture import capture
+        from taxlens.core.errors import UsageError, explain, one_of
+
+        if (
+            one_of(exist, ("error", "reuse"), what="exist") == "error"
+            and not options.get("resume")
+            and Path(to).exists()
+        ):
+            rows = [("path", to)]
+            raise UsageError(explain("a store is here already.", rows, 'exist="reuse", or another path.'))
+        options |= {"resume": True} if exist == "reuse" and Path(to).exists() else {}
         named = (sites,) if isinstance(sites, str) else tuple(sites)
         store = capture(
             self.models,

@@ -113,7 +113,7 @@ def probe_store(
     store: Store,
     *,
     labels: str | Sequence[str] = "all",
-    probe: str = "ridge",
+    probe: Any = "ridge",
     permutations: int = 199,
     heads: bool = True,
     seed: int = 0,
@@ -125,7 +125,7 @@ def probe_store(
     Args:
         store: the store.
         labels: "all", or which labels.
-        probe: which probe.
+        probe: a kind of probe by name, or an estimator with fit and predict.
         permutations: swap-and-refit permutations a label.
         heads: read sites that have heads head by head too.
         seed: of folds, bootstrap and permutations.
@@ -161,7 +161,7 @@ def _probe(
     index: np.ndarray,
     y: np.ndarray,
     groups: np.ndarray,
-    probe: str,
+    probe: Any,
     permutations: int,
     seed: int,
     options: dict[str, Any],
