@@ -11,7 +11,8 @@ import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.items.tokens import render_chat
-from taxlens.analysis.answers.generation import generate, is_refusal
+from taxlens.analysis.answers.generation import generate
+from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.scoring.logits import network
 from taxlens.analysis.scoring.templates import template_of
 from taxlens.analysis.tax.ledger import Paired

@@ -11,7 +11,8 @@ import pandas as pd
 
 from taxlens.activations.items.items import Suite
 from taxlens.analysis.answers.answers import Answers
-from taxlens.analysis.answers.generation import is_refusal
+from taxlens.analysis.answers.refusal_rates import JudgeError, judge_error, rate_intervals, refuses
+from taxlens.analysis.answers.refusals import Judge
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import group_counts, ratio_interval, sum_intervals
 from taxlens.core.stats.tails import difference_tail, ends
@@ -92,25 +93,43 @@ def costs_of(
     return Costs(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def answer_costs(answers: Answers, *, bootstrap: int = 2000, seed: int = 0) -> Costs:
+def answer_costs(
+    answers: Answers,
+    *,
+    judge: Judge | None = None,
+    error: JudgeError | None = None,
+    bootstrap: int = 2000,
+    seed: int = 0,
+) -> Costs:
     """Refusals, tokens and time of both models' answers.
 
-    ``refusal_rate`` on a capability suite is over-refusal, on a benefit suite the benefit. ``tokens``
-    count an answer up to its end or the cut. ``seconds_per_item`` is wall time of both in one run: no two
-    runs agree on it. Its interval resamples the batches (blank where a model needed one batch only).
+    ``refusal_rate`` on a capability suite is over-refusal, on a benefit suite the benefit; its intervals hold the
+    error of the rule or judge (`refusal_rates`). ``tokens`` count an answer up to its end or the cut.
+    ``seconds_per_item`` is wall time of both in one run: no two runs agree on it. Its interval resamples the batches
+    (blank where a model needed one batch only).
 
     Args:
         answers: what both models said.
+        judge: who says which answers refuse; None: the rule.
+        error: the judge's error; by default measured on the answers held back.
         bootstrap: draws of the group bootstrap.
         seed: of the draws.
 
     Returns:
         Costs of refusal_rate, tokens and seconds_per_item.
     """
-    refused = [np.array([float(is_refusal(text)) for text in texts]) for texts in (answers.base, answers.aligned)]
+    asked = [item.prompt or "" for item in answers.suite.items]
+    sides = {"base": answers.base, "aligned": answers.aligned}
+    refused = {side: refuses(texts, requests=asked, judge=judge) for side, texts in sides.items()}
     counted = [tokens.astype(np.float64) for tokens in answers.tokens]
-    measures = [("refusal_rate", *refused), ("tokens", *counted)]
+    measures = [("refusal_rate", refused["base"], refused["aligned"]), ("tokens", counted[0], counted[1])]
     found = costs_of(answers.suite, answers.template, measures, bootstrap=bootstrap, seed=seed).frame
+    rates = rate_intervals(
+        refused, answers.suite.groups, error=error or judge_error(judge), changes=[("change", "base", "aligned")],
+        draws=bootstrap, seed=seed,
+    )  # fmt: skip
+    for name, prefix in (("base", "base_"), ("aligned", "aligned_"), ("change", "")):
+        found.loc[0, [f"{prefix}low", f"{prefix}high"]] = rates[name].low, rates[name].high
     timed = found.iloc[:1].assign(measure="seconds_per_item", **_seconds(answers, bootstrap=bootstrap, seed=seed))
     return Costs(pd.concat([found, timed], ignore_index=True))
 

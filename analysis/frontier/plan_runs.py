@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taxlens.analysis.answers.generation import generate, is_refusal
+from taxlens.analysis.answers.generation import generate
+from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.core.artifacts import atomic_path, sha256_text

@@ -25,7 +25,7 @@ import torch
 from benchmarks.real.answers import own_answers
 from benchmarks.real.data import REFUSALS, prompts
 from benchmarks.real.fetch import CACHE, ROOT, fetch
-from taxlens.analysis.answers.generation import is_refusal
+from taxlens.analysis.answers.refusals import is_refusal
 
 ADAPTERS = ROOT / "configs" / "smollm2"
 MAX_ANSWER = 32

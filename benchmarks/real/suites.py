@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.real.answers import own_answers
 from benchmarks.real.data import REFUSALS, prompts, topics
 from benchmarks.real.fetch import ROOT, fetch
-from taxlens.analysis.answers.generation import is_refusal
+from taxlens.analysis.answers.refusals import is_refusal
 
 TEXT = Path(__file__).parent / "text"
 OUT = ROOT / "configs" / "smollm2"

@@ -4,7 +4,7 @@
     python -m benchmarks.real.sweep .cache/smollm2/sweep/a/step-30 --prompts 48 --items 96
 
 Refusal rates are by greedy generation (64 tokens, chat template) judged by
-``taxlens.analysis.answers.generation.is_refusal``; taxes are paired differences of
+``taxlens.analysis.answers.refusals.is_refusal``; taxes are paired differences of
 probability, base minus aligned, with a group-bootstrap interval. Cities and
 agreement are read plain, over-refusal in chat. An adapter's row is replaced
 when it is measured again.
@@ -26,7 +26,9 @@ import torch
 from benchmarks.real.answers import ANSWER_TOKENS, load
 from benchmarks.real.fetch import CACHE, ROOT, fetch
 from taxlens.activations.items.items import Suite, read_suite
-from taxlens.analysis.answers.generation import generate, is_refusal, refusal_rate
+from taxlens.analysis.answers.generation import generate
+from taxlens.analysis.answers.refusal_rates import refusal_rate
+from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.scoring.choices import score_suite
 from taxlens.core.stats.intervals import mean_interval
 

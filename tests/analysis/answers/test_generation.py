@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from taxlens.analysis.answers.generation import generate, is_refusal, refusal_rate
+from taxlens.analysis.answers.generation import generate
+from taxlens.analysis.answers.refusal_rates import refusal_rate
+from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.core.errors import UsageError
 
 PROMPTS = ["w1", "w2 w3 w4", "w5 w6 w7 w8 w9 w10 w11", "w3 w1 w4 w1 w5", "w9"]
