@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Suite
+from taxlens.analysis.answers.answer_tables import COSTS
 from taxlens.analysis.answers.answers import Answers
 from taxlens.analysis.answers.refusal_rates import JudgeError, judge_error, rate_intervals, refuses
 from taxlens.analysis.answers.refusals import Judge
@@ -17,31 +18,13 @@ from taxlens.core.result import Result
 from taxlens.core.stats.intervals import group_counts, ratio_interval, sum_intervals
 from taxlens.core.stats.tails import difference_tail, ends
 
-COLUMNS = (
-    "suite",
-    "kind",
-    "template",
-    "measure",
-    "base",
-    "aligned",
-    "change",
-    "low",
-    "high",
-    "n_items",
-    "n_groups",
-    "base_low",
-    "base_high",
-    "aligned_low",
-    "aligned_high",
-)
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Costs(Result):
     """Measures of both models and their change (aligned minus base), with intervals. Costs add up by ``+``.
 
     Attributes:
-        frame: one row a suite, template and measure, with `COLUMNS`.
+        frame: one row a suite, template and measure, with the columns of `COSTS`.
     """
 
     figure: ClassVar[str] = "costs"
@@ -90,7 +73,7 @@ def costs_of(
             (suite.name, suite.kind, template, measure, values[0], values[1], values[2], low[2], high[2])
             + (len(suite), len(set(suite.groups)), low[0], high[0], low[1], high[1])
         )
-    return Costs(pd.DataFrame(rows, columns=list(COLUMNS)))
+    return Costs(COSTS.frame(rows))
 
 
 def answer_costs(

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from taxlens.activations.items.tokens import Row, pack, pad, render_chat
+from taxlens.analysis.answers.answer_tables import DIVERGENCE
 from taxlens.analysis.answers.answers import Answers
 from taxlens.analysis.scoring.logits import asked_logits
 from taxlens.analysis.scoring.templates import template_of
@@ -20,7 +21,6 @@ from taxlens.core.stats.intervals import sum_intervals
 
 MARGINAL_RANK = 3
 MEASURES = ("kl", "unshifted", "marginal", "shifted")
-COLUMNS = ("suite", "template", "position", "measure", "value", "low", "high", "n_items", "n_groups")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -156,6 +156,6 @@ def _frame(answers: Answers, found: np.ndarray, groups: np.ndarray, *, bootstrap
                     len(set(names)),
                 )
             )
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = DIVERGENCE.frame(rows)
     frame["position"] = frame["position"].astype("Int64")
     return frame

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from taxlens.activations.items.items import Suite
+from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
 from taxlens.analysis.answers.answers import Answers, generate_answers
 from taxlens.analysis.answers.costs import Costs, answer_costs
 from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match
@@ -98,10 +99,10 @@ def measure_other_taxes(
             costs.append(varied)
     return OtherTaxes(
         tax=tax_frame(matched, **shared),
-        costs=_joined([cost.frame for cost in costs]),
-        divergence=_joined(frames["divergence"]),
-        answers=_joined(frames["answers"]),
-        surrogate=pd.DataFrame(surrogates),
+        costs=COSTS.join(cost.frame for cost in costs),
+        divergence=DIVERGENCE.join(frames["divergence"]),
+        answers=ANSWERS.join(frames["answers"]),
+        surrogate=SURROGATE.frame(surrogates),
     )
 
 
@@ -110,7 +111,3 @@ def _surrogate(pair: Any, answers: Answers, *, bootstrap: int, seed: int) -> dic
     names = ("tax", "low", "high", "auc", "correlation", "n_items", "n_lost")
     row: dict[str, object] = {"suite": answers.suite.name, "template": answers.template}
     return row | {name: getattr(found, name) for name in names}
-
-
-def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -7,14 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.frontier.frontier_tables import FRONTIER_MATCHED
 from taxlens.analysis.frontier.plans import Plan
 from taxlens.core.stats.intervals import Interval
-
-MATCHED_COLUMNS = (
-    "order", "plan", "n_units", "share_undone", "energy_undone", "returned", "returned_low", "returned_high",
-    "benefit_kept", "benefit_kept_low", "benefit_kept_high", "path_ahead", "path_ahead_low", "path_ahead_high",
-)  # fmt: skip
-"""Columns of frontier_matched.csv."""
 
 
 def matched_frame(
@@ -42,7 +37,7 @@ def matched_frame(
         order: the order that the others are compared with.
 
     Returns:
-        One row an order, columns `MATCHED_COLUMNS`.
+        One row an order, with the columns of `FRONTIER_MATCHED`.
     """
     best: dict[str, Plan | None] = {}
     for plan in plans:
@@ -57,12 +52,12 @@ def matched_frame(
     mine, rows = best.get(order), []
     for name, plan in best.items():
         if plan is None:
-            rows.append((name, "", pd.NA, *[np.nan] * (len(MATCHED_COLUMNS) - 3)))
+            rows.append((name, "", pd.NA, *[np.nan] * (len(FRONTIER_MATCHED.names) - 3)))
             continue
         lead = None if mine is None or mine is plan else ahead(mine.name, plan.name)
         ends = [*_ends(returned(plan.name)), *_ends(kept(plan.name)), *_ends(lead)]
         rows.append((name, plan.name, plan.n_units, plan.share_undone, plan.energy_undone, *ends))
-    return pd.DataFrame(rows, columns=list(MATCHED_COLUMNS)).astype({"n_units": "Int64"})
+    return FRONTIER_MATCHED.frame(rows).astype({"n_units": "Int64"})
 
 
 def _ends(interval: Interval | None) -> tuple[float, float, float]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.frontier.at_matched_benefit import matched_frame
+from taxlens.analysis.frontier.frontier_tables import FRONTIER, FRONTIER_COMPARISON
 from taxlens.analysis.frontier.plan_runs import GENERATED
 from taxlens.analysis.frontier.plans import Plan
 from taxlens.analysis.scoring.evaluator import Values, named
@@ -21,15 +22,6 @@ from taxlens.core.stats.ratios import joint_mean, joint_ratio
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
-
-COLUMNS = (
-    "plan", "unit", "order", "draw", "n_units", "share_undone", "energy_undone", "suite", "metric",
-    "tax_predicted", "tax", "tax_low", "tax_high", "returned", "returned_low", "returned_high",
-    "benefit", "benefit_low", "benefit_high", "benefit_generated", "held_out",
-    "benefit_kept", "benefit_kept_low", "benefit_kept_high", "benefit_predicted",
-    "benefit_predicted_low", "benefit_predicted_high",
-)  # fmt: skip
-"""Columns of frontier.csv; a blank suite is all taxed suites at once (the sum of their taxes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +210,7 @@ class Frontier(Result):
             for suite in ("", *self.taxed):
                 for metric in metrics if suite else (self.metric,):
                     rows.append(shared | self._suite_row(plan, suite, metric))
-        return pd.DataFrame(rows)[list(COLUMNS)]
+        return FRONTIER.frame(rows)
 
     def comparison_frame(self, *, order: str = "path") -> pd.DataFrame:
         """How much more an order's plans return than the other orders' at the same share, with joint intervals."""
@@ -231,8 +223,7 @@ class Frontier(Result):
             ahead = self.ahead(mine[size].name, other.name)
             kept = [self.benefit_kept(plan.name).value for plan in (mine[size], other)]
             rows.append((mine[size].name, other.name, other.order, ahead.value, ahead.low, ahead.high, *kept))
-        columns = ["plan", "other", "order", "ahead", "low", "high", "benefit_kept", "other_benefit_kept"]
-        return pd.DataFrame(rows, columns=columns)
+        return FRONTIER_COMPARISON.frame(rows)
 
     def matched_frame(self, *, least: float | None = None) -> pd.DataFrame:
         """Every order's best plan among those that keep the benefit, beside the path's (`matched.matched_frame`)."""
@@ -251,7 +242,7 @@ class Frontier(Result):
             "share_undone": plan.share_undone, "energy_undone": plan.energy_undone, "benefit": nats.value,
             "benefit_low": nats.low, "benefit_high": nats.high, "benefit_generated": self.benefit_generated(plan.name),
             "benefit_kept": kept.value, "benefit_kept_low": kept.low, "benefit_kept_high": kept.high,
-            **dict(zip(COLUMNS[-3:], self.predicted_benefit.get(plan.name, (np.nan,) * 3), strict=True)),
+            **dict(zip(FRONTIER.names[-3:], self.predicted_benefit.get(plan.name, (np.nan,) * 3), strict=True)),
         }  # fmt: skip
 
     def _suite_row(self, plan: Plan, suite: str, metric: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.frontier.front import Benefit
+from taxlens.analysis.frontier.frontier_tables import FRONTIER_STABILITY
 from taxlens.analysis.frontier.plans import Plan, Scores, Units, best_coefficients, wanted_count
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.stats.intervals import group_weights
@@ -131,4 +132,4 @@ class TrainEffects:
 
 def stability_frame(plans: Sequence[Plan], found: Sequence[Mapping[str, float]]) -> pd.DataFrame:
     """One row a plan: columns plan, jaccard, low, high."""
-    return pd.DataFrame([{"plan": plan.name, **one} for plan, one in zip(plans, found, strict=True)])
+    return FRONTIER_STABILITY.frame({"plan": plan.name, **one} for plan, one in zip(plans, found, strict=True))

@@ -9,15 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.interventions.effect_tables import ATTRIBUTION, ATTRIBUTION_ITEMS
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval, sum_intervals
-
-COLUMNS = (
-    "suite", "template", "metric", "level", "component", "layer", "kind", "method",
-    "effect", "low", "high", "quadrature_error", "share",
-)  # fmt: skip
-"""Columns of attribution.csv."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +76,7 @@ class UnitEffects(Result):
             error = self.errors.get((suite, metric), np.zeros(len(self.units)))
             share = effect / tax if tax else np.full(len(effect), np.nan)
             frame = frame.assign(method=self.method, effect=effect, low=low, high=high, quadrature_error=error)
-            frames.append(frame.assign(share=share)[list(COLUMNS)])
+            frames.append(frame.assign(share=share)[list(ATTRIBUTION.required)])
         return pd.concat(frames, ignore_index=True)
 
     def items_frame(self, *, items: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -91,8 +86,7 @@ class UnitEffects(Result):
             frame = pd.DataFrame(values, columns=list(self.units)).assign(item=list(items[suite]))
             frame = frame.melt(id_vars="item", var_name="component", value_name="effect")
             frame = frame.assign(suite=suite, template=self.template, metric=metric, method=self.method)
-            columns = ["suite", "template", "metric", "method", "level", "component", "item", "effect"]
-            frames.append(frame.assign(level=self.level)[columns])
+            frames.append(frame.assign(level=self.level)[list(ATTRIBUTION_ITEMS.names)])
         return pd.concat(frames, ignore_index=True)
 
     def companions(self) -> dict[str, pd.DataFrame]:

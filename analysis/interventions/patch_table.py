@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.interventions.effect_tables import PATCHES
 from taxlens.analysis.interventions.graft import check_unchanged
 from taxlens.analysis.interventions.patching import INTO, PARTS, every_part, patched_values
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values, losses
@@ -20,12 +21,6 @@ from taxlens.core.stats.intervals import sum_intervals
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.activations.models.pair import ModelPair
-
-COLUMNS = (
-    "suite", "template", "metric", "into", "part", "level", "component", "position", "role", "effect", "low", "high",
-    "share",
-)  # fmt: skip
-"""Columns of patches.csv."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,7 @@ def patch_table(
                     task.advance(1, note=patch.component)
     for name, model in (("base", pair.base.model), ("aligned", pair.aligned.model)):
         check_unchanged(ends[name], measure(model))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return PATCHES.frame(rows)
 
 
 def chosen_patches(

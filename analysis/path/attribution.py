@@ -9,7 +9,13 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.interventions.effects import COLUMNS
+from taxlens.analysis.interventions.effect_tables import (
+    ATTRIBUTION,
+    ATTRIBUTION_ITEMS,
+    ATTRIBUTION_TOKENS,
+    CLOSURE,
+    PATH,
+)
 from taxlens.analysis.path.barrier import Walkability
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.result import Result
@@ -204,12 +210,11 @@ class Attribution(Result):
                     effect=effect, low=low, high=high, quadrature_error=found.errors[metric, level],
                     share=effect / tax if tax else np.nan,
                 )  # fmt: skip
-                frames.append(frame[list(COLUMNS)])
+                frames.append(frame[list(ATTRIBUTION.required)])
         return pd.concat(frames, ignore_index=True)
 
     def items_frame(self, *, levels: Sequence[str] = ("component",)) -> pd.DataFrame:
         """Rows of attribution_items.csv: each unit's effect on each item."""
-        columns = ["suite", "template", "metric", "method", "level", "component", "item", "effect"]
         frames = []
         for name, found in self.walks():
             for (metric, level), values in found.values.items():
@@ -218,7 +223,7 @@ class Attribution(Result):
                 frame = pd.DataFrame(values, columns=list(found.units[level])).assign(item=list(found.items))
                 frame = frame.melt(id_vars="item", var_name="component", value_name="effect")
                 frame = frame.assign(suite=name, template=self.template, metric=metric, method=self.method, level=level)
-                frames.append(frame[columns])
+                frames.append(frame[list(ATTRIBUTION_ITEMS.names)])
         return pd.concat(frames, ignore_index=True)
 
     def tokens_frame(self, *, text: Mapping[int, str] | None = None, top: int = 4) -> pd.DataFrame:
@@ -228,7 +233,6 @@ class Attribution(Result):
             text: token id to text, instead of the tokenizer's.
             top: components of each metric to list beside the total.
         """
-        columns = ["suite", "template", "metric", "method", "level", "component", "item", "choice", "token"]
         frames = []
         for name, found in self.walks():
             if found.tokens is None:
@@ -251,8 +255,8 @@ class Attribution(Result):
                         }
                     ).assign(suite=name, template=self.template, metric=metric, method=self.method)
                     frame = frame.assign(level="component", component=component)
-                    frames.append(frame[[*columns, "text", "effect"]])
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*columns, "text", "effect"])
+                    frames.append(frame[list(ATTRIBUTION_TOKENS.names)])
+        return ATTRIBUTION_TOKENS.join(frames)
 
     def companions(self) -> dict[str, pd.DataFrame]:
         """Return the closure, which the figure draws beside the effects."""
@@ -278,7 +282,7 @@ class Attribution(Result):
                     "rewalked": found.rewalked, "closed": found.closed, "reason": found.reason,
                     "barrier": fit.barrier if fit else np.nan, "fit": fit.fit if fit else None,
                 })  # fmt: skip
-        return pd.DataFrame(rows)
+        return CLOSURE.frame(rows)
 
     def path_frame(self) -> pd.DataFrame:
         """Rows of path.csv: every metric at both ends and every node, and the chord between its ends."""
@@ -290,7 +294,7 @@ class Attribution(Result):
                     rows.append((name, self.template, metric, float(t), float(value), chord))
         if self.walkability is not None:
             rows += [("perplexity", self.template, "perplexity", *row) for row in self.walkability.rows()]
-        return pd.DataFrame(rows, columns=["suite", "template", "metric", "t", "value", "chord"])
+        return PATH.frame(rows)
 
     def __repr__(self) -> str:
         name, found = next(iter(self.suites.items()))

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from taxlens.analysis.readings.reading_tables import AGREEMENT
 from taxlens.core.errors import UsageError, explain
 
 
@@ -46,10 +47,7 @@ def agreement(table: pd.DataFrame, taxes: pd.DataFrame, *, reference: str = "pat
         for name, effects in methods.items():
             numbers = _compare(effects, methods[reference], whole)
             found.append(dict(zip(keys, key)) | {"method": name} | numbers | {"interaction_share": share})
-    columns = [
-        *keys, "method", "closure", "pearson", "spearman", "top3", "l1", "mass", "interaction_share", "units", "coverage",
-    ]  # fmt: skip
-    return pd.DataFrame(found, columns=columns)
+    return AGREEMENT.frame(found)
 
 
 def _compare(effects: pd.Series, reference: pd.Series, tax: float) -> dict[str, float]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.readings.reading_tables import ATTRIBUTION_READING, ATTRIBUTION_UNITS
 from taxlens.analysis.readings.triples import TripleReading, clusters, read_triples, stability
+from taxlens.analysis.weights.export_tables import ATTRIBUTION_NAMES
 from taxlens.analysis.weights.external_names import export_units
 from taxlens.analysis.weights.units import difference_of
 
@@ -16,15 +18,6 @@ if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.path.attribution import Attribution
-
-UNIT_COLUMNS = (
-    "suite", "template", "metric", "component", "effect", "sigma", "cluster_size", "cluster", "cluster_effect",
-    "same_sign", "in_top",
-)  # fmt: skip
-"""Columns of attribution_units.csv."""
-
-READING_COLUMNS = ("suite", "template", "component", "side", "rank", "item", "token", "text", "value")
-"""Columns of attribution_reading.csv."""
 
 
 def reading_tables(
@@ -59,8 +52,8 @@ def reading_tables(
             units.append(named | facts | _cluster(pair, found, suite.name, metric, one.unit))
             readings += [named | {"component": one.unit} | row for row in _sides(one)]
     return {
-        "attribution_units": pd.DataFrame(units, columns=list(UNIT_COLUMNS)),
-        "attribution_reading": pd.DataFrame(readings, columns=list(READING_COLUMNS)),
+        "attribution_units": ATTRIBUTION_UNITS.frame(units),
+        "attribution_reading": ATTRIBUTION_READING.frame(readings),
     }
 
 
@@ -83,7 +76,7 @@ def names_table(pair: ModelPair, found: Attribution, *, singular: Sequence[str] 
         moved = [name for name in names if difference.moved(difference.unit(name, level=level))]
         frames.append(export_units(pair, moved, level=level).drop(columns="coefficient").assign(level=level))
     table = pd.concat(frames, ignore_index=True).rename(columns={"unit": "component"})
-    return table[["level", "component", "parameter", "rows", "columns", "triple", "transformer_lens", "hook"]]
+    return table[list(ATTRIBUTION_NAMES.names)]
 
 
 def _cluster(pair: ModelPair, found: Attribution, suite: str, metric: str, unit: str) -> dict[str, object]:

@@ -48,7 +48,7 @@ class TokenLine:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class ChoiceTable:
     """A suite's lines in batches.
 
     Args:
@@ -102,7 +102,7 @@ class Table:
 
 def lay_out(
     pair: ModelPair, suite: Suite, *, template: str = "plain", batch_tokens: int = 2048, share: bool = True
-) -> Table:
+) -> ChoiceTable:
     """A suite's items as both models will read them.
 
     Args:
@@ -127,7 +127,7 @@ def lay_out(
     batches = _batches(lines, batch_tokens)
     padded = [_padded(batch) for batch in batches]
     gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
-    return Table(suite, batches, *(list(one) for one in zip(*padded, strict=True)), np.array(items), gold, share)
+    return ChoiceTable(suite, batches, *(list(one) for one in zip(*padded, strict=True)), np.array(items), gold, share)
 
 
 def _line(item: int, rows: Sequence[Row]) -> TokenLine:

@@ -14,6 +14,7 @@ from taxlens.analysis.scoring.shared_prompt_table import lay_out
 from taxlens.analysis.state.component_use import component_use
 from taxlens.analysis.state.evidence import Bench, base_reading, layer_evidence, probe_evidence, removed
 from taxlens.analysis.state.relearning import relearned_share
+from taxlens.analysis.state.state_tables import EVIDENCE, STATES
 from taxlens.analysis.state.upper_layers import Half
 from taxlens.analysis.state.verdict import (
     KEPT_RULES,
@@ -95,8 +96,7 @@ class Diagnosis(Result):
             (self.suite, self.template, SITE, _layer(layer), v.state, self.shares.get(layer, np.nan), v.reason)
             for layer, v in sorted(self.verdicts.items())
         ]
-        columns = ["suite", "template", "site", "layer", "state", "tax_share", "reason"]
-        return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
+        return STATES.frame(rows).astype({"layer": "Int64"})
 
     def evidence_frame(self) -> pd.DataFrame:
         """Rows of evidence.csv."""
@@ -105,8 +105,7 @@ class Diagnosis(Result):
             for layer, found in sorted(self.evidence.items())
             for e in found
         ]
-        columns = ["suite", "template", "site", "layer", "statistic", "value", "low", "high", "control", "note"]
-        return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
+        return EVIDENCE.frame(rows).astype({"layer": "Int64"})
 
     def steering(self, *, layer: int | None = None, rank: int | None = None) -> Steering:
         """The steering that was measured at a layer (by default where the verdict was read) and rank (the best; 0: the ablation).

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pandas as pd
 
 from taxlens.analysis.state.diagnose import Diagnosis, diagnose
+from taxlens.analysis.state.state_tables import EVIDENCE, STATES
 from taxlens.core.errors import ItemError
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
@@ -30,21 +31,19 @@ class Diagnoses(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Rows of states.csv; a suite that could not be diagnosed is undetermined, with the reason."""
-        columns = ["suite", "template", "site", "layer", "state", "tax_share", "reason"]
         rows = [
             (suite, template, "resid_post", pd.NA, "undetermined", float("nan"), why)
             for suite, template, why in self.skipped
         ]
         frames = [one.to_frame() for one in self.found]
         if rows:
-            frames.append(pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"}))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+            frames.append(STATES.frame(rows).astype({"layer": "Int64"}))
+        return STATES.join(frames)
 
     def evidence_frame(self) -> pd.DataFrame:
         """Rows of evidence.csv."""
-        columns = ["suite", "template", "site", "layer", "statistic", "value", "low", "high", "control", "note"]
         frames = [one.evidence_frame() for one in self.found]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+        return EVIDENCE.join(frames)
 
     def steerings(self) -> dict[str, Steering]:
         """By suite, the best steering where the verdict was read, with its measured share as provenance.

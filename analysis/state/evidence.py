@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from taxlens.analysis.interventions.steering import Ablation, Steering, fit_steering
-from taxlens.analysis.scoring.shared_prompt_table import Table
+from taxlens.analysis.scoring.shared_prompt_table import ChoiceTable
 from taxlens.analysis.state.upper_layers import Half, probability
 from taxlens.analysis.state.verdict import UNDECODABLE, Evidence, judge
 from taxlens.core.errors import UsageError
@@ -47,7 +47,7 @@ class Bench:
     steerings: dict[tuple[int, int], Steering] = field(default_factory=dict)
 
     @property
-    def table(self) -> Table:
+    def table(self) -> ChoiceTable:
         """The rows."""
         return self.aligned.table
 
@@ -215,7 +215,7 @@ def labelled(bench: Bench, half: Half, layer: int) -> tuple[np.ndarray, np.ndarr
     return streams, np.array([found[key][1] for key in keys], dtype=object), np.array([owner for owner, _ in keys])
 
 
-def foil(table: Table, item: int, seed: int) -> int:
+def foil(table: ChoiceTable, item: int, seed: int) -> int:
     """The seeded wrong choice of an item."""
     gold, count = int(table.gold[item]), len(table.suite.items[table.items[item]].choices)
     return [c for c in range(count) if c != gold][np.random.default_rng([seed, int(item)]).integers(count - 1)]

@@ -52,13 +52,6 @@ def steered_benefit(
     return found
 
 
-STEERING_COLUMNS = (
-    "suite", "template", "kind", "site", "layer", "rank", "scale", "state", "control", "returned", "benefit", "benefit_kept",
-    "benefit_kept_low", "benefit_kept_high",
-)  # fmt: skip
-"""Columns of steering.csv: one row a vector, and one for random directions of the same norms (control "random")."""
-
-
 def steering_rows(steering: Steering) -> list[tuple[object, ...]]:
     """The rows of steering.csv of one measured steering."""
     facts = steering.measured

@@ -17,7 +17,7 @@ from torch import nn
 
 from taxlens.activations.hooks.paired_forward import hidden, replaced_input
 from taxlens.analysis.scoring.metrics import item_metrics
-from taxlens.analysis.scoring.shared_prompt_table import Table
+from taxlens.analysis.scoring.shared_prompt_table import ChoiceTable
 
 Streams = list[torch.Tensor]
 """The residual stream of each batch, [lines, places, d]."""
@@ -38,7 +38,7 @@ class Half:
     """
 
     loaded: Any
-    table: Table
+    table: ChoiceTable
     streams: dict[int, Streams] = field(default_factory=dict)
     logp: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
@@ -111,7 +111,7 @@ class Half:
         return (logits[rows, targets] - logits.logsumexp(1)[rows]).double().cpu().numpy()
 
 
-def probability(table: Table, logp: np.ndarray) -> np.ndarray:
+def probability(table: ChoiceTable, logp: np.ndarray) -> np.ndarray:
     """Each item's probability of the right choice among its choices, float64 [items]."""
     return item_metrics(logp, table.gold, metrics=("probability",))["probability"]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.scoring.metrics import HITS, LOSS_SIGN
+from taxlens.analysis.tax.tax_tables import TAX
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.stats.intervals import (
     cluster_standard_error,
@@ -24,35 +25,6 @@ from taxlens.core.stats.intervals import (
     sign_flip_p,
     tost_p,
 )
-
-TAX_COLUMNS = (
-    "suite",
-    "kind",
-    "metric",
-    "template",
-    "base",
-    "aligned",
-    "tax",
-    "low",
-    "high",
-    "p",
-    "lost",
-    "won",
-    "n_items",
-    "n_groups",
-    "p_test",
-    "p_group",
-    "p_adjusted",
-    "p_equivalent",
-    "macro_tax",
-    "paired_error",
-    "unpaired_error",
-    "macro_low",
-    "macro_high",
-)
-"""Columns of tax.csv: the contract's, then the test behind p, the group sign-flip p, that p adjusted over suites
-(Holm), p of equivalence within the margin, the mean over groups, the two standard errors, and the interval of the
-mean over groups."""
 
 EQUIVALENCE_MARGIN = 0.02
 """What counts as no tax, for metrics in 0..1; metrics in nats have no default margin."""
@@ -120,14 +92,14 @@ def tax_frame(
         interval: ``percentile`` or ``bca``.
 
     Returns:
-        One row a suite, template and metric, with `TAX_COLUMNS`.
+        One row a suite, template and metric, with the columns of `TAX`.
     """
     rows = [
         _row(paired, metric, bootstrap=bootstrap, seed=seed, margin=margin, interval=interval)
         for paired in measured
         for metric in paired.base
     ]
-    frame = pd.DataFrame(rows, columns=list(TAX_COLUMNS))
+    frame = pd.DataFrame(rows, columns=list(TAX.names))
     for _, index in frame.groupby(["metric", "template"], sort=False).groups.items():
         frame.loc[index, "p_adjusted"] = holm(frame.loc[index, "p_group"].to_numpy(dtype=float))
     return frame

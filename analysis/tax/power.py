@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from taxlens.analysis.tax.ledger import Paired
+from taxlens.analysis.tax.tax_tables import POWER
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import cluster_standard_error, group_index
@@ -154,7 +155,7 @@ def measured_power(
                     "n_groups": n_groups,
                 }
             )
-    return Power(pd.DataFrame(rows))
+    return Power(POWER.frame(rows))
 
 
 def within_group_correlation(values: np.ndarray, groups: np.ndarray) -> float:

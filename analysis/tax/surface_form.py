@@ -19,13 +19,13 @@ from taxlens.analysis.scoring.choices import SuiteScores, score_suite
 from taxlens.analysis.scoring.metrics import LOSS_SIGN, item_metrics, log_sum_exp
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.analysis.tax.tax import Tax
+from taxlens.analysis.tax.tax_tables import PRIOR
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval, sum_intervals
 
 METRICS = ("accuracy", "probability", "margin")
-COLUMNS = ("suite", "template", "metric", "part", "value", "low", "high", "n_items", "n_groups")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -119,7 +119,7 @@ def measure_prior(
         measured.append(replace(paired, base=sides[0][1], aligned=sides[1][1]))
         rows += _parts(paired, sides, bootstrap=bootstrap, seed=seed)
         rows += _shift(paired, prior, bootstrap=bootstrap, seed=seed)
-    return PriorTax(pd.DataFrame(rows, columns=list(COLUMNS)), tuple(measured))
+    return PriorTax(PRIOR.frame(rows), tuple(measured))
 
 
 def _prior(model: Any, suite: Suite, premise: str, *, batch_tokens: int, progress: Progress) -> SuiteScores:

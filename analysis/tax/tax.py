@@ -14,26 +14,12 @@ from taxlens.analysis.scoring.choices import SuiteScores, score_suite
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS
 from taxlens.analysis.scoring.templates import template_notes, template_of
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
+from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS
 from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
 from taxlens.core.errors import ItemError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import Interval
-
-ITEM_COLUMNS = (
-    "suite",
-    "item",
-    "group",
-    "template",
-    "model",
-    "correct",
-    "probability",
-    "margin",
-    "nll",
-    "correct_norm",
-    "choice",
-    "change",
-)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,7 +48,7 @@ class Tax(Result):
     effects: pd.DataFrame
 
     def to_frame(self) -> pd.DataFrame:
-        """tax.csv: one row a suite, template and metric (columns `ledger.TAX_COLUMNS`)."""
+        """tax.csv: one row a suite, template and metric (columns `tax_tables.TAX`)."""
         return self.frame.copy()
 
     def two_by_two(self) -> pd.DataFrame:
@@ -72,7 +58,7 @@ class Tax(Result):
     def items(self) -> pd.DataFrame:
         """items.csv: one row an item, template and model; ``change`` is lost, won or blank."""
         frames = [frame for paired, scores in zip(self.measured, self.scores) for frame in _item_rows(paired, scores)]
-        return pd.concat(frames, ignore_index=True)[list(ITEM_COLUMNS)]
+        return ITEMS.join(frames)[list(ITEMS.names)]
 
     def changed(self) -> pd.DataFrame:
         """The items lost and won with their texts: what each model says, and what is right."""
@@ -87,8 +73,7 @@ class Tax(Result):
                 says = [item.choices[side[n]] for side in chosen]
                 right = item.choices[gold[n]]
                 rows.append((paired.suite, paired.template, item.id, item.group, change, _asked(item), right, *says))
-        columns = ["suite", "template", "item", "group", "change", "prompt", "gold", "base", "aligned"]
-        return pd.DataFrame(rows, columns=columns)
+        return CHANGED.frame(rows)
 
     def interval(self, suite: str, *, metric: str = "accuracy", template: str = "plain") -> Interval:
         """The tax of one suite in one metric and template, with its interval.

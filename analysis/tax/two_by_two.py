@@ -14,11 +14,11 @@ import pandas as pd
 
 from taxlens.analysis.scoring.metrics import LOSS_SIGN
 from taxlens.analysis.tax.ledger import Paired
+from taxlens.analysis.tax.tax_tables import TAX_2X2
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.stats.intervals import sum_intervals
 
 EFFECTS = ("weights", "template", "interaction", "total")
-COLUMNS = ("suite", "metric", "effect", "value", "low", "high", "n_items", "n_groups")
 
 
 def item_effects(plain: Paired, chat: Paired, metric: str) -> np.ndarray:
@@ -80,7 +80,7 @@ def two_by_two_frame(measured: Sequence[Paired], *, bootstrap: int = 2000, seed:
                         "n_groups": len(set(plain.groups)),
                     }
                 )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return TAX_2X2.frame(rows)
 
 
 def headline(frame: pd.DataFrame, suite: str, *, metric: str = "accuracy") -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from taxlens.analysis.weights.export_tables import PLAN_NAMES
 from taxlens.analysis.weights.units import difference_of
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def export_units(
             weight, hook = lens_names(roles[part.module], part.parameter, gated=gated)
             where = (_span(part.rows), _span(part.columns), "" if part.triple is None else part.triple)
             found.append((name, coefficient, f"{part.module}.{part.parameter}", *where, weight, hook))
-    columns = ["unit", "coefficient", "parameter", "rows", "columns", "triple", "transformer_lens", "hook"]
-    return pd.DataFrame(found, columns=columns)
+    return PLAN_NAMES.frame(found)
 
 
 def lens_names(role: ModuleRole, parameter: str, *, gated: bool = True) -> tuple[str, str]:

@@ -15,9 +15,6 @@ from taxlens.probes.kinds.probe import Probe
 from taxlens.probes.pair.scores import Score
 from taxlens.probes.pair.significance import adjust
 
-COLUMNS = (
-    "probe", "fitted_on", "read_on", "map", "control", "layer", "metric", "value", "low", "high", "n_items", "n_groups",
-)  # fmt: skip
 DROP_COLUMNS = (
     "layer", "drop", "low", "high", "p", "p_adjusted", "ceiling", "cosine", "p_no_loss", "test", "n_items", "n_groups",
 )  # fmt: skip
@@ -131,7 +128,8 @@ class PairProbe(Result):
 
     def to_frame(self) -> pd.DataFrame:
         """Return the columns of probes.csv that a probe knows (suite, template, label, site are the caller's)."""
-        frame = pd.DataFrame([[getattr(row, name) for name in COLUMNS] for row in self.rows], columns=list(COLUMNS))
+        names = list(ProbeRow.__dataclass_fields__)
+        frame = pd.DataFrame([[getattr(row, name) for name in names] for row in self.rows], columns=names)
         frame["layer"] = frame["layer"].astype("Int64")
         return frame
 

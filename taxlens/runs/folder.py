@@ -17,7 +17,9 @@ import pandas as pd
 from taxlens.config.schema import Config, build_config
 from taxlens.core.artifacts import sha256_file, write_json, write_table
 from taxlens.core.errors import CheckError, UsageError, explain, one_of
+from taxlens.core.table import Table
 from taxlens.runs.manifest import SCHEMA, new_manifest, now
+from taxlens.stages import TABLES
 
 logger = logging.getLogger(__name__)
 NOT_HASHED = {"run.json", "log.jsonl", ".lock"}
@@ -155,9 +157,23 @@ class Run:
         names = {p.relative_to(self.folder).as_posix(): p for p in files}
         return {name: sha256_file(path) for name, path in names.items() if path.name not in NOT_HASHED}
 
-    def write(self, name: str, frame: pd.DataFrame) -> Path:
-        """Write a tidy table [rows, columns] as `tables/NAME.csv` and return its path."""
-        return write_table(frame, self.folder / "tables" / f"{name}.csv")
+    def write(self, table: Table, frame: pd.DataFrame) -> Path:
+        """Write a table [rows, columns] as `tables/NAME.csv`, header always, and return its path.
+
+        Raises:
+            CheckError: the frame's columns, types or keys are not those of the table.
+        """
+        return write_table(table.check(frame), self.folder / "tables" / f"{table.name}.csv")
+
+    def read(self, table: Table) -> pd.DataFrame:
+        """Return a table [rows, columns] with the types that it declares.
+
+        Raises:
+            UsageError: if the run has no such table (it lists those it has).
+            CheckError: if the file is not such a table.
+        """
+        one_of(table.name, self.tables, what=f"table of {self.folder}")
+        return table.read(self.folder / "tables" / f"{table.name}.csv")
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -169,16 +185,13 @@ class Run:
         return (self.folder / "tables" / f"{table}.csv").is_file()
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return a table by name.
+        """Return a table by name, as `read` does; one that no stage declares is read as it stands.
 
         Raises:
             UsageError: if the run has no such table (it lists those it has).
+            CheckError: if the file is not such a table.
         """
-        one_of(name, self.tables, what=f"table of {self.folder}")
-        words = dict.fromkeys(
-            ("suite", "template", "component", "item", "group", "text", "control", "map", "held_out"), str
-        )
-        return pd.read_csv(self.folder / "tables" / f"{name}.csv", dtype=words, keep_default_na=False, na_values=[""])
+        return self.read(TABLES.get(name) or Table(name, "", {}))
 
     def verify(self) -> list[str]:
         """Return what differs from the manifest: changed, missing and unknown files (empty: all is as written)."""

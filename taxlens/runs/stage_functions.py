@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from taxlens.analysis.interventions.effect_tables import ATTRIBUTION
+from taxlens.analysis.state.state_tables import EVIDENCE, STATES
 from taxlens.config.schema import DiagnoseSection
 from taxlens.runs.context import RunContext
+from taxlens.stages.probe.probe_tables import PROBE_DROP, PROBES
+from taxlens.stages.similarity.similarity_tables import (
+    DIRECTION_EFFECTS,
+    DIRECTIONS,
+    DRIFT_POSITIONS,
+    SIMILARITY,
+    SPECTRA,
+)
 from taxlens.stages.tax.tax_run import stage_tax
 
 if TYPE_CHECKING:
@@ -57,8 +67,8 @@ def stage_probe(job: RunContext) -> None:
             seed=job.config.seed,
             progress=job.progress,
         )
-    job.run.write("probes", found.probes)
-    job.run.write("probe_drop", found.drops)
+    job.run.write(PROBES, found.probes)
+    job.run.write(PROBE_DROP, found.drops)
     found.save(job.run.emptied("probes"))
 
 
@@ -83,20 +93,21 @@ def stage_similarity(job: RunContext) -> None:
             seed=job.config.seed,
             progress=job.progress,
         )
-    tables = {"similarity": found.similarity, "spectra": found.spectra, "drift_positions": found.positions}
-    for name, table in (tables | {"directions": found.names}).items():
-        job.run.write(name, table)
+    job.run.write(SIMILARITY, found.similarity)
+    job.run.write(SPECTRA, found.spectra)
+    job.run.write(DRIFT_POSITIONS, found.positions)
+    job.run.write(DIRECTIONS, found.names)
     folder = job.run.emptied("directions")
     for template, site in found.found:
         directions = found.directions(template, site, top=named)
         if directions:
             save_directions(directions, folder / f"{template}_{site}.safetensors")
-    job.run.write("direction_effects", _direction_effects(job, found))
+    job.run.write(DIRECTION_EFFECTS, _direction_effects(job, found))
 
 
 def _direction_effects(job: RunContext, found: SimilarityTables) -> pd.DataFrame:
     """What the directions beyond the null are worth to the capability suites, in the templates that were captured."""
-    from taxlens.stages.similarity.direction_tests import EFFECT_COLUMNS, direction_test
+    from taxlens.stages.similarity.direction_tests import direction_test
 
     section = job.config.similarity
     frames = []
@@ -117,8 +128,7 @@ def _direction_effects(job: RunContext, found: SimilarityTables) -> pd.DataFrame
                 progress=job.progress,
             )
         )
-    frames = [frame for frame in frames if len(frame)]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=EFFECT_COLUMNS)
+    return DIRECTION_EFFECTS.join(frames)
 
 
 def stage_attribute(job: RunContext) -> None:
@@ -152,8 +162,8 @@ def stage_diagnose(job: RunContext) -> None:
         seed=config.seed,
         progress=job.progress,
     )
-    job.run.write("states", found.to_frame())
-    job.run.write("evidence", found.evidence_frame())
+    job.run.write(STATES, found.to_frame())
+    job.run.write(EVIDENCE, found.evidence_frame())
     write_steerings(job, found.steerings(), templates)
 
 
@@ -161,7 +171,7 @@ def _effects_by_layer(job: RunContext) -> dict[str, dict[int, float]]:
     """Path effect on the probability by suite and layer, where the run has attributed it."""
     if not job.run.has("attribution"):
         return {}
-    frame = job.run.table("attribution")
+    frame = job.run.read(ATTRIBUTION)
     frame = frame[(frame.level == "component") & (frame.method == "path") & (frame.metric == "probability")]
     summed = frame.groupby(["suite", "layer"])["effect"].sum()
     return {

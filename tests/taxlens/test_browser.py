@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.house.browser import SCHEMES, WIDTHS, faults, look
 from taxlens.config.schema import build_config
+from taxlens.core.table import Table, number
 from taxlens.figures.save import save_figure
 from taxlens.report.page import write_report
 from taxlens.runs.folder import Run
@@ -18,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="nee
 
 
 @pytest.fixture
-def report(tmp_path):
+def report(tmp_path, put):
     values = {
         "name": "a-run-with-a-long-name",
         "pair": {"base": "a", "aligned": "b"},
@@ -31,9 +32,9 @@ def report(tmp_path):
         [(f"suite_with_a_long_name_{n}", *values, t, *numbers) for n in range(4) for t in ("plain", "chat")],
         columns=["suite", "kind", "metric", "template", "base", "aligned", "tax", "low", "high", "lost", "won", "n_items", "n_groups"],
     )  # fmt: skip
-    run.write("tax", tax)
+    put(run, "tax", tax)
     wide = pd.DataFrame(np.ones((60, 30)), columns=[f"a_column_with_a_name_{n}" for n in range(30)])
-    run.write("evidence_of_width", wide)
+    run.write(Table("evidence_of_width", "a row", {name: number("a value") for name in wide}), wide)
     save_figure(draw_tax(tax), run.folder / "figures", "tax_probability")
     return write_report(run)
 

@@ -18,9 +18,10 @@ from taxlens.stages.probe.probe_files import (
     save_probes,
 )
 from taxlens.stages.similarity.direction_names import leading_directions
-from taxlens.stages.similarity.direction_tests import EFFECT_COLUMNS, direction_test, strongest_layers
+from taxlens.stages.similarity.direction_tests import direction_test, strongest_layers
 from taxlens.stages.similarity.directions_figure import draw_direction_effects, draw_direction_names
 from taxlens.stages.similarity.similarity_map_figure import draw_similarity_map
+from taxlens.stages.similarity.similarity_tables import DIRECTION_EFFECTS
 from taxlens.stages.similarity.store_similarity import similarity_store
 
 ROWS = 40
@@ -98,7 +99,7 @@ def test_a_model_against_itself_has_no_direction_to_name(pair, facts, tmp_path):
     assert found.directions("plain", "resid_post", top=3) == []
     effects = direction_test(same.models, [facts], found.found, found.centres, template="plain")
     assert effects.empty
-    assert list(effects.columns) == EFFECT_COLUMNS
+    assert tuple(effects.columns) == DIRECTION_EFFECTS.names
 
 
 def test_a_direction_is_named_by_the_probe_it_follows(acts, compared, tmp_path):

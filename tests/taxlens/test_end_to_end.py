@@ -10,24 +10,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausa
 
 from benchmarks.truth.worlds.tokenizer import build_tokenizer
 from taxlens.runs.running import run
+from taxlens.stages import TABLES
 
-TABLES = {
-    "tax": "suite kind metric template base aligned tax low high p lost won n_items n_groups",
-    "tax_2x2": "suite metric effect value low high",
-    "items": "suite item group template model correct probability margin nll",
-    "probes": "suite template label site layer probe fitted_on read_on map control metric value low high n_items n_groups",
-    "probe_drop": "suite template label site layer drop low high p p_adjusted ceiling",
-    "similarity": "suite template site layer_base layer_aligned measure value low high null n_items",
-    "spectra": "suite template site layer spectrum rank value null_low null_high",
-    "drift_positions": "suite template site layer position cosine relative_norm n_items",
-    "directions": "suite template site layer spectrum rank kind end name value null",
-    "direction_effects": "suite template site layer intervention metric value low high random random_extreme n_items",
-    "attribution": "suite template metric level component layer kind method effect low high quadrature_error share",
-    "attribution_items": "suite template metric method level component item effect",
-    "attribution_tokens": "suite template metric method level component item choice token text effect",
-    "closure": "suite template metric method tax attributed residual residual_share gradients forwards seconds",
-    "path": "suite template metric t value chord",
-}
+WRITTEN = """
+    tax tax_2x2 items probes probe_drop similarity spectra drift_positions directions direction_effects attribution
+    attribution_items attribution_tokens closure path
+""".split()
 CONFIG = """name: tiny
 pair: {{base: base, aligned: {aligned}}}
 suites:
@@ -94,9 +82,10 @@ def runs(folders):
 
 @pytest.mark.parametrize("layout", ["gpt2", "qwen2"])
 def test_every_table_exists_with_the_contracts_columns(runs, layout):
-    for name, columns in TABLES.items():
-        header = list(pd.read_csv(runs[layout].folder / "tables" / f"{name}.csv", nrows=0).columns)
-        assert header[: len(columns.split())] == columns.split(), name
+    for table in (TABLES[name] for name in WRITTEN):
+        header = tuple(pd.read_csv(runs[layout].folder / "tables" / f"{table.name}.csv", nrows=0).columns)
+        assert [name for name in table.names if name in header] == list(header), table.name
+        assert set(table.required) <= set(header), table.name
 
 
 @pytest.mark.parametrize("layout", ["gpt2", "qwen2"])

@@ -111,7 +111,7 @@ def test_wrong_names_say_what_there_is(acts):
         taxlens.suite("nothing.jsonl")
 
 
-def test_a_comparison_stacks_runs_by_name(tmp_path):
+def test_a_comparison_stacks_runs_by_name(tmp_path, put):
     import pandas as pd
 
     from taxlens.config.schema import build_config
@@ -120,7 +120,7 @@ def test_a_comparison_stacks_runs_by_name(tmp_path):
     for name in ("one", "two"):
         values = {"name": name, "pair": {"base": "a", "aligned": "b"}, "suites": [{"name": "facts", "file": "f"}]}
         run = taxlens.Run.create(build_config(values), tmp_path / name, given=values, root=tmp_path)
-        run.write("tax", pd.DataFrame({"suite": ["facts"], "tax": [0.1]}))
+        put(run, "tax", pd.DataFrame({"suite": ["facts"], "tax": [0.1]}))
         folders.append(run.folder)
     both = taxlens.compare(folders)
     assert list(both.to_frame()["run"]) == ["one", "two"]

@@ -112,11 +112,11 @@ def test_the_csv_beside_a_real_figure_is_what_is_drawn(kind, tmp_path):
         assert near.max() < 1e-7, (column, values[near.argmax()])
 
 
-def test_a_run_is_redrawn_from_its_tables_alone(tmp_path):
+def test_a_run_is_redrawn_from_its_tables_alone(tmp_path, put):
     values = {"name": "small", "pair": {"base": "a", "aligned": "b"}, "suites": [{"name": "facts", "file": "f"}]}
     run = Run.create(build_config(values), tmp_path / "r", given=values, root=tmp_path)
     for name, frame in tables_of(["attribution", "closure"]).items():
-        run.write(name, frame)
+        put(run, name, frame)
     paths = draw_run(run, venue="acl", width="column", only="attribution")
     assert {path.suffix for path in paths} == {".pdf", ".png", ".svg", ".csv", ".txt"}
     assert {path.stem for path in paths} == {

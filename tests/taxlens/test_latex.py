@@ -47,7 +47,7 @@ FRONT = pd.DataFrame(
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, put):
     values = {"name": "small_pair", "pair": {"base": "a", "aligned": "b"}, "suites": [{"name": "facts", "file": "f"}]}
     run = Run.create(build_config(values), tmp_path / "r", given=values, root=tmp_path)
     run.manifest["suites"] = {"facts_100%": {"items": 192, "groups": 48, "sha256": "ab" * 32}}
@@ -59,7 +59,7 @@ def run(tmp_path):
     }
     tables = {"tax": TAX, "tax_2x2": TWO, "attribution": EFFECTS, "closure": CLOSURE, "frontier": FRONT}
     for name, frame in tables.items():
-        run.write(name, frame)
+        put(run, name, frame)
     save_figure(draw_tax(TAX), run.folder / "figures", "tax_probability")
     return run
 

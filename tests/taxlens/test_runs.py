@@ -27,14 +27,14 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def done(monkeypatch):
+def done(monkeypatch, put):
     """Replace the two stages by ones that write a small table each, and list the order they ran in."""
     order = []
 
     def write(name):
         def stage(job):
             order.append(name)
-            job.run.write(name, pd.DataFrame({"metric": ["accuracy"], "tax": [0.1]}))
+            put(job.run, "tax" if name == "tax" else "closure", pd.DataFrame({"metric": ["accuracy"], "tax": [0.1]}))
 
         return stage
 
@@ -48,24 +48,24 @@ def test_a_run_leaves_tables_and_a_manifest_that_verifies(config, tmp_path, done
     manifest = json.loads((tmp_path / "r" / "run.json").read_text())
     assert done == ["tax", "report"]
     assert manifest["status"] == "success"
-    assert set(manifest["outputs"]) == {"tables/tax.csv", "tables/report.csv"}
+    assert set(manifest["outputs"]) == {"tables/tax.csv", "tables/closure.csv"}
     assert manifest["stages"]["tax"]["status"] == "success"
     assert manifest["config"]["resolved"]["tax"]["bootstrap"] == 2000
     assert manifest["config"]["given"]["name"] == "small"
     assert finished.verify() == []
-    assert summary(finished)["tax"] == [{"metric": "accuracy", "tax": 0.1}]
+    assert summary(finished)["tax"][0]["tax"] == 0.1
 
 
 def test_a_changed_missing_or_new_file_is_named(config, tmp_path, done):
     finished = run(config, out=tmp_path / "r")
     (tmp_path / "r" / "tables" / "tax.csv").write_text("metric,tax\naccuracy,9\n")
-    (tmp_path / "r" / "tables" / "report.csv").unlink()
+    (tmp_path / "r" / "tables" / "closure.csv").unlink()
     (tmp_path / "r" / "stray.txt").write_text("x")
     with pytest.raises(CheckError) as caught:
         finished.check()
     text = str(caught.value)
     assert "changed: tables/tax.csv" in text
-    assert "missing: tables/report.csv" in text
+    assert "missing: tables/closure.csv" in text
     assert "not in the manifest: stray.txt" in text
 
 
@@ -90,7 +90,7 @@ def test_resume_by_another_config_is_refused_and_says_what_differs(config, tmp_p
 def test_a_run_folder_is_gone_on_with_stage_by_stage(config, tmp_path, done):
     run(config, out=tmp_path / "r", stages=["tax"])
     again = run(tmp_path / "r", stages=["report"])
-    assert again.tables == ("report", "tax")
+    assert again.tables == ("closure", "tax")
     with pytest.raises(UsageError, match="its own output"):
         run(tmp_path / "r", out=tmp_path / "other")
 
@@ -133,7 +133,7 @@ def test_no_run_folder_is_told_as_such(tmp_path):
 
 def test_an_unknown_table_lists_those_there_are(config, tmp_path, done):
     finished = run(config, out=tmp_path / "r")
-    with pytest.raises(UsageError, match="report, tax"):
+    with pytest.raises(UsageError, match="closure, tax"):
         finished.table("taxes")
 
 

@@ -24,7 +24,7 @@ from taxlens.activations.hooks.paired_forward import hidden
 from taxlens.activations.items.items import Suite, read_suite
 from taxlens.activations.models.loading import LoadedModel, load_model
 from taxlens.activations.models.pair import ModelPair, make_pair
-from taxlens.analysis.scoring.shared_prompt_table import SHARED, Table, lay_out
+from taxlens.analysis.scoring.shared_prompt_table import SHARED, ChoiceTable, lay_out
 from taxlens.analysis.state.diagnose import diagnose
 from taxlens.analysis.state.upper_layers import Half, probability
 from taxlens.analysis.state.verdict import Evidence, placed_at
@@ -45,7 +45,7 @@ def agreement(groups: int) -> Suite:
     return whole.subset([i for i, item in enumerate(whole.items) if item.group in kept])
 
 
-def subspace(streams: list[torch.Tensor], table: Table, *, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+def subspace(streams: list[torch.Tensor], table: ChoiceTable, *, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean stream [d], and orthonormal directions [rank, d] in which singular and plural sentences differ most."""
     sums: dict[tuple[str, str], list[torch.Tensor]] = {}
     every = []

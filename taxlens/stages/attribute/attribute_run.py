@@ -8,7 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.interventions.effect_tables import (
+    ATTRIBUTION,
+    ATTRIBUTION_ITEMS,
+    ATTRIBUTION_TOKENS,
+    CLOSURE,
+    CLOSURE_SEGMENTS,
+    PATCHES,
+    PATH,
+    RESTORATION,
+    SCREEN,
+    SEGMENTS,
+)
+from taxlens.analysis.readings.reading_tables import (
+    AGREEMENT,
+    ATTRIBUTION_NULL,
+    ATTRIBUTION_READING,
+    ATTRIBUTION_SEEDS,
+    ATTRIBUTION_UNITS,
+)
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+from taxlens.analysis.weights.export_tables import ATTRIBUTION_NAMES
 from taxlens.stages.attribute.restoration_profile import measure_restoration
 
 if TYPE_CHECKING:
@@ -18,6 +38,15 @@ if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
 
 Tables = dict[str, pd.DataFrame]
+
+TABLES = {
+    table.name: table
+    for table in (
+        ATTRIBUTION, ATTRIBUTION_ITEMS, ATTRIBUTION_TOKENS, CLOSURE, PATH, SEGMENTS, CLOSURE_SEGMENTS, ATTRIBUTION_SEEDS,
+        ATTRIBUTION_UNITS, ATTRIBUTION_READING, ATTRIBUTION_NAMES, AGREEMENT, ATTRIBUTION_NULL, PATCHES, SCREEN, RESTORATION,
+    )
+}  # fmt: skip
+"""What the stage writes, by name."""
 
 
 def attribute_run(job: RunContext) -> None:
@@ -41,7 +70,7 @@ def attribute_run(job: RunContext) -> None:
         for name, frame in swaps.items():
             parts[name].append(frame)
     for name, frames in parts.items():
-        job.run.write(name, pd.concat([f for f in frames if not f.empty] or frames[:1], ignore_index=True))
+        job.run.write(TABLES[name], TABLES[name].join(frames))
     measure_restoration(job)
 
 
@@ -102,8 +131,7 @@ def _seeds(found: Sequence[Attribution], metrics: Sequence[str]) -> pd.DataFrame
         for suite in found[0].suites
         for metric in metrics
     ]
-    columns = ["suite", "template", "metric", "component", "mean", "deviation", "same_sign", "seeds"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    return ATTRIBUTION_SEEDS.join(frames)[list(ATTRIBUTION_SEEDS.names)]
 
 
 def _main_metric(job: RunContext) -> str:
@@ -210,8 +238,7 @@ def _screened(job: RunContext, suites: Sequence[Suite], template: str) -> Tables
         frames.append(
             found.to_frame(groups=groups, draws=job.config.tax.bootstrap, seed=seed).assign(template=template)
         )
-    columns = ["suite", "template", "metric", "component", "effect", "low", "high", "measured", "agreement"]
-    return {"screen": pd.concat(frames, ignore_index=True)[columns]}
+    return {"screen": SCREEN.join(frames)[list(SCREEN.names)]}
 
 
 def _places(suite: Suite, items: Sequence[str]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
+from taxlens.analysis.interventions.effect_tables import ATTRIBUTION_ITEMS, RESTORATION
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -24,7 +24,7 @@ def measure_restoration(job: RunContext) -> None:
     if not section.stitch:
         return
     layers = None if section.stitch == "all" else tuple(section.stitch)
-    rows = job.run.table("attribution_items")[["suite", "item"]].drop_duplicates()
+    rows = job.run.read(ATTRIBUTION_ITEMS)[["suite", "item"]].drop_duplicates()
     attributed = {str(suite): set(part["item"]) for suite, part in rows.groupby("suite")}
     frames = []
     for template, suites in job.by_template(attributed=True).items():
@@ -43,7 +43,7 @@ def measure_restoration(job: RunContext) -> None:
         frame = found.to_frame()
         frame.insert(1, "template", template)
         frames.append(frame)
-    job.run.write("restoration", pd.concat(frames, ignore_index=True))
+    job.run.write(RESTORATION, RESTORATION.join(frames))
 
 
 def _places(suite: Suite, items: set[str]) -> list[int]:

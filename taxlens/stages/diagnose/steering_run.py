@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from taxlens.analysis.state.state_tables import STEERING
 from taxlens.config.schema import FrontierSection
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def benefit_of(job: RunContext) -> Benefit | None:
 
 def write_steerings(job: RunContext, steerings: Mapping[str, Steering], templates: Mapping[str, str]) -> None:
     """Write steering.csv and one file a vector, with the benefit under each where the run has a benefit suite."""
-    from taxlens.analysis.state.steering_benefit import STEERING_COLUMNS, steered_benefit, steering_rows
+    from taxlens.analysis.state.steering_benefit import steered_benefit, steering_rows
 
     benefit, rows = benefit_of(job), []
     for suite, steering in steerings.items():
@@ -39,4 +38,4 @@ def write_steerings(job: RunContext, steerings: Mapping[str, Steering], template
             )
         rows += steering_rows(steering)
         steering.save(job.run.folder / "steering" / f"{suite}.safetensors")
-    job.run.write("steering", pd.DataFrame(rows, columns=list(STEERING_COLUMNS)))
+    job.run.write(STEERING, STEERING.frame(rows))

@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taxlens.analysis.frontier.frontier_tables import (
+    FRONTIER,
+    FRONTIER_COMPARISON,
+    FRONTIER_LEAKS,
+    FRONTIER_MATCHED,
+    FRONTIER_STABILITY,
+)
+from taxlens.analysis.weights.export_tables import PLAN_NAMES
 from taxlens.config.schema import Config, FrontierSection
-from taxlens.core.artifacts import write_table
 from taxlens.core.errors import ConfigError, explain
 
 if TYPE_CHECKING:
@@ -87,12 +94,11 @@ def measure_frontier(job: RunContext) -> None:
         job.pair, arguments.pop("suites"), folder=job.run.folder / "frontier", progress=job.progress,
         checkpoints=earlier_checkpoints(job), **arguments,
     )  # fmt: skip
-    job.run.write("frontier", front.to_frame())
-    tables = job.run.folder / "tables"
-    write_table(front.comparison_frame(), tables / "frontier_comparison.csv")
-    write_table(front.matched_frame(), tables / "frontier_matched.csv")
-    write_table(front.leaks, tables / "frontier_leaks.csv")
-    write_table(front.stability, tables / "frontier_stability.csv")
+    job.run.write(FRONTIER, front.to_frame())
+    job.run.write(FRONTIER_COMPARISON, front.comparison_frame())
+    job.run.write(FRONTIER_MATCHED, front.matched_frame())
+    job.run.write(FRONTIER_LEAKS, front.leaks)
+    job.run.write(FRONTIER_STABILITY, front.stability)
     fit = front.prediction()
     job.run.manifest["frontier"] = {
         "recommended": front.recommended,
@@ -104,4 +110,4 @@ def measure_frontier(job: RunContext) -> None:
     write_plans(front, plans, base=job.pair.base.sha256, aligned=job.pair.aligned.sha256)
     if front.recommended:
         record = read_plan(plans, front.recommended)
-        write_table(export_units(job.pair, record.undo, level=record.unit), tables / "plan_names.csv")
+        job.run.write(PLAN_NAMES, export_units(job.pair, record.undo, level=record.unit))

@@ -16,18 +16,15 @@ import pandas as pd
 from taxlens.activations.store.store import Store
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.table import Table
 from taxlens.probes.pair.probe_pair import adjust_family, probe_pair
 from taxlens.probes.pair.result import PairProbe
 from taxlens.probes.rows.labels import ProbeWarning
 from taxlens.stages.probe.probe_files import save_probes
+from taxlens.stages.probe.probe_tables import PROBE_DROP, PROBES
 
 logger = logging.getLogger(__name__)
 PROMPTS = ("prompt", "text")
-PROBE_COLUMNS = [
-    "suite", "template", "label", "site", "layer", "probe", "fitted_on", "read_on", "map", "control", "metric", "value",
-    "low", "high", "n_items", "n_groups",
-]  # fmt: skip
-DROP_COLUMNS = ["suite", "template", "label", "site", "layer", "drop", "low", "high", "p", "p_adjusted", "ceiling"]
 
 
 class Case(NamedTuple):
@@ -186,20 +183,17 @@ def _probe(
 
 def _tables(found: list[tuple[Case, PairProbe]]) -> ProbeTables:
     if not found:
-        return ProbeTables(pd.DataFrame(columns=PROBE_COLUMNS), pd.DataFrame(columns=DROP_COLUMNS), ())
+        return ProbeTables(PROBES.frame([]), PROBE_DROP.frame([]), ())
     adjusted = [(case, result) for (case, _), result in zip(found, adjust_family([r for _, r in found]), strict=True)]
     probes = [result.to_frame().assign(**case._asdict()) for case, result in adjusted]
     drops = [result.drop_frame().assign(**case._asdict()) for case, result in adjusted]
     for case, result in adjusted:
         for note in result.notes:
             logger.info("probe of %s in %s, %s: %s", case.label, case.suite, case.template, note)
-    return ProbeTables(ordered(probes, PROBE_COLUMNS), ordered(drops, DROP_COLUMNS), tuple(adjusted))
+    return ProbeTables(ordered(probes, PROBES), ordered(drops, PROBE_DROP), tuple(adjusted))
 
 
-def ordered(frames: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """Return frames [rows, columns] stacked, the contract's columns first; `head` as a whole number or blank."""
-    frames = [frame for frame in frames if not frame.empty]
-    if not frames:
-        return pd.DataFrame(columns=list(columns))
-    joined = pd.concat([frame.astype({"head": "Int64"}) if "head" in frame else frame for frame in frames])
-    return joined[[*columns, *[c for c in joined.columns if c not in columns]]].reset_index(drop=True)
+def ordered(frames: Sequence[pd.DataFrame], table: Table) -> pd.DataFrame:
+    """Return frames [rows, columns] stacked as a table has them; `head` as a whole number or blank."""
+    joined = table.join(frame.astype({"head": "Int64"}) if "head" in frame else frame for frame in frames)
+    return joined[[name for name in table.names if name in joined]]

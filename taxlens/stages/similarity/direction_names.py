@@ -13,9 +13,6 @@ from taxlens.core.direction import Direction
 from taxlens.probes.similarity.accumulation import Gathered
 from taxlens.probes.spectra.spectra import Spectra
 
-NAME_COLUMNS = [
-    "suite", "template", "site", "layer", "spectrum", "rank", "kind", "end", "name", "value", "null",
-]  # fmt: skip
 STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 

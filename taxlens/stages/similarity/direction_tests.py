@@ -13,12 +13,9 @@ from taxlens.analysis.interventions.ablation import direction_effects
 from taxlens.core.progress import SILENT, Progress
 from taxlens.probes.spectra.spectra import Spectra, Spectrum
 from taxlens.stages.similarity.direction_names import leading_directions
+from taxlens.stages.similarity.similarity_tables import DIRECTION_EFFECTS
 
 SITE = "resid_post"
-EFFECT_COLUMNS = [
-    "suite", "template", "site", "layer", "intervention", "metric", "value", "low", "high", "random", "random_extreme",
-    "n_items", "n_groups", "rank", "directions",
-]  # fmt: skip
 
 
 def strongest_layers(spectra: Spectra, *, count: int) -> list[int]:
@@ -92,4 +89,4 @@ def direction_test(
                 frame = effects.to_frame().assign(site=SITE, layer=layer, rank=effects.rank, directions=names)
                 frames.append(frame)
                 task.advance(note=f"{suite.name} {SITE}.{layer}")
-    return pd.concat(frames)[EFFECT_COLUMNS] if frames else pd.DataFrame(columns=EFFECT_COLUMNS)
+    return DIRECTION_EFFECTS.join(frames)[list(DIRECTION_EFFECTS.names)]

@@ -23,14 +23,10 @@ from taxlens.probes.similarity.similarity import similarity
 from taxlens.probes.spectra.spectra import Spectra
 from taxlens.probes.spectra.spectra import spectra as spectra_of
 from taxlens.stages.probe.store_probes import heads_of, ordered
-from taxlens.stages.similarity.direction_names import NAME_COLUMNS, leading_directions, name_directions
+from taxlens.stages.similarity.direction_names import leading_directions, name_directions
+from taxlens.stages.similarity.similarity_tables import DIRECTIONS, DRIFT_POSITIONS, SIMILARITY, SPECTRA
 
 MAP_ROWS = 4096
-SIMILARITY_COLUMNS = [
-    "suite", "template", "site", "layer_base", "layer_aligned", "measure", "value", "low", "high", "null", "n_items",
-]  # fmt: skip
-SPECTRA_COLUMNS = ["suite", "template", "site", "layer", "spectrum", "rank", "value", "null_low", "null_high"]
-POSITION_COLUMNS = ["suite", "template", "site", "layer", "position", "cosine", "relative_norm", "n_items"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,10 +113,10 @@ def similarity_store(
                 table = _map(store, site, index, groups, measure, map_rows, seed, progress)
                 made["similarity"].append(table.assign(**named))
     return SimilarityTables(
-        _without_twins(ordered(made["similarity"], SIMILARITY_COLUMNS)),
-        ordered(made["spectra"], SPECTRA_COLUMNS),
-        ordered(made["positions"], POSITION_COLUMNS),
-        ordered(made["names"], NAME_COLUMNS),
+        _without_twins(ordered(made["similarity"], SIMILARITY)),
+        ordered(made["spectra"], SPECTRA),
+        ordered(made["positions"], DRIFT_POSITIONS),
+        ordered(made["names"], DIRECTIONS),
         found,
         centres,
     )
@@ -164,7 +160,10 @@ class _Reader:
             gathered = whole if head is None else self._gather(site, layer, head, index, groups)
             options = {"measures": self.measures, "layer": layer, "site": site, "seed": self.seed}
             alike.append(similarity(gathered, **options).to_frame().assign(head=head))
-        frames = {"similarity": ordered(alike, ()), "positions": _positions(whole, self.measures).assign(layer=layer)}
+        frames = {
+            "similarity": pd.concat(alike, ignore_index=True) if alike else pd.DataFrame(),
+            "positions": _positions(whole, self.measures).assign(layer=layer),
+        }
         got = spectra_of(whole, layer=layer, site=site, seed=self.seed) if self.spectra and len(index) >= 8 else None
         if got is not None:
             frames["spectra"] = got.to_frame()

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
+from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
+
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.analysis.tax.tax import Tax
@@ -37,19 +40,18 @@ def stage_tax(job: RunContext) -> None:
         progress=job.progress,
     )
     generated = _generated_taxes(job, asked)
-    frames = [frame for frame in (tax.to_frame(), generated) if len(frame)]
-    job.run.write("tax", pd.concat(frames, ignore_index=True))
-    job.run.write("tax_2x2", tax.two_by_two())
-    job.run.write("items", tax.items())
-    job.run.write("changed", tax.changed())
-    job.run.write("power", _power(tax))
+    job.run.write(TAX, TAX.join([tax.to_frame(), generated]))
+    job.run.write(TAX_2X2, tax.two_by_two())
+    job.run.write(ITEMS, tax.items())
+    job.run.write(CHANGED, tax.changed())
+    job.run.write(POWER, _power(tax))
     job.run.manifest["tax"] = {"notes": list(tax.notes)}
     job.run.save()
     if config.tax.prior:
         from taxlens.analysis.tax.surface_form import measure_prior
 
         shared = {"bootstrap": config.tax.bootstrap, "seed": config.seed, "progress": job.progress}
-        job.run.write("prior", measure_prior(job.pair, tax, **shared).to_frame())
+        job.run.write(PRIOR, measure_prior(job.pair, tax, **shared).to_frame())
     if "figures" not in job.stages:
         _draw(job)
 
@@ -60,7 +62,7 @@ def _power(tax: Tax) -> pd.DataFrame:
 
     metrics = [metric for metric in ("accuracy", "probability") if metric in tax.measured[0].base]
     frames = [measured_power(tax.measured, metric=metric).to_frame() for metric in metrics]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return POWER.join(frames)
 
 
 def _draw(job: RunContext) -> None:
@@ -89,7 +91,7 @@ def _to_generate(job: RunContext) -> list[tuple[Suite, str]]:
 def _generated_taxes(job: RunContext, asked: list[tuple[Suite, str]]) -> pd.DataFrame:
     """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
     if not asked:
-        return pd.DataFrame()
+        return TAX.frame([])
     from taxlens.analysis.answers.taxes import measure_other_taxes
 
     config = job.config
@@ -102,8 +104,6 @@ def _generated_taxes(job: RunContext, asked: list[tuple[Suite, str]]) -> pd.Data
         seed=config.seed,
         progress=job.progress,
     )
-    for name in ("costs", "divergence", "answers", "surrogate"):
-        frame = getattr(found, name)
-        if len(frame):
-            job.run.write(name, frame)
+    for table in (COSTS, DIVERGENCE, ANSWERS, SURROGATE):
+        job.run.write(table, getattr(found, table.name))
     return found.tax

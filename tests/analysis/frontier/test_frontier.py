@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from taxlens.activations.items.items import Suite
-from taxlens.analysis.frontier.at_matched_benefit import MATCHED_COLUMNS
-from taxlens.analysis.frontier.front import COLUMNS
+from taxlens.analysis.frontier.frontier_tables import FRONTIER, FRONTIER_MATCHED
 from taxlens.analysis.frontier.measure import frontier, frontier_cost
 from taxlens.analysis.weights.gradients import path_loss, weight_slopes
 from taxlens.analysis.weights.interpolation import mixture, same_weights, untouched
@@ -50,7 +49,7 @@ def test_the_benefit_that_path_was_asked_to_keep_is_predicted(front):
 
 def test_the_table_has_the_columns_of_the_contract(front):
     frame = front.to_frame()
-    assert tuple(frame.columns) == COLUMNS
+    assert tuple(frame.columns) == FRONTIER.names
     assert set(frame.order) == set(ORDERS)
     assert (frame[frame.order == "random"].draw >= 0).all()
     whole = frame[(frame.plan == "path-20%") & (frame.suite == "")].iloc[0]
@@ -188,7 +187,7 @@ def test_the_cost_is_known_before_anything_runs(refusal_pair, refusal_suites):
 
 def test_orders_are_compared_where_they_keep_the_benefit(front):
     frame = front.matched_frame(least=0.5).set_index("order")
-    assert tuple(frame.columns) == MATCHED_COLUMNS[1:]
+    assert tuple(frame.columns) == FRONTIER_MATCHED.names[1:]
     assert set(frame.index) == set(ORDERS)
     kept = frame[frame.plan != ""]
     assert (kept.benefit_kept >= 0.5).all()

@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from taxlens.activations.models.anatomy import anatomy
-from taxlens.analysis.interventions.effects import COLUMNS
+from taxlens.analysis.interventions.effect_tables import ATTRIBUTION
 from taxlens.analysis.interventions.graft import check_unchanged, graft_effects, restore_effects
 from taxlens.analysis.interventions.shapley import shapley_effects
 from taxlens.analysis.weights.interpolation import same_weights, untouched
@@ -95,7 +95,7 @@ def test_grafting_leaves_both_models_as_they_were():
 
 def test_rows_have_the_columns_of_attribution_csv():
     frame = graft_effects(Pair(["layers"]), measure, groups=GROUPS, units=["0.mlp", "1.attn"]).to_frame()
-    assert tuple(frame.columns) == COLUMNS
+    assert tuple(frame.columns) == ATTRIBUTION.required
     assert sorted(set(frame.method)) == ["graft", "restore"]
     assert (frame.low <= frame.effect).all()
     assert (frame.effect <= frame.high).all()

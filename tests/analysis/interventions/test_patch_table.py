@@ -9,7 +9,8 @@ import torch
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import make_pair
-from taxlens.analysis.interventions.patch_table import COLUMNS, Patch, chosen_patches, patch_table
+from taxlens.analysis.interventions.effect_tables import PATCHES
+from taxlens.analysis.interventions.patch_table import Patch, chosen_patches, patch_table
 from taxlens.analysis.interventions.patching import patched_values
 from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import SelfCheckError
@@ -52,7 +53,7 @@ def picked(table, **where):
 
 
 def test_the_table_has_every_patch_in_both_directions_and_every_part(table):
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == PATCHES.names
     assert len(table) == 5 * 2 * 3 * 2
     assert set(table["into"]) == {"base", "aligned"}
     assert set(table["part"]) == {"cause", "carrier", "both"}

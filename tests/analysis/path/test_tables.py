@@ -11,8 +11,9 @@ from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.path.polyline import attribute_polyline
 from taxlens.analysis.path.quadrature import gauss_patterson
 from taxlens.analysis.path.top_neurons import with_top_neurons
+from taxlens.analysis.readings.reading_tables import ATTRIBUTION_READING, ATTRIBUTION_UNITS
 from taxlens.analysis.readings.significance import effect_tests, significance_frame
-from taxlens.analysis.readings.triple_tables import READING_COLUMNS, UNIT_COLUMNS, names_table, reading_tables
+from taxlens.analysis.readings.triple_tables import names_table, reading_tables
 
 QUICK = {"rules": [gauss_patterson(3)], "perplexity": False, "metrics": ("nll", "probability")}
 
@@ -67,8 +68,8 @@ def test_leading_triples_are_read_with_their_cluster_and_stability(found):
     pair, suite, attribution = found
     tables = reading_tables(pair, [suite], attribution, metric="nll", top=3, tokens=4)
     units, readings = tables["attribution_units"], tables["attribution_reading"]
-    assert tuple(units.columns) == UNIT_COLUMNS
-    assert tuple(readings.columns) == READING_COLUMNS
+    assert tuple(units.columns) == ATTRIBUTION_UNITS.names
+    assert tuple(readings.columns) == ATTRIBUTION_READING.names
     names, values = attribution.effects("words", "nll", "singular")
     mean = np.abs(values.mean(axis=0))
     place = {name: n for n, name in enumerate(names)}

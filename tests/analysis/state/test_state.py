@@ -21,7 +21,8 @@ from taxlens.analysis.state.diagnose import diagnose
 from taxlens.analysis.state.diagnoses import Diagnoses, diagnose_suites
 from taxlens.analysis.state.evidence import Bench, labelled, rotation
 from taxlens.analysis.state.relearning import relearned_share, shuffled_answers
-from taxlens.analysis.state.steering_benefit import STEERING_COLUMNS, steered_benefit, steering_rows
+from taxlens.analysis.state.state_tables import STEERING
+from taxlens.analysis.state.steering_benefit import steered_benefit, steering_rows
 from taxlens.analysis.state.upper_layers import Half
 from taxlens.analysis.state.verdict import KEPT_RULES, Evidence, judge, judge_layers, placed_at
 from taxlens.analysis.weights.interpolation import same_weights, untouched
@@ -373,8 +374,8 @@ def test_a_steered_model_s_benefit_is_measured_beside_random_directions(refusal_
     assert found["benefit"]["kept"] == pytest.approx(1)
     still.measured.update(found | {"suite": "facts", "returned": 0.0, "random": 0.0})
     rows = steering_rows(still)
-    assert [len(row) for row in rows] == [len(STEERING_COLUMNS)] * 2
-    assert [row[STEERING_COLUMNS.index("control")] for row in rows] == ["", "random"]
+    assert [len(row) for row in rows] == [len(STEERING.names)] * 2
+    assert [row[STEERING.names.index("control")] for row in rows] == ["", "random"]
     pushed = fit_steering(x, x + 30 * rng.normal(size=32), rank=1, layer=1)
     moved = steered_benefit(refusal_pair, pushed, benefit, suites, template=template, draws=50)
     assert moved["benefit"]["kept"] != pytest.approx(1, abs=0.05)

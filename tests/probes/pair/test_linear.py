@@ -5,7 +5,7 @@ import pytest
 
 from taxlens.core.errors import UsageError
 from taxlens.probes.pair.probe_pair import adjust_family, probe_pair
-from taxlens.probes.pair.result import COLUMNS, DROP_COLUMNS
+from taxlens.probes.pair.result import DROP_COLUMNS, ProbeRow
 from taxlens.probes.rows.labels import ProbeWarning
 
 CONTRACT = "probe fitted_on read_on map control layer metric value low high n_items n_groups".split()
@@ -48,7 +48,7 @@ def reading(result, fitted, read, map="none", layer=0):
 def test_the_table_holds_four_cells_with_the_columns_of_the_contract():
     X, Y, y, groups = pair()
     frame = quiet({0: (X, Y), 4: (Y, X)}, y, groups, shuffles=2).to_frame()
-    assert list(frame.columns) == CONTRACT == list(COLUMNS)
+    assert list(frame.columns) == CONTRACT == list(ProbeRow.__dataclass_fields__)
     own = frame[(frame.metric == "auc") & (frame.control == "none")]
     assert sorted(zip(own.fitted_on, own.read_on, own.layer, strict=True)) == sorted(
         (f, r, layer) for f in ("base", "aligned") for r in ("base", "aligned") for layer in (0, 4)
