@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo demo-real test test-slow lint smoke truth clean
+.PHONY: demo demo-real test test-slow lint docs smoke truth clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ lint: $(VENV)/.dev  ## style, types, import order, size budget
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/python -m benchmarks.house.sizes
+
+docs: $(VENV)/.dev  ## the documentation site, into .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 smoke: $(VENV)/.dev  ## the wheel built from the sdist, in an empty environment
 	$(BIN)/python -m benchmarks.house.smoke
