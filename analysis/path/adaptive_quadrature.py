@@ -58,6 +58,7 @@ class Walked:
         closed: whether every stop rule was met.
         reason: the rule that was not met.
         measured: by node, each row's score by the forward pass [nodes, rows].
+        coarse_rule: the rule before, or None.
     """
 
     path: Path
@@ -69,6 +70,7 @@ class Walked:
     closed: bool
     reason: str
     measured: np.ndarray
+    coarse_rule: QuadratureRule | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -193,7 +195,8 @@ class Walker:
         seen = [self.seen[float(t)] for t in rule.nodes]
         tallies, measured = [tally for tally, _ in seen], np.stack([scores for _, scores in seen])
         passes = len(self.seen), len(self.seen) + len(self.truths) + 2
-        return Walked(path, tallies, chained, coarse, *passes, not reason, reason, measured)
+        rule_before = before[0] if before else None
+        return Walked(path, tallies, chained, coarse, *passes, not reason, reason, measured, rule_before)
 
 
 def ladder_of(max_gradients: int) -> list[QuadratureRule]:

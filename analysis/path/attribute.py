@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taxlens.analysis.path.attribution import Attribution
-from taxlens.analysis.path.barrier import Walkability, walkability
+from taxlens.analysis.path.barrier import walkability
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.analysis.path.contraction import Contraction
-from taxlens.analysis.path.engine import PathAttribution, PathSettings
+from taxlens.analysis.path.engine import NodeTap, PathAttribution, PathSettings
 from taxlens.analysis.path.logit_metrics import KL, LogitMetric, logit_effects
 from taxlens.analysis.path.quadrature import QuadratureRule, single
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS
@@ -49,6 +49,7 @@ def attribute(
     bootstrap: int = 2000,
     seed: int = 0,
     progress: Progress = SILENT,
+    tap: NodeTap | None = None,
 ) -> Attribution:
     """Attribute the tax of suites to the parts of the weight change, so that the parts sum to the measured tax.
 
@@ -78,7 +79,7 @@ def attribute(
         batch_tokens: most padded tokens in a batch.
         checkpoint: recompute each block in the backward pass, for prompts too long for the memory.
         bootstrap, seed: group-bootstrap draws of the intervals, and their seed.
-        progress: told of every rule, with the state of closure.
+        progress, tap: told of every rule, with the state of closure; looks on at every node of the walk.
 
     Raises:
         UsageError: an unknown metric or level, or no suites.
@@ -94,10 +95,10 @@ def attribute(
     of_scores, of_logits = _checked(metrics, levels, functions)
     kept = tuple(metric for metric in metrics if metric not in of_logits)
     settings = PathSettings(
-        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, checkpoint, neurons, progress
+        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, checkpoint, neurons, progress, tap
     )
     chosen = [drawn(suite, items, seed) for suite in _suites(suites)]
-    fit: Walkability | None = None
+    fit = None
     with walk(pair) as path:
         contraction = Contraction(path.model, difference_of(pair), tuple(levels), keep_tokens=tokens)
         job = PathAttribution(pair, path, contraction, settings)
@@ -105,9 +106,8 @@ def attribute(
         found += [logit_effects(job, chosen, name, metric) for name, metric in of_logits.items()]
         if perplexity and not settings.first_order:
             fit = walkability(path, pair.base.tokenizer, [texts] if texts is not None else chosen)
-    method = "one_gradient" if settings.first_order else "path"
-    first, *beside = found
-    return Attribution(template, first, contraction.fallbacks, tolerance, bootstrap, seed, method, fit, tuple(beside))
+    more = (contraction.fallbacks, tolerance, bootstrap, seed, "one_gradient" if settings.first_order else "path")
+    return Attribution(template, found[0], *more, fit, tuple(found[1:]))
 
 
 def gradient_effects(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from taxlens.activations.items.tokens import Row, encode_suite
-from taxlens.analysis.path.adaptive_quadrature import Choices, Walker
+from taxlens.analysis.path.adaptive_quadrature import Choices, Walked, Walker
 from taxlens.analysis.path.assembly import effects_of, merged
 from taxlens.analysis.path.attribution import SuiteEffects
 from taxlens.analysis.path.chain_rule import ScoreMetric
@@ -44,6 +44,22 @@ MEMORY = 1 << 30
 """Bytes of tallies that a shard of items may hold; larger suites are walked shard by shard."""
 
 
+class NodeTap(Protocol):
+    """What looks on while a suite is walked: at every node and at both ends, and at what the walk found."""
+
+    def row_bytes(self, row: Row, nodes: int) -> int:
+        """Bytes that it keeps for a row while `nodes` nodes are walked."""
+        ...
+
+    def watching(self, path: Walk, shard: ItemShard, contraction: Contraction) -> AbstractContextManager[None]:
+        """A block within which it sees every pass over a shard; `path.t` says where the weights are."""
+        ...
+
+    def take(self, found: Walked, choices: Choices, shard: ItemShard, suite: Suite) -> None:
+        """What a shard's walk found; a later walk of the same items replaces it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PathSettings:
     """What an attribution is asked to do; the fields are `attribute`'s arguments."""
@@ -58,6 +74,7 @@ class PathSettings:
     checkpoint: bool = False
     neurons: int = 64
     progress: Progress = SILENT
+    tap: NodeTap | None = None
 
     @property
     def first_order(self) -> bool:
@@ -87,7 +104,9 @@ class PathAttribution:
 
     def suite(self, suite: Suite) -> SuiteEffects:
         """Walk a suite shard by shard and put the shards' effects together."""
-        return self.finished([self._resolved(rows, suite) for rows in self.shards(self.rows(suite))])
+        tap, most = self.settings.tap, min(self.settings.max_gradients, 15)
+        beside = (lambda row: 0) if tap is None else partial(tap.row_bytes, nodes=most)
+        return self.finished([self._resolved(rows, suite) for rows in self.shards(self.rows(suite), beside=beside)])
 
     def _resolved(self, rows: list[Row], suite: Suite) -> SuiteEffects:
         """Walk a shard, and the few items that it leaves unresolved once more, by finer rules."""
@@ -167,10 +186,12 @@ class PathAttribution:
     ) -> Any:
         """Walk one shard; returns a function from seconds spent to its effects."""
         asked = self.settings
-        ends = [score_shard(self.path.to(t), shard, score=score) for t in (0.0, 1.0)]
+        tap = asked.tap if score is log_probability else None
+        watched = nullcontext() if tap is None else tap.watching(self.path, shard, self.contraction)
         name = f"attribute {suite.name}"
         shown = asked.progress.task(name, total=len(shard.rows), unit="rows")
-        with self.contraction, checkpointed(self.path.model, asked.checkpoint), shown as task:
+        with watched, self.contraction, checkpointed(self.path.model, asked.checkpoint), shown as task:
+            ends = [score_shard(self.path.to(t), shard, score=score) for t in (0.0, 1.0)]
 
             def gradient(t: float) -> Any:
                 return differentiate(self.path.to(t), shard, self.contraction, score=score)
@@ -187,6 +208,8 @@ class PathAttribution:
                 scores=lambda t: score_shard(self.path.to(t), shard, score=score),
             )
             found = walker.run(rules)
+            if tap is not None:
+                tap.take(found, choices, shard, suite)
             task.advance(len(shard.rows))
         difference, metrics = self.contraction.difference, asked.named()
         piece = (found, choices, shard)
