@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item, Suite
 from taxlens.core.errors import ItemError, ModelLoadError, explain, one_of
 
@@ -144,30 +145,6 @@ def prefix_token(tokenizer: Tokenizer) -> int:
     rows = [("tokenizer", tokenizer.name_or_path)]
     fix = "give the items a prompt, or the tokenizer a BOS token."
     raise ModelLoadError(explain("an empty prompt needs a BOS or EOS token.", rows, fix))
-
-
-def render_chat(tokenizer: Tokenizer, content: str, *, chat_template: str | None = None, reply: bool = True) -> str:
-    """Return `content` as the user's message in the chat template, ready for the answer.
-
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        content: the message.
-        chat_template: template text; by default the tokenizer's own.
-        reply: open the assistant's turn after it.
-
-    Raises:
-        ModelLoadError: if there is no template.
-    """
-    if chat_template is None and not tokenizer.chat_template:
-        rows = [("tokenizer", tokenizer.name_or_path)]
-        fix = "templates: [plain], or chat_template: aligned, or a template file."
-        raise ModelLoadError(explain("the tokenizer has no chat template.", rows, fix))
-    messages = [{"role": "user", "content": content}]
-    return str(
-        tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=reply, chat_template=chat_template
-        )
-    )
 
 
 def pack(rows: Sequence[Row], *, batch_tokens: int) -> list[list[int]]:

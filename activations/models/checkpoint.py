@@ -10,6 +10,9 @@ from taxlens.core.artifacts import sha256_file
 from taxlens.core.errors import ModelLoadError, explain
 
 _HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_ADAPTERS = ("adapter_model.safetensors",)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -37,18 +40,34 @@ def checkpoint_directory(source: str | Path, *, revision: str | None = None) -> 
     try:
         return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
     except Exception as error:
-        rows = [("source", source), ("revision", revision or "default"), ("hub says", _first_line(error))]
-        fix = "check the name and revision, log in if the model is gated, or give a local directory."
-        raise ModelLoadError(explain("no such directory, and the hub did not give it.", rows, fix)) from error
+        rows = [("source", source), ("revision", revision or "default"), ("hub says", first_line(error))]
+        title, fix = _hub_refusal(error)
+        raise ModelLoadError(explain(title, rows, fix)) from error
+
+
+def _hub_refusal(error: Exception) -> tuple[str, str]:
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, GatedRepoError):
+        return "the hub asks for permission before it gives this model.", "accept its terms, then `hf auth login`."
+    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
+        fix = "give a local directory, or fetch it first where there is a network: `hf download NAME`."
+        return "the hub cannot be reached, and this model is not in its cache.", fix
+    fix = "check the name and revision, log in if the model is private, or give a local directory."
+    return "no such directory, and the hub did not give it.", fix
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return the checkpoint's safetensors files, sorted by name.
+    """Return the safetensors files that are loaded: `model.safetensors`, else the shards of the index, by name.
+
+    This is the order in which transformers looks, so that the files that are hashed are the files that were read.
 
     Raises:
         ModelLoadError: if a shard of the index is missing, only pickles are there, or no weights at all.
     """
-    index = directory / "model.safetensors.index.json"
+    if (directory / _SINGLE).is_file():
+        return [directory / _SINGLE]
+    index = directory / _INDEX
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -59,9 +78,11 @@ def weight_files(directory: Path) -> list[Path]:
             rows = [("directory", directory), ("missing", f"{len(missing)} of {len(names)}, first {missing[0]}")]
             raise ModelLoadError(explain("shards of the checkpoint are missing.", rows, "copy it again."))
         return [directory / name for name in names]
-    found = sorted(directory.glob("*.safetensors"))
-    if found:
-        return found
+    other = sorted(path.name for path in directory.glob("*.safetensors") if path.name not in _ADAPTERS)
+    if other:
+        rows = [("directory", directory), ("wanted", f"{_SINGLE}, or {_INDEX}"), ("found", ", ".join(other[:3]))]
+        fix = f"copy {_INDEX} too, or name the one file {_SINGLE}."
+        raise ModelLoadError(explain("nothing says which of these files are the weights.", rows, fix))
     pickles = sorted(path.name for pattern in _PICKLES for path in directory.glob(pattern))
     if pickles:
         rows = [("directory", directory), ("found", ", ".join(pickles[:3]))]
@@ -82,5 +103,13 @@ def weights_sha256(files: list[Path]) -> str:
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def unread_weights(directory: Path) -> str:
+    """What to know of weights that lie beside those that are read; empty where there are none."""
+    if (directory / _SINGLE).is_file() and (directory / _INDEX).is_file():
+        return f"{directory.name} holds two sets of weights: {_SINGLE} is read, the shards of {_INDEX} are not"
+    return ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its class where it has none, at most 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

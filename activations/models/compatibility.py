@@ -74,7 +74,8 @@ def compare(base: LoadedModel, aligned: LoadedModel, *, template_note: str = "")
         raise PairMismatchError(explain("base and aligned are not versions of one model.", rows, fix))
     config = _config_differences(base.model.config, aligned.model.config)
     shared = min(int(one["embedding rows"]), int(two["embedding rows"]))
-    notes = [template_note, vocabulary.note]
+    told = [f"{who}: {note}" for who, model in (("base", base), ("aligned", aligned)) for note in model.notes]
+    notes = [*told, template_note, vocabulary.note]
     if one["embedding rows"] != two["embedding rows"]:
         notes.append(
             f"embeddings have {one['embedding rows']} and {two['embedding rows']} rows: "

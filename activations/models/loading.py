@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,10 @@ import torch
 import transformers
 
 from taxlens.activations.models.anatomy import Anatomy, anatomy
-from taxlens.activations.models.checkpoint import checkpoint_directory, weight_files, weights_sha256
+from taxlens.activations.models.chat_templates import default_template
+from taxlens.activations.models.checkpoint import checkpoint_directory, first_line, weights_sha256
+from taxlens.activations.models.contents import look
+from taxlens.activations.models.weight_loading import quiet, weights_in_place
 from taxlens.core.errors import ModelLoadError, explain, one_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class LoadedModel:
         chat_template: text of the template that "chat" rows are rendered by; None without one.
         device: where its inputs go.
         dtype: "float32", "bfloat16" or "float16".
+        notes: what a reader of results must know of how it was read.
     """
 
     model: Any
@@ -45,6 +47,7 @@ class LoadedModel:
     chat_template: str | None
     device: torch.device
     dtype: str
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         parts = self.anatomy
@@ -59,9 +62,10 @@ class LoadedModel:
         return anatomy(self.model)
 
     @property
-    def context_length(self) -> int:
-        """Most tokens that the model reads, by its config."""
-        return int(self.model.config.max_position_embeddings)
+    def context_length(self) -> int | None:
+        """Most tokens that the model reads, by its config; None where that does not say."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
 
     @property
     def parameters(self) -> int:
@@ -124,19 +128,35 @@ def load_model(
     """
     torch_dtype = DTYPES[one_of(dtype, tuple(DTYPES), what="dtype")]
     directory = checkpoint_directory(source, revision=revision)
-    files = [_gguf_file(directory, gguf)] if gguf else weight_files(directory)
-    placement = place(device)
-    model = _load_weights(directory, gguf, torch_dtype, placement)
+    contents = look(directory, gguf=bool(gguf))
+    files = [_gguf_file(directory, gguf)] if gguf else list(contents.files)
+    model, notes = weights_in_place(directory, contents, gguf=gguf, dtype=torch_dtype, placement=place(device))
     check_finite(model, str(source))
     anatomy(model)
+    tokenizer = load_tokenizer(directory, gguf=gguf)
+    template, note = default_template(tokenizer)
+    beyond = ids_beyond(tokenizer, model, directory.name)
     return LoadedModel(
         model=model,
-        tokenizer=(tokenizer := load_tokenizer(directory, gguf=gguf)),
+        tokenizer=tokenizer,
         source=str(source),
         sha256=weights_sha256(files),
-        chat_template=tokenizer.chat_template or None,
+        chat_template=template,
         device=model.get_input_embeddings().weight.device,
         dtype=dtype,
+        notes=tuple(text for text in (*contents.notes, *notes, note, beyond) if text),
+    )
+
+
+def ids_beyond(tokenizer: Any, model: Any, name: str) -> str:
+    """A note where a tokenizer has ids that the model has no embedding for; blank otherwise."""
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    over = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
+    if not over:
+        return ""
+    return (
+        f"the tokenizer of {name} has {len(over)} ids past the {rows} rows of the embedding (first {over[0][1]!r}, "
+        f"{over[0][0]}): text that needs them is refused"
     )
 
 
@@ -171,7 +191,7 @@ def load_tokenizer(directory: Path, *, gguf: str | None = None) -> Any:
         with quiet():
             return kind.from_pretrained(directory, local_files_only=True, trust_remote_code=False, **options)
     except Exception as error:
-        rows = [("directory", directory), ("reason", _first_line(error))]
+        rows = [("directory", directory), ("reason", first_line(error))]
         fix = "copy tokenizer.json and tokenizer_config.json beside the weights."
         raise ModelLoadError(explain("no readable tokenizer here.", rows, fix)) from error
 
@@ -203,88 +223,6 @@ def check_finite(model: torch.nn.Module, source: str) -> None:
             raise ModelLoadError(explain("weights are NaN or infinite.", rows, fix))
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off standard error inside the block."""
-    logs = transformers.utils.logging
-    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
-    logs.set_verbosity_error()
-    logs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logs.set_verbosity(level)
-        if bars:
-            logs.enable_progress_bar()
-
-
-def _load_weights(directory: Path, gguf: str | None, dtype: torch.dtype, placement: Any) -> Any:
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "eager", "local_files_only": True}
-    options |= {"trust_remote_code": False}  # else transformers asks on standard input whether to run it
-    mapped = isinstance(placement, str | dict)
-    if gguf and mapped:
-        rows = [("file", gguf), ("device", placement)]
-        raise ModelLoadError(explain("a GGUF checkpoint goes to one device.", rows, "device: auto, or one device."))
-    if gguf:
-        options["gguf_file"] = gguf
-    else:
-        options |= {"use_safetensors": True, "output_loading_info": True}
-        options |= {"device_map": placement} if mapped else {}
-    try:
-        with quiet():
-            loaded = transformers.AutoModelForCausalLM.from_pretrained(directory, **options)
-    except Exception as error:
-        rows = [("directory", directory), ("reason", _first_line(error))]
-        fix = "check config.json and the weight files; copy them again if they are truncated."
-        raise ModelLoadError(explain("the checkpoint cannot be loaded.", rows, fix)) from error
-    if gguf:
-        model = _plain_copy(loaded, dtype)
-    else:
-        model, info = loaded
-        _check_complete(directory, info)
-    if mapped:
-        _check_placed(model, placement)
-    else:
-        model = model.to(placement)
-    return model.eval().requires_grad_(False)
-
-
-def _check_placed(model: torch.nn.Module, placement: str | dict[str, Any]) -> None:
-    """Refuse a device map that leaves weights out, and devices that do not hold all weights."""
-    names = [name for name, _ in model.named_parameters()]
-    if isinstance(placement, dict):
-        left = [name for name in names if not any(f"{name}.".startswith(f"{key}." if key else "") for key in placement)]
-        if left:
-            rows = [("map", placement), ("left out", f"{len(left)} tensors, first {left[0]}")]
-            raise ModelLoadError(explain("the device map leaves weights out.", rows, 'add them, or an entry "".'))
-    away = [name for name, tensor in model.named_parameters() if tensor.is_meta]
-    if away:
-        rows = [("device", placement), ("left over", f"{len(away)} tensors, first {away[0]}")]
-        fix = "a smaller dtype, more devices, or device: cpu."
-        raise ModelLoadError(explain("the devices do not hold all weights.", rows, fix))
-
-
-def _plain_copy(model: Any, dtype: torch.dtype) -> Any:
-    """A dequantised model as an ordinary one: the state dict in a fresh model of the same config."""
-    config = copy.deepcopy(model.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    fresh = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
-    fresh.load_state_dict(model.state_dict())
-    return fresh
-
-
-def _check_complete(directory: Path, info: dict[str, Any]) -> None:
-    for key, title in (
-        ("missing_keys", "the checkpoint lacks weights of its architecture."),
-        ("unexpected_keys", "the checkpoint holds weights that its architecture has no place for."),
-        ("mismatched_keys", "weights of the checkpoint have other shapes than its config says."),
-    ):
-        if names := sorted(str(name) for name in info.get(key) or ()):
-            rows = [("directory", directory), ("tensors", f"{len(names)}, first {names[0]}")]
-            raise ModelLoadError(explain(title, rows, "check config.json against the weight files."))
-
-
 def _gguf_file(directory: Path, name: str) -> Path:
     path = directory / name
     if not path.is_file():
@@ -292,7 +230,3 @@ def _gguf_file(directory: Path, name: str) -> Path:
         rows = [("file", path), ("there", there)]
         raise ModelLoadError(explain("GGUF file not found.", rows, "give its name inside the directory."))
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

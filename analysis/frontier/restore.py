@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxlens.activations.models.loading import quiet
+from taxlens.activations.models.weight_loading import quiet
 from taxlens.analysis.frontier.plan_files import PlanRecord
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.core.artifacts import new_directory, write_json

@@ -239,7 +239,7 @@ def test_pickle_checkpoint_is_refused(checkpoint):
 def test_truncated_weights_are_refused(checkpoint):
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ModelLoadError, match="the checkpoint cannot be loaded"):
+    with pytest.raises(ModelLoadError, match=r"(?s)a weight file cannot be read.*truncated"):
         load_model(checkpoint, device="cpu")
 
 

@@ -1,0 +1,186 @@
+"""What a checkpoint directory holds, read before anything is loaded: one model, an adapter, several models, other heads."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+from taxlens.activations.models.checkpoint import first_line, unread_weights, weight_files
+from taxlens.core.errors import ModelLoadError, explain
+
+INSIDE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, sharding and activation checkpointing leave inside the names of the modules that they wrap."""
+
+_EMBED = re.compile(r"^(.*?)((?:model\.language_model|language_model\.model|model\.decoder|model|transformer|gpt_neox|backbone)\.)?"
+                    r"(embed_tokens|wte|embed_in|word_embeddings|embeddings)\.weight$")  # fmt: skip
+_VALUE_HEAD = re.compile(r"^(v_head|value_head|vhead|critic_head|value_model_head)\.")
+_REWARD_HEAD = re.compile(r"^(score|reward_head|regression_head|classifier|rank_head)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What was found in a checkpoint directory.
+
+    Args:
+        config: config.json.
+        files: the safetensors files that will be read; none for GGUF.
+        wrapper: the prefix that every weight name carries beyond the architecture's own; blank for none.
+        wrapped_inside: whether wrappers left their names inside weight names too.
+        left_aside: weights of a value head, which the language model has no place for.
+        notes: sentences that a reader of results must know.
+    """
+
+    config: dict[str, Any]
+    files: tuple[Path, ...]
+    wrapper: str = ""
+    wrapped_inside: bool = False
+    left_aside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def look(directory: Path, *, gguf: bool = False) -> Contents:
+    """Return what a directory holds, if it is one causal language model that needs no code of its own.
+
+    Args:
+        directory: a checkpoint's directory.
+        gguf: its weights are a GGUF file, which has its own config.
+
+    Raises:
+        ModelLoadError: an adapter alone, several models, an encoder-decoder, a reward model, an architecture that is
+            known to the checkpoint's own code only, or weight files that cannot be read.
+    """
+    if gguf:
+        return Contents({}, ())
+    config = read_config(directory)
+    check_architecture(directory, config)
+    files = tuple(weight_files(directory))
+    names = [name for path in files for name in _names(path)]
+    wrapper, inside = wrapper_of(names), any(INSIDE.search(name) for name in names)
+    bare = [INSIDE.sub("", name).removeprefix(wrapper) for name in names]
+    _check_head(directory, config, bare)
+    aside = tuple(name for name in bare if _VALUE_HEAD.match(name))
+    notes = [unread_weights(directory)]
+    if wrapper or inside:
+        left = wrapper or next(match[0] for name in names if (match := INSIDE.search(name)))
+        notes.append(f"weight names of {directory.name} carry {left!r}, which a wrapper left there: it is taken off")
+    if aside:
+        notes.append(f"{directory.name} has a value head ({aside[0]}): the language model under it is read")
+    return Contents(config, files, wrapper, inside, aside, tuple(note for note in notes if note))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json.
+
+    Raises:
+        ModelLoadError: there is none, or it is no JSON; an adapter and several models are named as what they are.
+    """
+    path = directory / "config.json"
+    adapter = (directory / "adapter_config.json").is_file()
+    if path.is_file() and adapter:
+        rows = [("directory", directory), ("found", "config.json and adapter_config.json")]
+        fix = "move one of the two elsewhere: which of them is meant is not said."
+        raise ModelLoadError(explain("a whole model and an adapter lie in one directory.", rows, fix))
+    if not path.is_file():
+        raise ModelLoadError(_without_config(directory, adapter))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        rows = [("file", path), ("reason", first_line(error))]
+        raise ModelLoadError(explain("config.json cannot be read.", rows, "copy it again.")) from error
+    if not isinstance(found, dict):
+        raise ModelLoadError(explain("config.json is no table of keys.", [("file", path)], "copy it again."))
+    return found
+
+
+def _without_config(directory: Path, adapter: bool) -> str:
+    if adapter:
+        rows = [("directory", directory), ("found", "adapter_config.json")]
+        return explain(
+            "this is an adapter, not a whole model.", rows, "pair.base: ITS BASE, pair.adapter: THIS DIRECTORY"
+        )
+    inside = sorted(path.parent.name for path in directory.glob("*/config.json"))
+    if len(inside) > 1:
+        rows = [("directory", directory), ("models", f"{len(inside)}: {', '.join(inside[:8])}")]
+        fix = f"give one of them: {directory / inside[-1]}"
+        return explain("this directory holds several models.", rows, fix)
+    rows = [("directory", directory), ("wanted", "config.json")]
+    fix = f"{directory / inside[0]}" if inside else "give the directory that save_pretrained wrote."
+    return explain("no model here.", rows, fix)
+
+
+def check_architecture(directory: Path, config: dict[str, Any]) -> None:
+    """Refuse what is no causal language model that transformers itself knows.
+
+    Raises:
+        ModelLoadError: in one line what it is.
+    """
+    kind = config.get("model_type")
+    where: list[tuple[str, object]] = [("directory", directory), ("model_type", kind or "missing")]
+    if kind not in CONFIG_MAPPING_NAMES:
+        if config.get("auto_map"):
+            where.append(("its code", ", ".join(sorted(str(v) for v in config["auto_map"].values()))[:120]))
+            fix = "convert it to an architecture that transformers has; code of a checkpoint is never run."
+            raise ModelLoadError(explain("this checkpoint needs code of its own.", where, fix))
+        fix = "check model_type, or update transformers."
+        raise ModelLoadError(explain("transformers does not know this architecture.", where, fix))
+    if config.get("is_encoder_decoder"):
+        fix = "give a decoder-only language model."
+        raise ModelLoadError(explain("an encoder-decoder is not served.", where, fix))
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        what = (
+            "an encoder-decoder" if kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES else "no causal language model"
+        )
+        raise ModelLoadError(explain(f"{kind} is {what}.", where, "give a decoder-only language model."))
+
+
+def _check_head(directory: Path, config: dict[str, Any], names: Sequence[str]) -> None:
+    head = next((name for name in names if _REWARD_HEAD.match(name)), None)
+    named = [str(name) for name in config.get("architectures") or ()]
+    other = next(
+        (name for name in named if name.endswith(("Classification", "RewardModel", "QuestionAnswering"))), None
+    )
+    if head or other:
+        rows = [("directory", directory), ("architecture", other or ", ".join(named)), ("head", head or "missing")]
+        fix = "give the policy model: a reward or classification model scores texts and predicts no words."
+        raise ModelLoadError(explain("this checkpoint has no output head over words.", rows, fix))
+
+
+def wrapper_of(names: Sequence[str]) -> str:
+    """Return what stands before every weight's name where a wrapper put it: "module.", "base_model.model.", "actor.".
+
+    It is what precedes the backbone in the name of the input embedding, if every other weight has it too; a value head
+    may stand outside it.
+    """
+    inner = [INSIDE.sub("", name) for name in names if not _VALUE_HEAD.match(name)]
+    found = [match[1] for name in inner if (match := _EMBED.match(name))]
+    prefix = min(found, key=len, default="")
+    return prefix if prefix and all(name.startswith(prefix) for name in inner) else ""
+
+
+def renaming(contents: Contents) -> dict[str, str]:
+    """Patterns to take off weight names, and what to put there, as transformers' `key_mapping`."""
+    found = {"^" + re.escape(contents.wrapper): ""} if contents.wrapper else {}
+    return found | ({INSIDE.pattern: ""} if contents.wrapped_inside else {})
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError) as error:
+        partial = sorted(p.name for pattern in ("*.incomplete", "*.tmp", "*.part") for p in path.parent.glob(pattern))
+        rows: list[tuple[str, object]] = [("file", path), ("bytes", path.stat().st_size), ("reason", first_line(error))]
+        rows += [("unfinished", ", ".join(partial[:3]))] if partial else []
+        fix = "wait until it is written, or copy it again: the file is truncated."
+        raise ModelLoadError(explain("a weight file cannot be read.", rows, fix)) from error
