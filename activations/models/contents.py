@@ -72,7 +72,8 @@ def look(directory: Path, *, gguf: bool = False) -> Contents:
     aside = tuple(name for name in bare if _VALUE_HEAD.match(name))
     notes = [unread_weights(directory)]
     if wrapper or inside:
-        left = wrapper or next(match[0] for name in names if (match := INSIDE.search(name)))
+        left = next((n.removesuffix(b) for n, b in zip(names, bare, strict=True) if n != b and n.endswith(b)), "")
+        left = left or next(match[0] for name in names if (match := INSIDE.search(name)))
         notes.append(f"weight names of {directory.name} carry {left!r}, which a wrapper left there: it is taken off")
     if aside:
         notes.append(f"{directory.name} has a value head ({aside[0]}): the language model under it is read")
@@ -134,7 +135,7 @@ def check_architecture(directory: Path, config: dict[str, Any]) -> None:
             raise ModelLoadError(explain("this checkpoint needs code of its own.", where, fix))
         fix = "check model_type, or update transformers."
         raise ModelLoadError(explain("transformers does not know this architecture.", where, fix))
-    if config.get("is_encoder_decoder"):
+    if config.get("is_encoder_decoder", kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
         fix = "give a decoder-only language model."
         raise ModelLoadError(explain("an encoder-decoder is not served.", where, fix))
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
