@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-
-_FIGURES: dict[str, Callable[..., Any]] = {}
-
-
-def register_figure(name: str, draw: Callable[..., Any]) -> None:
-    """Make `draw` the figure that results with `figure = name` plot themselves by.
-
-    Args:
-        name: the figure's name ("tax", "attribution").
-        draw: function from the result's table [rows, columns] to a figure.
-    """
-    _FIGURES[name] = draw
+from taxlens.core.lazy import drawer
 
 
 class Result:
@@ -41,13 +29,13 @@ class Result:
         """Draw the result's figure and return it (options are the figure's own).
 
         Raises:
-            UsageError: if no figure of this kind is registered (import taxlens first).
+            UsageError: if this result has no figure.
         """
-        if self.figure not in _FIGURES:
-            rows = [("figure", repr(self.figure)), ("registered", ", ".join(sorted(_FIGURES)) or "none")]
-            raise UsageError(explain(f"{type(self).__name__} cannot draw itself.", rows, "import taxlens"))
+        if not self.figure:
+            rows = [("has", ".to_frame()")]
+            raise UsageError(explain(f"{type(self).__name__} has no figure.", rows))
         more = {"companions": found} if (found := self.companions()) else {}
-        return _FIGURES[self.figure](self.to_frame(), **more, **options)
+        return drawer()(self.figure, self.to_frame(), **more, **options)
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

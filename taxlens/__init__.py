@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from taxlens.core.lazy import Lazy, draw_results_by
+
+draw_results_by(Lazy("taxlens.stages.figures.drawing:draw_result"))
+
 _HOME = {
     "Activations": "taxlens.face.activations",
     "Direction": "taxlens.core.direction",
@@ -50,25 +54,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'taxlens' has no attribute {name!r}; it has {', '.join(__all__)}")
     value = getattr(importlib.import_module(_HOME[name]), name)
-    _register_figures()
     globals()[name] = value
     return value
-
-
-def _register_figures() -> None:
-    register_figure = importlib.import_module("taxlens.core.result").register_figure
-
-    def drawn_by(kind: str) -> Any:
-        def draw(frame: Any, **options: Any) -> Any:
-            return importlib.import_module("taxlens.stages.figure_registry").draw_result(kind, frame, **options)
-
-        return draw
-
-    kinds = ("tax", "attribution", "probe", "similarity", "similarity_map", "spectra", "states", "frontier")
-    for kind in (*kinds, "directions", "direction_effects", "methods", "restoration", "comparison", "costs"):
-        register_figure(kind, drawn_by(kind))
-    for kind in ("divergence", "prior", "power"):
-        register_figure(kind, drawn_by(kind))
 
 
 def __dir__() -> list[str]:

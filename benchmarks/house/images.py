@@ -13,7 +13,8 @@ from pathlib import Path
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import width_of
 from taxlens.runs.folder import Run
-from taxlens.stages.figure_registry import KINDS, planted_components
+from taxlens.stages import FIGURES
+from taxlens.stages.attribute.truth_figure import planted_components
 
 IMAGES = {
     "demo_attribution_facts": ("demo", "attribution", "attribution_facts_probability"),
@@ -32,14 +33,14 @@ def main() -> None:
     chosen = parser.parse_args()
     for image, (name, kind, figure) in IMAGES.items():
         folder = chosen.runs / name
-        needed = KINDS[kind].tables
+        needed = FIGURES[kind].tables
         if not (folder / "run.json").is_file() or not all(Run.open(folder).has(table) for table in needed):
             print(f"{image}: {folder} has no {', '.join(needed)}")
             continue
         run = Run.open(folder)
-        tables = {table: run.table(table) for table in (*needed, *KINDS[kind].optional) if run.has(table)}
-        tables |= {"truth": planted_components(run.config)} if "truth" in KINDS[kind].optional else {}
-        drawings = dict(KINDS[kind].jobs(tables, width_of("neurips")))
+        tables = {table: run.table(table) for table in (*needed, *FIGURES[kind].optional) if run.has(table)}
+        tables |= {"truth": planted_components(run.config)} if "truth" in FIGURES[kind].optional else {}
+        drawings = dict(FIGURES[kind].jobs(tables, width_of("neurips")))
         if figure not in drawings:
             print(f"{image}: {folder} gives {', '.join(drawings)}")
             continue

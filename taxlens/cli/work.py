@@ -63,7 +63,7 @@ def do_stage(
 
 def do_figures(source: Path, *, only: str | None, venue: str | None, width: str | None, as_json: bool) -> None:
     """Draw a run's figures from its tables."""
-    from taxlens.stages.figure_registry import draw_run
+    from taxlens.stages.figures.drawing import draw_run
 
     opened = Run.open(source)
     section = opened.config.figures

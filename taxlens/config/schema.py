@@ -1,4 +1,7 @@
-"""The config of a run: frozen, checked, with every default stated and every wrong key answered by line."""
+"""The config of a run: frozen, checked, with every default stated and every wrong key answered by line.
+
+Each stage's section stands in the stage's own folder; the whole is made from `STAGES`.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +9,60 @@ import difflib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, create_model, field_validator, model_validator
 
 from taxlens.config.yaml_file import line_of, parse_yaml, read_yaml
 from taxlens.core.errors import ConfigError, explain
+from taxlens.stages import STAGES
+from taxlens.stages.section import Dtype, Section, Template
+from taxlens.stages.stage import Stage
 
-Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_z", "mlp_post"]
-Dtype = Literal["float32", "float16", "bfloat16"]
-Template = Literal["plain", "chat"]
-Metric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll"]
-Order = Literal[
-    "path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "learned_mask", "weight_patch",
-    "checkpoint", "relearn", "reverse",
-]  # fmt: skip
 Format = Literal["items", "minimal_pairs", "true_false", "statements", "questions", "gaps"]
-AttributedMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll", "kl"]
-Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
-STAGES = ("tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report")
 EMBEDDED_BENEFITS = ("demo:harm", "suite:refuse_harmful")
 """Embedded suites that are of kind "benefit" where a config does not say."""
-Stage = Literal["tax", "capture", "probe", "similarity", "attribute", "diagnose", "frontier", "figures", "report"]
-
-
 NAME = r"^[\w.-]*[\w-][\w.-]*$"
 """A name of a file or folder: letters, digits, ".", "-" and "_", and not of dots alone."""
-Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
-
-
-class PairSection(_Section):
+class PairSection(Section):
     """The two checkpoints: directories, hub ids or `demo:NAME`; or a base and a PEFT adapter. The last of a list counts."""
 
-    base: str
-    aligned: str | tuple[str, ...] | None = None
-    adapter: str | tuple[str, ...] | None = None
-    several: Literal["chain", "seeds"] = "chain"  # what a list is: checkpoints of one training, or seeds of one recipe
-    gguf: str | None = None
-    revision: str | None = None
-    dtype: Dtype = "float32"
-    device: str | dict[str, int | str] = "auto"  # auto, a device, balanced, or a map of modules to devices
+    base: str = Field(description="demo:NAME, a directory, or a hub id")
+    aligned: str | tuple[str, ...] | None = Field(
+        default=None, description="the same, or a list of which the last counts"
+    )
+    adapter: str | tuple[str, ...] | None = Field(
+        default=None, description="directory of a PEFT adapter on top of base, or a list of them"
+    )
+    several: Literal["chain", "seeds"] = Field(
+        default="chain", description="what a list is: checkpoints of one training, or seeds of one recipe"
+    )
+    gguf: str | None = Field(default=None, description="file name inside the directory, for GGUF checkpoints")
+    revision: str | None = Field(default=None, description="of a hub id")
+    dtype: Dtype = Field(default="float32", description="type of the weights in memory")
+    device: str | dict[str, int | str] = Field(
+        default="auto", description="auto, a device, balanced (several GPUs), or a map of modules to devices"
+    )
 
 
-class SuiteSection(_Section):
+class SuiteSection(Section):
     """One suite: a JSON-lines or CSV file (relative to the config), `demo:NAME` or `suite:NAME`."""
 
-    name: str = Field(min_length=1, max_length=100, pattern=NAME)
-    file: str
-    kind: Literal["capability", "benefit"] = "capability"
-    template: Template | None = None  # where it is attributed; by default the first of `templates`
-    attribute: bool = True  # whether its tax is attributed
-    format: Format = "items"  # how the file is laid out: taxlens's own items, or a shape of published benchmarks
-    group_by: str | None = None  # of such a shape: the field that groups the items
-    ask: str | None = None  # of true_false and questions: how it is asked, with {statement} or {question}
-    letters: bool = False  # of questions: list the choices under letters and score the letters
+    name: str = Field(min_length=1, max_length=100, pattern=NAME, description="the suite's name in every table")
+    file: str = Field(description="a JSON-lines or CSV file (relative to the config), demo:NAME or suite:NAME")
+    kind: Literal["capability", "benefit"] = Field(default="capability", description="what it measures")
+    template: Template | None = Field(
+        default=None, description="template in which it is attributed; null: the first of templates"
+    )
+    attribute: bool = Field(default=True, description="whether its tax is attributed")
+    format: Format = Field(default="items", description="how the file is laid out")
+    group_by: str | None = Field(default=None, description="field that groups the items, of a published format")
+    ask: str | None = Field(
+        default=None, description="of true_false and questions: how it is asked, with {statement} or {question}"
+    )
+    letters: bool = Field(default=False, description="of questions: list the choices under letters and score these")
 
     @model_validator(mode="before")
     @classmethod
@@ -74,143 +72,30 @@ class SuiteSection(_Section):
         return values
 
 
-class TaxSection(_Section):
-    """How the tax is measured."""
-
-    metrics: tuple[Metric, ...] = ("accuracy", "probability", "nll")
-    bootstrap: int = Field(default=2000, ge=100, le=1_000_000)
-    interval: Literal["percentile", "bca"] = "percentile"
-    margin: float = Field(default=0.02, gt=0, lt=1)  # what counts as no tax, for metrics in 0..1
-    prior: bool = False  # also the tax after PMI, and the shift of the choices' prior
-    generate: tuple[str, ...] = ()  # suites to answer: exact match, refusals, length, KL by position
-    generate_templates: tuple[Template, ...] | None = None  # by default the template in which a suite is attributed
-    max_new_tokens: int = Field(default=32, ge=1, le=100_000)
-    samples: int = Field(default=0, ge=0, le=10_000)  # continuations a prompt for versatility; 0: none
-
-
-class CaptureSection(_Section):
-    """Which activations are kept."""
-
-    sites: tuple[Site, ...] = ("resid_post",)
-    layers: Literal["all"] | tuple[int, ...] = "all"
-    positions: str = "last"
-    templates: tuple[Template, ...] | None = None  # by default the config's
-    dtype: Dtype = "float32"
-    batch_tokens: int = Field(default=4096, ge=1, le=2**30)
-    compress: Literal["gzip"] | None = None
-    shard_bytes: int = Field(
-        default=256 * 2**20, ge=1
-    )  # most bytes of one file of the store; parts end where files end
-
-
-class ProbeSection(_Section):
-    """Which labels are probed, and by what."""
-
-    labels: Literal["all"] | tuple[str, ...] = "all"
-    probe: Literal["ridge", "logistic", "diff_of_means", "mlp", "lda", "mdl"] = "ridge"
-    permutations: int = Field(default=199, ge=0, le=100_000)
-    heads: bool = True  # sites that have heads are read head by head too
-
-
-class SimilaritySection(_Section):
-    """Which measures of representation similarity are computed, and what is done with the directions found."""
-
-    measures: tuple[str, ...] = ("cka", "procrustes", "linear_r2", "drift")
-    map: tuple[str, ...] = ("cka",)  # measures of every base layer against every aligned layer; []: none
-    map_rows: int = Field(default=4096, ge=4, le=2**20)  # most rows of a map
-    heads: bool = True  # sites that have heads are compared head by head too
-    spectra: bool = True
-    name_directions: int = Field(default=3, ge=0, le=10_000)  # directions beyond the null to name, a spectrum and layer
-    test_layers: int = Field(default=1, ge=0)  # layers whose directions are ablated in base, injected into aligned
-    test_items: int = Field(default=64, ge=2)  # most items a suite of that test
-
-
-class AttributionSection(_Section):
-    """The weight path: metrics, levels, tolerance, and further methods by name."""
-
-    metrics: tuple[AttributedMetric, ...] = ("accuracy", "probability", "nll")
-    levels: tuple[Literal["component", "head", "neuron", "singular"], ...] = ("component", "head", "singular")
-    tolerance: float = Field(default=0.01, gt=0, lt=1)
-    max_gradients: int = Field(default=32, ge=2, le=100_000)
-    items: Literal["all"] | Count = "all"
-    methods: tuple[Method, ...] = ("path",)
-    leading: int = Field(default=8, ge=1)  # components that the other methods are run on, by rank of the path
-    controls: int = Field(default=4, ge=0)  # and random ones beside them
-    batch_tokens: int = Field(default=1024, ge=1, le=2**30)  # most padded tokens of a batch
-    recompute: bool = False  # blocks are recomputed in the backward pass: for prompts too long for the memory
-    neurons: int = Field(default=32, ge=0)  # at level neuron: how many of each component stand alone; 0: all
-    reading: int = Field(default=2, ge=0)  # singular triples a suite to read: what they write, what they read
-    null_draws: int = Field(default=0, ge=0, le=10_000)  # attributions of shuffled changes of equal spectrum
-    patches: int = Field(default=0, ge=0)  # components and heads to patch in both directions, and as many random ones
-    screen: int = Field(default=0, ge=0)  # attribution patching of every part, checked by so many real patches; 0: none
-    patch_items: int = Field(default=32, ge=2)  # most items a suite of patches and screen
-    patch_positions: int = Field(default=8, ge=0)  # of the first component, patched position by position
-    stitch: Literal["all"] | tuple[int, ...] = ()  # cuts of the restoration profile (0 to the number of layers)
-
-
-class DiagnoseSection(_Section):
-    """Where the state of a capability is read."""
-
-    sites: tuple[Site, ...] = ("resid_post",)
-    layers: Literal["auto", "all"] | tuple[int, ...] = "auto"  # auto: five, refined where the damage appears
-    items: Literal["all"] | Count = "all"
-    relearn: bool = True  # where a capability looks erased, see whether a little training brings it back
-
-
-class SplitSection(_Section):
+class SplitSection(Section):
     """How items are split between choosing and measuring."""
 
-    holdout: float = Field(default=0.5, gt=0, lt=1)
-    disjoint: tuple[Literal["group", "gold"], ...] = ("group", "gold")
+    holdout: float = Field(default=0.5, gt=0, lt=1, description="share of the items that plans are measured on")
+    disjoint: tuple[Literal["group", "gold"], ...] = Field(
+        default=("group", "gold"), description="what both halves must not share"
+    )
 
 
-class FrontierSection(_Section):
-    """Which plans are built and measured."""
+class ConfigHead(Section):
+    """What a config says beside the stages' sections: the pair, the suites, the templates, and which stages are done."""
 
-    benefit: str | None = None
-    against: str | None = None
-    unit: Literal["component", "head", "singular"] = "singular"
-    shares: tuple[Share, ...] = (0.01, 0.025, 0.05)
-    draws: int = Field(default=20, ge=1, le=10_000)
-    orders: tuple[Order, ...] = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
-    suites: tuple[str, ...] | None = None  # capability suites whose tax is to be returned; by default all that lost
-    max_gradients: int | None = Field(default=None, ge=1)  # of its attribution; by default that section's
-    draw_shares: tuple[Share, ...] | None = None  # shares at which random plans are drawn; by default all
-    items: Literal["all"] | Count = "all"  # most held-out items a suite
-    train_items: Literal["all"] | Count = "all"  # most items a suite that plans are chosen on
-    leave_out: bool = True  # also choose without each suite and measure on it
-    generate: int = Field(default=0, ge=0)  # prompts of each kind for the benefit by generation; 0: log-odds only
-    keeps: tuple[Share, ...] = ()  # further shares of the benefit that path, one_gradient and per_layer plans must keep
-    generate_plans: tuple[str, ...] | None = None  # plans answered by generation; by default path and one_gradient
-    budget_minutes: float = Field(default=40.0, gt=0, le=1e6)
-
-
-class FigureSection(_Section):
-    """Where the figures will be printed."""
-
-    venue: Literal["neurips", "iclr", "icml", "acl", "tmlr", "aaai"] = "neurips"
-    width: Literal["column", "page"] = "page"
-
-
-class Config(_Section):
-    """A whole run, as resolved: what was given plus every default."""
-
-    name: str = Field(min_length=1, max_length=100, pattern=NAME)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    pair: PairSection
-    suites: tuple[SuiteSection, ...] = Field(min_length=1)
-    templates: tuple[Template, ...] = Field(default=("plain", "chat"), min_length=1)
-    chat_template: str = "own"
-    stages: tuple[Stage, ...] | None = None
-    tax: TaxSection = TaxSection()
-    capture: CaptureSection = CaptureSection()
-    probes: ProbeSection = ProbeSection()
-    similarity: SimilaritySection = SimilaritySection()
-    attribution: AttributionSection = AttributionSection()
-    diagnose: DiagnoseSection | None = None
-    split: SplitSection = SplitSection()
-    frontier: FrontierSection | None = None
-    figures: FigureSection = FigureSection()
+    name: str = Field(min_length=1, max_length=100, pattern=NAME, description="name of the run and of its folder")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of everything that is drawn")
+    pair: PairSection = Field(description="the two checkpoints")
+    suites: tuple[SuiteSection, ...] = Field(min_length=1, description="the suites")
+    templates: tuple[Template, ...] = Field(
+        default=("plain", "chat"), min_length=1, description="prompt templates in which the tax is measured"
+    )
+    chat_template: str = Field(default="own", description="own, aligned, or a file")
+    stages: tuple[str, ...] | None = Field(
+        default=None, description="which stages `taxlens run` does; null: all that the config names"
+    )
+    split: SplitSection = Field(default=SplitSection(), description="how items are split for the frontier")
 
     @field_validator("suites")
     @classmethod
@@ -229,13 +114,47 @@ class Config(_Section):
             raise ValueError(f"each must stand once; repeated: {', '.join(repeated)}")
         return names
 
+    @field_validator("stages")
+    @classmethod
+    def _stages_exist(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        known = [stage.name for stage in STAGES]
+        for name in names or ():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ValueError(f"one of {', '.join(known)}{f'; did you mean {near[0]}?' if near else ''}")
+        return names
+
+    def of(self, stage: Stage) -> Any:
+        """The section of a stage, whole defaults where the config does not name it."""
+        given = getattr(self, stage.key, None) if stage.key else None
+        return stage.section() if given is None else given
+
     @property
     def planned(self) -> tuple[str, ...]:
-        """The stages that `taxlens run` does, in order: `stages`, or all that have what they need."""
+        """The stages that `taxlens run` does, in order: `stages`, or all that are always done or have their key."""
         if self.stages is not None:
-            return tuple(stage for stage in STAGES if stage in self.stages)
-        skipped = {name for name in ("diagnose", "frontier") if getattr(self, name) is None}
-        return tuple(stage for stage in STAGES if stage not in skipped)
+            return tuple(stage.name for stage in STAGES if stage.name in self.stages)
+        return tuple(s.name for s in STAGES if s.always or getattr(self, s.key, None) is not None)
+
+
+def _section_fields(stages: Sequence[Stage]) -> dict[str, Any]:
+    fields = {}
+    for stage in (one for one in stages if one.key):
+        default = stage.section() if stage.always else None
+        kind = stage.section if stage.always else stage.section | None
+        fields[stage.key] = (kind, Field(default=default, description=stage.section.__doc__))
+    return fields
+
+
+if typing.TYPE_CHECKING:
+    Config = ConfigHead
+else:
+    Config = create_model(
+        "Config",
+        __base__=ConfigHead,
+        __doc__="A whole run, as resolved: what was given plus every default.",
+        **_section_fields(STAGES),
+    )
 
 
 def _fields(keys: Sequence[str | int]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from taxlens.config.schema import Config
+if TYPE_CHECKING:
+    from taxlens.config.schema import Config
 
 
 class RunView(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
@@ -14,6 +14,10 @@ from taxlens.figures.run_view import RunView
 from taxlens.report.answer import NATS, amount, by_loss, headline, main_metric
 from taxlens.report.limits import limits
 from taxlens.report.pictures import pictures
+from taxlens.stages.section import Section
+
+if TYPE_CHECKING:
+    from taxlens.runs.context import RunContext
 
 MOST_ROWS = 25
 
@@ -30,6 +34,11 @@ def write_report(run: RunView) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
+
+
+def stage_report(job: RunContext, section: Section) -> None:
+    """Write report.html."""
+    write_report(job.run)
 
 
 def _content(run: RunView) -> dict[str, Any]:
@@ -97,7 +106,9 @@ def _table(run: RunView, name: str) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
+    if pd.isna(value):
+        return ""
     if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
+        return f"{value:.4g}"
     text = str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -27,12 +27,19 @@ class RunContext:
     """A run under way."""
 
     def __init__(
-        self, run: Run, *, progress: Progress = SILENT, resume: bool = False, stages: Sequence[str] = ()
+        self,
+        run: Run,
+        *,
+        progress: Progress = SILENT,
+        resume: bool = False,
+        stages: Sequence[str] = (),
+        target: Path | None = None,
     ) -> None:
         self.run = run
         self.stages = tuple(stages)
         self.progress = progress
         self.resume = resume
+        self.target = target or run.folder
 
     @property
     def config(self) -> Config:

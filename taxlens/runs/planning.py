@@ -12,7 +12,7 @@ from taxlens.config.yaml_file import read_yaml
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
-from taxlens.stages.frontier.frontier_run import frontier_arguments
+from taxlens.stages import STAGES
 
 
 def plan(
@@ -33,15 +33,15 @@ def plan(
         progress: shows what is under way.
     """
     with tempfile.TemporaryDirectory() as name:
-        job = RunContext(_scratch_run(source, overrides, Path(name) / "run"), progress=progress)
+        run = _scratch_run(source, overrides, Path(name) / "run")
+        run.manifest |= {"part": list(part)} if part else {}
+        job = RunContext(run, progress=progress, target=source if source.is_dir() else Path.cwd())
         wanted = list(stages or job.config.planned)
         found: dict[str, Any] = {"stages": ", ".join(wanted), "pair": repr(job.pair)}
         for suite in job.suites.values():
             found[f"suite {suite.name}"] = f"{len(suite)} items in {len(set(suite.groups))} groups"
-        if "capture" in wanted:
-            found["capture"] = _capture_words(job, source, part)
-        if "frontier" in wanted:
-            found["frontier"] = _frontier_words(job)
+        for stage in (stage for stage in STAGES if stage.name in wanted and stage.cost is not None):
+            found[stage.name] = stage.cost(job, job.config.of(stage)).words
         return found
 
 
@@ -51,33 +51,3 @@ def _scratch_run(source: Path, overrides: Sequence[str], folder: Path) -> Run:
         return Run.create(opened.config, folder, given=opened.manifest["config"]["given"], root=opened.root)
     config = load_config(source, overrides=overrides)
     return Run.create(config, folder, given=read_yaml(source), root=source.parent)
-
-
-def _capture_words(job: RunContext, source: Path, part: tuple[int, int] | None) -> str:
-    from taxlens.activations.capture.estimate import estimate
-
-    section = job.config.capture
-    target = (source if source.is_dir() else Path.cwd()) / "activations.h5"
-    found = estimate(
-        job.pair,
-        list(job.suites.values()),
-        to=target,
-        sites=section.sites,
-        layers=section.layers,
-        positions=section.positions,
-        templates=section.templates or job.config.templates,
-        dtype=section.dtype,
-        batch_tokens=section.batch_tokens,
-        seed=job.config.seed,
-        compress=section.compress,
-        shard_bytes=section.shard_bytes,
-        part=part,
-    )
-    return str(found)
-
-
-def _frontier_words(job: RunContext) -> str:
-    from taxlens.analysis.frontier.measure import frontier_cost
-
-    arguments = frontier_arguments(job)
-    return repr(frontier_cost(job.pair, arguments.pop("suites"), **arguments))

@@ -15,6 +15,8 @@ from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
 from taxlens.runs.log import logged_to
+from taxlens.stages import STAGES
+from taxlens.stages.stage import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +104,6 @@ def _same_config(opened: Run, config: Config) -> None:
 
 
 def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
-    from taxlens.runs.stage_functions import STAGE
-
     run = job.run
     run.manifest |= {"status": "started", "error": None}
     run.save()
@@ -113,7 +113,7 @@ def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
                 logger.info("stage %s was done before", name)
                 continue
             with run.stage(name):
-                STAGE[name](job)
+                _do(job, next(stage for stage in STAGES if stage.name == name))
     except BaseException as error:
         status = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
         logger.exception("run ended by %s", type(error).__name__)
@@ -123,10 +123,19 @@ def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
     return run
 
 
+def _do(job: RunContext, stage: Stage) -> None:
+    """Do a stage; where it is asked alone, draw the figures of its tables too."""
+    stage.compute(job, job.config.of(stage))
+    if "figures" not in job.stages and any(figure.alone for figure in stage.figures):
+        from taxlens.stages.figures.drawing import draw_alone
+
+        draw_alone(job, stage)
+
+
 def summary(run: Run) -> dict[str, Any]:
     """Return the run's headline numbers as plain values: taxes, closure and where the files are."""
     found: dict[str, Any] = {"run": str(run.folder), "status": run.manifest["status"]}
-    for name in ("tax", "closure", "states", "frontier"):
+    for name in (name for stage in STAGES for name in stage.summary):
         if run.has(name):
             found[name] = json.loads(run.table(name).to_json(orient="records"))
     report = run.folder / "report.html"

@@ -1,21 +1,33 @@
-"""The stages of a run, each in a folder of its own, and the tables that they write."""
+"""The stages of a run, each declared in a folder of its own. `STAGES` is the only place where a stage is registered."""
 
 from __future__ import annotations
 
-from taxlens.analysis.answers import answer_tables as answers
-from taxlens.analysis.frontier import frontier_tables as frontier
-from taxlens.analysis.interventions import effect_tables as effects
-from taxlens.analysis.readings import reading_tables as readings
-from taxlens.analysis.state import state_tables as state
-from taxlens.analysis.tax import tax_tables as tax
-from taxlens.analysis.weights import export_tables as export
-from taxlens.core.table import Table
-from taxlens.stages.probe import probe_tables as probe
-from taxlens.stages.similarity import similarity_tables as similarity
+from taxlens.stages.attribute import ATTRIBUTE_STAGE
+from taxlens.stages.capture import CAPTURE_STAGE
+from taxlens.stages.diagnose import DIAGNOSE_STAGE
+from taxlens.stages.figures import FIGURES_STAGE
+from taxlens.stages.frontier import FRONTIER_STAGE
+from taxlens.stages.probe import PROBE_STAGE
+from taxlens.stages.report import REPORT_STAGE
+from taxlens.stages.similarity import SIMILARITY_STAGE
+from taxlens.stages.stage import Stage, figures_of, tables_of
+from taxlens.stages.tax import TAX_STAGE
 
-_MODULES = (tax, answers, probe, similarity, effects, readings, export, state, frontier)
+STAGES: tuple[Stage, ...] = (
+    TAX_STAGE,
+    CAPTURE_STAGE,
+    PROBE_STAGE,
+    SIMILARITY_STAGE,
+    ATTRIBUTE_STAGE,
+    DIAGNOSE_STAGE,
+    FRONTIER_STAGE,
+    FIGURES_STAGE,
+    REPORT_STAGE,
+)
+"""Every stage, in the order in which `taxlens run` does them."""
 
-TABLES: dict[str, Table] = {
-    table.name: table for module in _MODULES for table in vars(module).values() if isinstance(table, Table)
-}
+TABLES = tables_of(STAGES)
 """Every table that a run can hold, by name."""
+
+FIGURES = figures_of(STAGES)
+"""Every kind of figure, by name."""

@@ -6,9 +6,9 @@ from typing import ClassVar
 import pandas as pd
 import pytest
 
-from taxlens.core import result
+from taxlens.core import lazy
 from taxlens.core.errors import UsageError
-from taxlens.core.result import Result, register_figure
+from taxlens.core.result import Result
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,9 +31,11 @@ def test_html_escapes_names_and_says_what_is_left_out():
     assert "5 more rows" in html
 
 
-def test_plot_finds_its_figure_through_the_registry(monkeypatch):
-    monkeypatch.setattr(result, "_FIGURES", dict(result._FIGURES))
-    with pytest.raises(UsageError, match="cannot draw itself"):
-        Shown(1).plot()
-    register_figure("shown-in-test", lambda frame, scale=1: len(frame) * scale)
-    assert Shown(3).plot(scale=2) == 6
+def test_plot_is_drawn_by_what_the_front_named(monkeypatch):
+    monkeypatch.setitem(lazy._DRAW, "draw", lambda kind, frame, scale=1: (kind, len(frame) * scale))
+    assert Shown(3).plot(scale=2) == ("shown-in-test", 6)
+
+
+def test_a_result_without_a_figure_says_so():
+    with pytest.raises(UsageError, match="has no figure"):
+        type("Bare", (Shown,), {"figure": ""})(1).plot()

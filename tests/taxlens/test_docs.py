@@ -176,8 +176,8 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_pages_name_no_figure_that_is_not_there():
-    from taxlens.stages.figure_registry import KINDS
+    from taxlens.stages import FIGURES
 
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([a-z0-9_, ]+) \|", page, re.M)
-    assert {name for row in rows for name in row.split(", ")} <= set(KINDS)
+    assert {name for row in rows for name in row.split(", ")} <= set(FIGURES)

@@ -13,11 +13,12 @@ from taxlens.figures.curves import draw_similarity_curves
 from taxlens.figures.maps import draw_head_map, draw_layer_map
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import VENUES, new_figure, width_of
+from taxlens.stages import FIGURES as KINDS
 from taxlens.stages.attribute.attribution_figure import attribution_rows, draw_attribution
 from taxlens.stages.attribute.path_figure import draw_profile
 from taxlens.stages.attribute.tokens_figure import draw_tokens
 from taxlens.stages.diagnose.states_figure import draw_states
-from taxlens.stages.figure_registry import KINDS, draw_result
+from taxlens.stages.figures.drawing import draw_result
 from taxlens.stages.frontier.figure1 import draw_figure1
 from taxlens.stages.frontier.frontier_figure import by_order, draw_predicted, draw_restoration, efficient
 from taxlens.stages.probe.probe_figure import draw_probe_curves

@@ -16,7 +16,8 @@ from taxlens.config.schema import build_config
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import width_of
 from taxlens.runs.folder import Run
-from taxlens.stages.figure_registry import KINDS, draw_run
+from taxlens.stages import FIGURES
+from taxlens.stages.figures.drawing import draw_run
 
 HERE = Path(__file__).parent / "figure_tables"
 ROOT = Path(__file__).parents[2]
@@ -49,13 +50,13 @@ def tables_of(names):
 
 
 def jobs_of(kind, inches):
-    tables = tables_of((*KINDS[kind].tables, *KINDS[kind].optional))
-    if not set(KINDS[kind].tables) <= set(tables):
+    tables = tables_of((*FIGURES[kind].tables, *FIGURES[kind].optional))
+    if not set(FIGURES[kind].tables) <= set(tables):
         return {}
-    return dict(KINDS[kind].jobs(tables, inches))
+    return dict(FIGURES[kind].jobs(tables, inches))
 
 
-DRAWN = [kind for kind in KINDS if jobs_of(kind, 5.5)]
+DRAWN = [kind for kind in FIGURES if jobs_of(kind, 5.5)]
 
 
 def test_every_kind_that_needs_no_further_stage_is_drawn_from_the_real_tables():
@@ -134,7 +135,7 @@ def test_every_figure_of_a_whole_run_is_legible(name):
         pytest.skip(f"no run in {folder}")
     run = Run.open(folder)
     said = {}
-    for kind in KINDS.values():
+    for kind in FIGURES.values():
         if all(run.has(table) for table in kind.tables):
             tables = {table: run.table(table) for table in (*kind.tables, *kind.optional) if run.has(table)}
             said |= {figure: found for figure, draw in kind.jobs(tables, 5.5) if (found := illegible(draw().figure))}

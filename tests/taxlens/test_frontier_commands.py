@@ -13,7 +13,9 @@ from taxlens.cli.app import run_app
 from taxlens.config.schema import Config
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
+from taxlens.stages.frontier import FRONTIER_STAGE
 from taxlens.stages.frontier.frontier_run import earlier_checkpoints, frontier_arguments
+from taxlens.stages.frontier.frontier_section import FrontierSection
 
 CONFIG = """name: small
 pair: {base: "demo:base", aligned: "demo:refusal"}
@@ -82,7 +84,7 @@ def test_a_restored_checkpoint_gives_the_numbers_of_its_plan_when_opened_again(r
     assert run_app(typed) == 0
     facts = json.loads((out / "taxlens_restoration.json").read_text(encoding="utf-8"))
     job = RunContext(Run.open(run_folder))
-    arguments = frontier_arguments(job)
+    arguments = frontier_arguments(job, job.config.of(FRONTIER_STAGE))
     plans = pd.read_csv(run_folder / "tables" / "frontier.csv").plan.nunique()
     measured = facts["measured"]["suites"]
     held = measured_suites(job.pair, arguments.pop("suites"), taxed=list(measured), plans=plans, **arguments)
@@ -153,10 +155,12 @@ def test_too_few_items_to_split_are_answered_with_the_suite(tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ["aligned", "adapter"])
 def test_the_checkpoints_of_a_chain_before_its_last_are_the_earlier_ones(kind):
+    section = FrontierSection(orders=("path", "checkpoint"))
+
     def job(**options):
         pair = {"base": "b", kind: ("to/step-10", "to/step-20", "to/last"), **options}
-        sections = {"suites": [{"name": "facts", "file": "f.jsonl"}], "frontier": {"orders": ["path", "checkpoint"]}}
+        sections = {"suites": [{"name": "facts", "file": "f.jsonl"}]}
         return SimpleNamespace(config=Config(name="n", pair=pair, **sections), steps=("ten", "twenty"))
 
-    assert earlier_checkpoints(job()) == {"step-10": "ten", "step-20": "twenty"}
-    assert earlier_checkpoints(job(several="seeds")) == {}
+    assert earlier_checkpoints(job(), section) == {"step-10": "ten", "step-20": "twenty"}
+    assert earlier_checkpoints(job(several="seeds"), section) == {}

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.house.legible import illegible
 from taxlens.core.errors import UsageError
-from taxlens.stages.figure_registry import KINDS
+from taxlens.stages import FIGURES
 from taxlens.stages.tax.other_taxes_figure import draw_costs, draw_divergence, draw_power, draw_prior
 
 SUITES = ("capital_cities", "harmless_requests")
@@ -88,5 +88,5 @@ def test_nothing_to_draw_is_said(draw):
 def test_the_registry_draws_each_from_its_table():
     tables = {"costs": COSTS, "divergence": DIVERGENCE, "prior": PRIOR, "power": POWER}
     for name, frame in tables.items():
-        assert list(dict(KINDS[name].jobs({name: frame}, 5.5))), name
-    assert not dict(KINDS["power"].jobs({"power": POWER.assign(power=np.nan)}, 5.5))  # no item changed: no figure
+        assert list(dict(FIGURES[name].jobs({name: frame}, 5.5))), name
+    assert not dict(FIGURES["power"].jobs({"power": POWER.assign(power=np.nan)}, 5.5))  # no item changed: no figure

@@ -2,14 +2,16 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from taxlens.core.errors import CheckError, ConfigError, UsageError
-from taxlens.runs import stage_functions as stages
+from taxlens.runs import running
 from taxlens.runs.folder import Run
 from taxlens.runs.running import run, summary
+from taxlens.stages import STAGES
 
 CONFIG = """name: small
 pair: {base: a, aligned: b}
@@ -32,14 +34,14 @@ def done(monkeypatch, put):
     order = []
 
     def write(name):
-        def stage(job):
+        def stage(job, section):
             order.append(name)
             put(job.run, "tax" if name == "tax" else "closure", pd.DataFrame({"metric": ["accuracy"], "tax": [0.1]}))
 
         return stage
 
-    monkeypatch.setitem(stages.STAGE, "tax", write("tax"))
-    monkeypatch.setitem(stages.STAGE, "report", write("report"))
+    small = (replace(s, compute=write(s.name), figures=()) for s in STAGES if s.name in ("tax", "report"))
+    monkeypatch.setattr(running, "STAGES", tuple(small))
     return order
 
 
@@ -96,10 +98,11 @@ def test_a_run_folder_is_gone_on_with_stage_by_stage(config, tmp_path, done):
 
 
 def test_a_failed_stage_is_an_error_in_the_manifest_and_in_the_log(config, tmp_path, done, monkeypatch):
-    def fail(job):
+    def fail(job, section):
         raise ConfigError("no such suite")
 
-    monkeypatch.setitem(stages.STAGE, "report", fail)
+    tax, report = running.STAGES
+    monkeypatch.setattr(running, "STAGES", (tax, replace(report, compute=fail)))
     with pytest.raises(ConfigError):
         run(config, out=tmp_path / "r")
     opened = Run.open(tmp_path / "r")
@@ -111,10 +114,11 @@ def test_a_failed_stage_is_an_error_in_the_manifest_and_in_the_log(config, tmp_p
 
 
 def test_an_interrupted_run_is_cancelled(config, tmp_path, done, monkeypatch):
-    def interrupt(job):
+    def interrupt(job, section):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(stages.STAGE, "report", interrupt)
+    tax, report = running.STAGES
+    monkeypatch.setattr(running, "STAGES", (tax, replace(report, compute=interrupt)))
     with pytest.raises(KeyboardInterrupt):
         run(config, out=tmp_path / "r")
     assert Run.open(tmp_path / "r").manifest["status"] == "cancelled"

@@ -1,1 +1,60 @@
 """The attribute stage: which weights each tax comes from."""
+
+from __future__ import annotations
+
+from taxlens.analysis.interventions.effect_tables import (
+    ATTRIBUTION,
+    ATTRIBUTION_ITEMS,
+    ATTRIBUTION_TOKENS,
+    CLOSURE,
+    CLOSURE_SEGMENTS,
+    PATCHES,
+    PATH,
+    RESTORATION,
+    SCREEN,
+    SEGMENTS,
+)
+from taxlens.analysis.readings.reading_tables import (
+    AGREEMENT,
+    ATTRIBUTION_NULL,
+    ATTRIBUTION_READING,
+    ATTRIBUTION_SEEDS,
+    ATTRIBUTION_UNITS,
+)
+from taxlens.analysis.weights.export_tables import ATTRIBUTION_NAMES
+from taxlens.core.lazy import Lazy
+from taxlens.stages.attribute.attribution_section import AttributionSection
+from taxlens.stages.stage import Figure, Stage
+
+_DRAWINGS = "taxlens.stages.attribute.attribute_drawings"
+
+ATTRIBUTE_STAGE = Stage(
+    "attribute",
+    "Attribute the tax to weights.",
+    compute=Lazy("taxlens.stages.attribute.attribute_run:stage_attribute"),
+    section=AttributionSection,
+    key="attribution",
+    tables=(
+        ATTRIBUTION, ATTRIBUTION_ITEMS, ATTRIBUTION_TOKENS, CLOSURE, PATH, RESTORATION, ATTRIBUTION_UNITS,
+        ATTRIBUTION_READING, ATTRIBUTION_NAMES, AGREEMENT, ATTRIBUTION_NULL, PATCHES, SCREEN, SEGMENTS, CLOSURE_SEGMENTS,
+        ATTRIBUTION_SEEDS,
+    ),
+    summary=("closure",),
+    figures=(
+        Figure(
+            "attribution", ("attribution", "closure"), Lazy(f"{_DRAWINGS}:attribution_drawings"), group="Attribution",
+            first=("attribution_SUITE_*",),
+        ),
+        Figure("methods", ("attribution",), Lazy(f"{_DRAWINGS}:methods_drawings"), group="Attribution"),
+        Figure(
+            "maps", ("attribution",), Lazy(f"{_DRAWINGS}:maps_drawings"), group="Attribution",
+            files=("layer_map", "head_map"),
+        ),
+        Figure("tokens", ("attribution_tokens",), Lazy(f"{_DRAWINGS}:tokens_drawings"), group="Tokens"),
+        Figure("path", ("path",), Lazy(f"{_DRAWINGS}:profile_drawings"), group="Attribution"),
+        Figure(
+            "restoration", ("restoration",), Lazy(f"{_DRAWINGS}:restoration_drawings"), group="Attribution",
+            files=("restoration_profile",),
+        ),
+    ),
+)  # fmt: skip

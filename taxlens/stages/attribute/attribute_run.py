@@ -8,28 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.interventions.effect_tables import (
-    ATTRIBUTION,
-    ATTRIBUTION_ITEMS,
-    ATTRIBUTION_TOKENS,
-    CLOSURE,
-    CLOSURE_SEGMENTS,
-    PATCHES,
-    PATH,
-    RESTORATION,
-    SCREEN,
-    SEGMENTS,
-)
-from taxlens.analysis.readings.reading_tables import (
-    AGREEMENT,
-    ATTRIBUTION_NULL,
-    ATTRIBUTION_READING,
-    ATTRIBUTION_SEEDS,
-    ATTRIBUTION_UNITS,
-)
+from taxlens.analysis.interventions.effect_tables import SCREEN
+from taxlens.analysis.readings.reading_tables import ATTRIBUTION_SEEDS
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS
-from taxlens.analysis.weights.export_tables import ATTRIBUTION_NAMES
+from taxlens.stages.attribute import ATTRIBUTE_STAGE
+from taxlens.stages.attribute.attribution_section import AttributionSection
 from taxlens.stages.attribute.restoration_profile import measure_restoration
+from taxlens.stages.stage import tables_of
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -39,17 +24,8 @@ if TYPE_CHECKING:
 
 Tables = dict[str, pd.DataFrame]
 
-TABLES = {
-    table.name: table
-    for table in (
-        ATTRIBUTION, ATTRIBUTION_ITEMS, ATTRIBUTION_TOKENS, CLOSURE, PATH, SEGMENTS, CLOSURE_SEGMENTS, ATTRIBUTION_SEEDS,
-        ATTRIBUTION_UNITS, ATTRIBUTION_READING, ATTRIBUTION_NAMES, AGREEMENT, ATTRIBUTION_NULL, PATCHES, SCREEN, RESTORATION,
-    )
-}  # fmt: skip
-"""What the stage writes, by name."""
 
-
-def attribute_run(job: RunContext) -> None:
+def stage_attribute(job: RunContext, section: AttributionSection) -> None:
     """Write attribution*.csv, closure.csv, path.csv, and what the config asks for beside them.
 
     attribution_units, attribution_reading (`attribution.reading`), attribution_names; agreement (where further
@@ -69,9 +45,10 @@ def attribute_run(job: RunContext) -> None:
             parts.setdefault(name, []).append(frame)
         for name, frame in swaps.items():
             parts[name].append(frame)
+    declared = tables_of([ATTRIBUTE_STAGE])
     for name, frames in parts.items():
-        job.run.write(TABLES[name], TABLES[name].join(frames))
-    measure_restoration(job)
+        job.run.write(declared[name], declared[name].join(frames))
+    measure_restoration(job, section)
 
 
 def _walked(job: RunContext, suites: Sequence[Suite], template: str) -> tuple[Attribution, Tables]:

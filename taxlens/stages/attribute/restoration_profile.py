@@ -9,9 +9,10 @@ from taxlens.analysis.interventions.effect_tables import ATTRIBUTION_ITEMS, REST
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.runs.context import RunContext
+    from taxlens.stages.attribute.attribution_section import AttributionSection
 
 
-def measure_restoration(job: RunContext) -> None:
+def measure_restoration(job: RunContext, section: AttributionSection) -> None:
     """Write restoration.csv: the base's stream injected before each layer asked for, on the attributed items.
 
     Nothing is written where the config's `attribution.stitch` is empty.
@@ -20,7 +21,6 @@ def measure_restoration(job: RunContext) -> None:
     from taxlens.analysis.scoring.evaluator import ChoiceMeasure
     from taxlens.analysis.scoring.metrics import CHOICE_METRICS
 
-    section = job.config.attribution
     if not section.stitch:
         return
     layers = None if section.stitch == "all" else tuple(section.stitch)

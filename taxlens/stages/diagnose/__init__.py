@@ -1,1 +1,28 @@
-"""The diagnose stage: in which state each lost capability is."""
+"""The diagnose stage: in which state each capability is."""
+
+from __future__ import annotations
+
+from taxlens.analysis.state.state_tables import EVIDENCE, STATES, STEERING
+from taxlens.core.lazy import Lazy
+from taxlens.stages.diagnose.diagnose_section import DiagnoseSection
+from taxlens.stages.stage import Figure, Stage
+
+_DRAWINGS = "taxlens.stages.diagnose.diagnose_drawings"
+
+DIAGNOSE_STAGE = Stage(
+    "diagnose",
+    "Classify what each suite lost.",
+    compute=Lazy("taxlens.stages.diagnose.diagnose_run:stage_diagnose"),
+    section=DiagnoseSection,
+    key="diagnose",
+    always=False,
+    uses=("attribute",),
+    tables=(STATES, EVIDENCE, STEERING),
+    summary=("states",),
+    figures=(
+        Figure("states", ("states",), Lazy(f"{_DRAWINGS}:states_drawings"), group="State", first=("states",)),
+        Figure(
+            "evidence", ("evidence",), Lazy(f"{_DRAWINGS}:evidence_drawings"), group="State", first=("evidence_SUITE",)
+        ),
+    ),
+)

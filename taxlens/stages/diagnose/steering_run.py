@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from taxlens.analysis.state.state_tables import STEERING
-from taxlens.config.schema import FrontierSection
+from taxlens.stages.frontier import FRONTIER_STAGE
 
 if TYPE_CHECKING:
     from taxlens.analysis.frontier.front import Benefit
@@ -18,7 +18,7 @@ def benefit_of(job: RunContext) -> Benefit | None:
     """What alignment was for, by the run's config; None where no suite is of kind benefit and none is named."""
     from taxlens.analysis.frontier.front import Benefit
 
-    section = job.config.frontier or FrontierSection()
+    section = job.config.of(FRONTIER_STAGE)
     suite = section.benefit or next((s.name for s in job.config.suites if s.kind == "benefit"), "")
     return Benefit.named(list(job.suites.values()), suite, section.against or "") if suite else None
 

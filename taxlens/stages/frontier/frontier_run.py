@@ -13,25 +13,27 @@ from taxlens.analysis.frontier.frontier_tables import (
     FRONTIER_STABILITY,
 )
 from taxlens.analysis.weights.export_tables import PLAN_NAMES
-from taxlens.config.schema import Config, FrontierSection
 from taxlens.core.errors import ConfigError, explain
+from taxlens.stages.frontier.frontier_section import FrontierSection
+from taxlens.stages.stage import StageCost
 
 if TYPE_CHECKING:
+    from taxlens.config.schema import Config
     from taxlens.runs.context import RunContext
 
 
-def frontier_arguments(job: RunContext) -> dict[str, Any]:
+def frontier_arguments(job: RunContext, section: FrontierSection) -> dict[str, Any]:
     """Return what `analysis.frontier.frontier` is asked for by a run's config.
 
     Raises:
         ConfigError: if the config names no benefit suite.
     """
-    config, section = job.config, job.config.frontier or FrontierSection()
+    config = job.config
     suites = [suite for several in job.by_template().values() for suite in several]
-    templates = {section.name: job.template_of(section) for section in config.suites}
+    templates = {one.name: job.template_of(one) for one in config.suites}
     return {
         "suites": sorted(suites, key=lambda suite: list(job.suites).index(suite.name)),
-        "benefit": benefit_suite(config),
+        "benefit": benefit_suite(config, section),
         "against": section.against or "",
         "candidates": section.suites,
         "template": templates,
@@ -56,13 +58,12 @@ def frontier_arguments(job: RunContext) -> dict[str, Any]:
     }
 
 
-def benefit_suite(config: Config) -> str:
+def benefit_suite(config: Config, section: FrontierSection) -> str:
     """Return the name of the suite that alignment was for.
 
     Raises:
         ConfigError: if no suite is of kind benefit and none is named.
     """
-    section = config.frontier or FrontierSection()
     named = [suite.name for suite in config.suites if suite.kind == "benefit"]
     if not (section.benefit or named):
         rows = [("suites", ", ".join(suite.name for suite in config.suites)), ("missing", "a suite of kind: benefit")]
@@ -76,23 +77,23 @@ def earlier_names(config: Config) -> list[str]:
     return list(named[:-1]) if isinstance(named, tuple) and config.pair.several == "chain" else []
 
 
-def earlier_checkpoints(job: RunContext) -> dict[str, Any]:
+def earlier_checkpoints(job: RunContext, section: FrontierSection) -> dict[str, Any]:
     """The earlier checkpoints, loaded as the pair is, by the name of their folder."""
-    asked = "checkpoint" in (job.config.frontier or FrontierSection()).orders
+    asked = "checkpoint" in section.orders
     names = earlier_names(job.config) if asked else []
     return {Path(name).name: step for name, step in zip(names, job.steps if names else (), strict=True)}
 
 
-def measure_frontier(job: RunContext) -> None:
+def stage_frontier(job: RunContext, section: FrontierSection) -> None:
     """Measure the plans of a run: frontier.csv, its comparison and leaks, and plans.json."""
     from taxlens.analysis.frontier.measure import frontier
     from taxlens.analysis.frontier.plan_files import read_plan, write_plans
     from taxlens.analysis.weights.external_names import export_units
 
-    arguments = frontier_arguments(job)
+    arguments = frontier_arguments(job, section)
     front = frontier(
         job.pair, arguments.pop("suites"), folder=job.run.folder / "frontier", progress=job.progress,
-        checkpoints=earlier_checkpoints(job), **arguments,
+        checkpoints=earlier_checkpoints(job, section), **arguments,
     )  # fmt: skip
     job.run.write(FRONTIER, front.to_frame())
     job.run.write(FRONTIER_COMPARISON, front.comparison_frame())
@@ -111,3 +112,12 @@ def measure_frontier(job: RunContext) -> None:
     if front.recommended:
         record = read_plan(plans, front.recommended)
         job.run.write(PLAN_NAMES, export_units(job.pair, record.undo, level=record.unit))
+
+
+def frontier_cost_of(job: RunContext, section: FrontierSection) -> StageCost:
+    """Return what the frontier will take: the plans that fit its minutes, and the attribution of the training half."""
+    from taxlens.analysis.frontier.measure import frontier_cost
+
+    arguments = frontier_arguments(job, section)
+    found = frontier_cost(job.pair, arguments.pop("suites"), **arguments)
+    return StageCost(found.total, words=repr(found))

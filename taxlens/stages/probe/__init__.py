@@ -1,1 +1,27 @@
-"""The probe stage: what can be read from the activations of both models, layer by layer."""
+"""The probe stage: what can be read from the activations, layer by layer."""
+
+from __future__ import annotations
+
+from taxlens.core.lazy import Lazy
+from taxlens.stages.probe.probe_section import ProbeSection
+from taxlens.stages.probe.probe_tables import PROBE_DROP, PROBES
+from taxlens.stages.stage import Figure, Stage
+
+PROBE_STAGE = Stage(
+    "probe",
+    "Probe both models' activations.",
+    compute=Lazy("taxlens.stages.probe.probe_run:stage_probe"),
+    section=ProbeSection,
+    key="probes",
+    needs=("capture",),
+    tables=(PROBES, PROBE_DROP),
+    figures=(
+        Figure(
+            "probe",
+            ("probes",),
+            Lazy("taxlens.stages.probe.probe_drawings:probe_drawings"),
+            ("probe_drop",),
+            group="Probes",
+        ),
+    ),
+)

@@ -1,1 +1,37 @@
-"""The similarity stage: how alike the two models' activations are, and along which directions they differ."""
+"""The similarity stage: how alike activations are, and what the directions that weakened are."""
+
+from __future__ import annotations
+
+from taxlens.core.lazy import Lazy
+from taxlens.stages.similarity.similarity_section import SimilaritySection
+from taxlens.stages.similarity.similarity_tables import (
+    DIRECTION_EFFECTS,
+    DIRECTIONS,
+    DRIFT_POSITIONS,
+    SIMILARITY,
+    SPECTRA,
+)
+from taxlens.stages.stage import Figure, Stage
+
+_GROUP = "Similarity and spectra"
+_DRAWINGS = "taxlens.stages.similarity.similarity_drawings"
+
+SIMILARITY_STAGE = Stage(
+    "similarity",
+    "Compare the two models' activations.",
+    compute=Lazy("taxlens.stages.similarity.similarity_run:stage_similarity"),
+    section=SimilaritySection,
+    key="similarity",
+    needs=("capture",),
+    uses=("probe",),
+    tables=(SIMILARITY, SPECTRA, DRIFT_POSITIONS, DIRECTIONS, DIRECTION_EFFECTS),
+    figures=(
+        Figure("similarity", ("similarity",), Lazy(f"{_DRAWINGS}:similarity_drawings"), group=_GROUP),
+        Figure("similarity_map", ("similarity",), Lazy(f"{_DRAWINGS}:similarity_map_drawings"), group=_GROUP),
+        Figure("directions", ("directions",), Lazy(f"{_DRAWINGS}:directions_drawings"), group=_GROUP),
+        Figure(
+            "direction_effects", ("direction_effects",), Lazy(f"{_DRAWINGS}:direction_effects_drawings"), group=_GROUP
+        ),
+        Figure("spectra", ("spectra",), Lazy(f"{_DRAWINGS}:spectra_drawings"), group=_GROUP),
+    ),
+)

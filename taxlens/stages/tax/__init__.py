@@ -1,1 +1,35 @@
-"""The tax stage: how much each suite lost from base to aligned."""
+"""The tax stage: how much was lost, on which items, and what else alignment cost."""
+
+from __future__ import annotations
+
+from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
+from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
+from taxlens.core.lazy import Lazy
+from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.tax.tax_section import TaxSection
+
+_DRAWINGS = "taxlens.stages.tax.tax_drawings"
+
+TAX_STAGE = Stage(
+    "tax",
+    "Measure what was lost, suite by suite.",
+    compute=Lazy("taxlens.stages.tax.tax_run:stage_tax"),
+    section=TaxSection,
+    key="tax",
+    tables=(TAX, TAX_2X2, ITEMS, CHANGED, POWER, PRIOR, COSTS, DIVERGENCE, SURROGATE, ANSWERS),
+    summary=("tax",),
+    figures=(
+        Figure(
+            "tax", ("tax",), Lazy(f"{_DRAWINGS}:tax_drawings"), group="Tax", first=("tax_*",), alone=True
+        ),
+        Figure(
+            "two_by_two", ("tax_2x2",), Lazy(f"{_DRAWINGS}:two_by_two_drawings"), group="Tax",
+            first=("two_by_two_*",), alone=True,
+        ),
+        Figure("lost_won", ("tax",), Lazy(f"{_DRAWINGS}:lost_won_drawings"), group="Tax", alone=True),
+        Figure("costs", ("costs",), Lazy(f"{_DRAWINGS}:costs_drawings"), group="Tax"),
+        Figure("divergence", ("divergence",), Lazy(f"{_DRAWINGS}:divergence_drawings"), group="Tax", alone=True),
+        Figure("prior", ("prior",), Lazy(f"{_DRAWINGS}:prior_drawings"), group="Tax", alone=True),
+        Figure("power", ("power",), Lazy(f"{_DRAWINGS}:power_drawings"), group="Tax"),
+    ),
+)  # fmt: skip

@@ -8,38 +8,33 @@ import pandas as pd
 
 from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
+from taxlens.stages.tax.tax_section import TaxSection
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.analysis.tax.tax import Tax
     from taxlens.runs.context import RunContext
 
-FIGURES = ("tax", "two_by_two", "lost_won", "divergence", "prior")
-"""What the stage draws when it is asked alone; `taxlens figures` draws the rest."""
 
-
-def stage_tax(job: RunContext) -> None:
-    """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv, power.csv; the other taxes.
-
-    Asked alone (`taxlens tax`), it also draws the figures of these tables, the forest plot first.
-    """
+def stage_tax(job: RunContext, section: TaxSection) -> None:
+    """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv, power.csv; the other taxes."""
     from taxlens.analysis.tax.tax import measure_tax
 
     config = job.config
-    asked = _to_generate(job)
+    asked = _to_generate(job, section)
     scored = [suite for suites in job.by_template().values() for suite in suites]
     tax = measure_tax(
         job.pair,
         sorted(scored, key=lambda suite: list(job.suites).index(suite.name)),
         templates=config.templates,
-        metrics=config.tax.metrics,
-        bootstrap=config.tax.bootstrap,
+        metrics=section.metrics,
+        bootstrap=section.bootstrap,
         seed=config.seed,
-        interval=config.tax.interval,
-        margin=config.tax.margin,
+        interval=section.interval,
+        margin=section.margin,
         progress=job.progress,
     )
-    generated = _generated_taxes(job, asked)
+    generated = _generated_taxes(job, section, asked)
     job.run.write(TAX, TAX.join([tax.to_frame(), generated]))
     job.run.write(TAX_2X2, tax.two_by_two())
     job.run.write(ITEMS, tax.items())
@@ -47,13 +42,11 @@ def stage_tax(job: RunContext) -> None:
     job.run.write(POWER, _power(tax))
     job.run.manifest["tax"] = {"notes": list(tax.notes)}
     job.run.save()
-    if config.tax.prior:
+    if section.prior:
         from taxlens.analysis.tax.surface_form import measure_prior
 
-        shared = {"bootstrap": config.tax.bootstrap, "seed": config.seed, "progress": job.progress}
+        shared = {"bootstrap": section.bootstrap, "seed": config.seed, "progress": job.progress}
         job.run.write(PRIOR, measure_prior(job.pair, tax, **shared).to_frame())
-    if "figures" not in job.stages:
-        _draw(job)
 
 
 def _power(tax: Tax) -> pd.DataFrame:
@@ -65,30 +58,21 @@ def _power(tax: Tax) -> pd.DataFrame:
     return POWER.join(frames)
 
 
-def _draw(job: RunContext) -> None:
-    from taxlens.stages.figure_registry import KINDS, draw_run
-
-    section = job.config.figures
-    for name in FIGURES:
-        if name in KINDS and all(job.run.has(table) for table in KINDS[name].tables):
-            draw_run(job.run, venue=section.venue, width=section.width, only=name)
-
-
-def _to_generate(job: RunContext) -> list[tuple[Suite, str]]:
+def _to_generate(job: RunContext, section: TaxSection) -> list[tuple[Suite, str]]:
     """The suites that both models answer, each with a template; a name that is no suite is refused before any work."""
     from taxlens.core.errors import ConfigError, one_of
 
     config = job.config
     sections = {section.name: section for section in config.suites}
     asked = []
-    for name in config.tax.generate:
+    for name in section.generate:
         one_of(name, list(sections), what="suite in tax.generate", error=ConfigError)
-        for template in config.tax.generate_templates or (job.template_of(sections[name]),):
+        for template in section.generate_templates or (job.template_of(sections[name]),):
             asked.append((job.suites[name], template))
     return asked
 
 
-def _generated_taxes(job: RunContext, asked: list[tuple[Suite, str]]) -> pd.DataFrame:
+def _generated_taxes(job: RunContext, section: TaxSection, asked: list[tuple[Suite, str]]) -> pd.DataFrame:
     """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
     if not asked:
         return TAX.frame([])
@@ -98,9 +82,9 @@ def _generated_taxes(job: RunContext, asked: list[tuple[Suite, str]]) -> pd.Data
     found = measure_other_taxes(
         job.pair,
         asked,
-        max_new_tokens=config.tax.max_new_tokens,
-        samples=config.tax.samples,
-        bootstrap=config.tax.bootstrap,
+        max_new_tokens=section.max_new_tokens,
+        samples=section.samples,
+        bootstrap=section.bootstrap,
         seed=config.seed,
         progress=job.progress,
     )

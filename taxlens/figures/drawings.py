@@ -1,0 +1,18 @@
+"""What a kind of figure is asked for: the drawings that a run's tables give, and the metric that stands for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pandas as pd
+
+from taxlens.figures.style import Drawn
+
+Tables = Mapping[str, pd.DataFrame]
+Jobs = Iterator[tuple[str, Callable[[], Drawn]]]
+
+
+def main_metric(frame: pd.DataFrame) -> str:
+    """Return the metric that figures of one metric show: probability, or the table's first."""
+    found = list(dict.fromkeys(frame["metric"]))
+    return "probability" if "probability" in found else str(found[0])

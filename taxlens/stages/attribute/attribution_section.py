@@ -1,0 +1,64 @@
+"""The options of attribution: metrics, levels, tolerance, further methods, and what says how to read the effects."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from taxlens.stages.section import Count, Section
+
+AttributedMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll", "kl"]
+Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
+Level = Literal["component", "head", "neuron", "singular"]
+
+
+class AttributionSection(Section):
+    """The weight path: metrics, levels, tolerance, and further methods by name."""
+
+    metrics: tuple[AttributedMetric, ...] = Field(
+        default=("accuracy", "probability", "nll"),
+        min_length=1,
+        description="metrics whose tax is attributed; kl is to the base at the gold choice's tokens",
+    )
+    levels: tuple[Level, ...] = Field(
+        default=("component", "head", "singular"), min_length=1, description="units of the network"
+    )
+    tolerance: float = Field(
+        default=0.01, gt=0, lt=1, description="share of the tax within which effects must have settled"
+    )
+    max_gradients: int = Field(
+        default=32, ge=2, le=100_000, description="most models along the path that are differentiated"
+    )
+    items: Literal["all"] | Count = Field(default="all", description="most items a suite")
+    methods: tuple[Method, ...] = Field(default=("path",), min_length=1, description="attribution methods")
+    leading: int = Field(
+        default=8, ge=1, description="components that the other methods are run on, by rank of the path"
+    )
+    controls: int = Field(default=4, ge=0, description="random components beside them")
+    batch_tokens: int = Field(default=1024, ge=1, le=2**30, description="most padded tokens of a batch")
+    recompute: bool = Field(
+        default=False, description="recompute blocks in the backward pass, for prompts too long for the memory"
+    )
+    neurons: int = Field(
+        default=32, ge=0, description="neurons of each component that stand alone at level neuron; 0: all"
+    )
+    reading: int = Field(
+        default=2, ge=0, description="singular triples a suite to read: what they write and read; 0: none"
+    )
+    null_draws: int = Field(
+        default=0, ge=0, le=10_000, description="attributions of shuffled changes of equal spectrum"
+    )
+    patches: int = Field(
+        default=0, ge=0, description="leading components, and heads, to patch in both directions; as many random ones"
+    )
+    screen: int = Field(
+        default=0, ge=0, description="attribution patching of every part, so many verified by full patching; 0: none"
+    )
+    patch_items: int = Field(default=32, ge=2, description="most items a suite of patches and screen")
+    patch_positions: int = Field(
+        default=8, ge=0, description="positions of the first component that are patched one by one"
+    )
+    stitch: Literal["all"] | tuple[int, ...] = Field(
+        default=(), description="layers at which the restoration profile is cut, or all; []: none"
+    )

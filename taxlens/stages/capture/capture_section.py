@@ -1,0 +1,28 @@
+"""The options of a capture: which activations are kept, and how they are stored."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from taxlens.stages.section import Dtype, Section, Site, Template
+
+
+class CaptureSection(Section):
+    """Which activations are kept."""
+
+    sites: tuple[Site, ...] = Field(
+        default=("resid_post",), min_length=1, description="places in a block whose activations are kept"
+    )
+    layers: Literal["all"] | tuple[int, ...] = Field(default="all", description="blocks, from 0, or all")
+    positions: str = Field(
+        default="last", description="token positions: last, all, mean, or what docs/capture.md lists"
+    )
+    templates: tuple[Template, ...] | None = Field(default=None, description="prompt templates; null: the config's")
+    dtype: Dtype = Field(default="float32", description="type of the stored numbers")
+    batch_tokens: int = Field(default=4096, ge=1, le=2**30, description="most padded tokens of a batch")
+    compress: Literal["gzip"] | None = Field(default=None, description="compression of the store; null: none")
+    shard_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="most bytes of one file of the store; parts end where files end"
+    )

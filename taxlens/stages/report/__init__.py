@@ -1,0 +1,13 @@
+"""The report stage: the run as one page."""
+
+from __future__ import annotations
+
+from taxlens.core.lazy import Lazy
+from taxlens.stages.stage import Stage
+
+REPORT_STAGE = Stage(
+    "report",
+    "Write a run's report.",
+    compute=Lazy("taxlens.report.page:stage_report"),
+    command=False,
+)

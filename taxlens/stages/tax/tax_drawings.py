@@ -1,0 +1,57 @@
+"""Which drawings the tables of the tax give."""
+
+from __future__ import annotations
+
+from taxlens.figures.drawings import Jobs, Tables
+from taxlens.stages.tax.ledger_figure import draw_lost_won, draw_two_by_two
+from taxlens.stages.tax.other_taxes_figure import draw_costs, draw_divergence, draw_power, draw_prior
+from taxlens.stages.tax.tax_figure import draw_tax
+
+
+def tax_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind tax: (file name, function that draws)."""
+    frame = tables["tax"]
+    for metric in dict.fromkeys(frame["metric"]):
+        yield f"tax_{metric}", lambda m=metric: draw_tax(frame, width=width, metric=m)
+
+
+def two_by_two_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind two_by_two: (file name, function that draws)."""
+    frame = tables["tax_2x2"]
+    for metric in dict.fromkeys(frame["metric"]):
+        yield f"two_by_two_{metric}", lambda m=metric: draw_two_by_two(frame, metric=m, width=width)
+
+
+def lost_won_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind lost_won: (file name, function that draws)."""
+    if "accuracy" in set(tables["tax"]["metric"]):
+        yield "lost_won", lambda: draw_lost_won(tables["tax"], width=width)
+
+
+def costs_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind costs: (file name, function that draws)."""
+    frame = tables["costs"]
+    for measure in dict.fromkeys(frame["measure"]):
+        yield f"costs_{measure}", lambda m=measure: draw_costs(frame, measure=m, width=width)
+
+
+def divergence_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind divergence: (file name, function that draws)."""
+    frame = tables["divergence"]
+    for key in frame[["suite", "template"]].drop_duplicates().itertuples(index=False):
+        name = f"divergence_{key.suite}_{key.template}"
+        yield name, lambda k=key: draw_divergence(frame, suite=k.suite, template=k.template, width=width)
+
+
+def prior_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind prior: (file name, function that draws)."""
+    if len(tables["prior"]):
+        yield "prior", lambda: draw_prior(tables["prior"], width=width)
+
+
+def power_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind power: (file name, function that draws)."""
+    frame = tables["power"]
+    known = frame[frame["power"].notna()] if len(frame) else frame
+    for metric in dict.fromkeys(known["metric"]) if len(known) else ():
+        yield f"power_{metric}", lambda m=metric: draw_power(frame, metric=m, width=width)

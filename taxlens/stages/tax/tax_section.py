@@ -1,0 +1,37 @@
+"""The options of the tax: metrics, intervals, and the taxes beside accuracy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from taxlens.stages.section import Section, Template
+
+Metric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll"]
+
+
+class TaxSection(Section):
+    """How the tax is measured."""
+
+    metrics: tuple[Metric, ...] = Field(
+        default=("accuracy", "probability", "nll"), min_length=1, description="metrics in which the tax is measured"
+    )
+    bootstrap: int = Field(default=2000, ge=100, le=1_000_000, description="draws of every group bootstrap of the run")
+    interval: Literal["percentile", "bca"] = Field(default="percentile", description="kind of bootstrap interval")
+    margin: float = Field(
+        default=0.02, gt=0, lt=1, description="half width of what counts as no tax, for metrics of 0..1"
+    )
+    prior: bool = Field(
+        default=False, description="also measure the tax after PMI, and the shift of the choices' prior"
+    )
+    generate: tuple[str, ...] = Field(
+        default=(), description="suites that both models answer: exact match, refusals, length, time, KL by position"
+    )
+    generate_templates: tuple[Template, ...] | None = Field(
+        default=None, description="templates of these answers; null: each suite in the template of its attribution"
+    )
+    max_new_tokens: int = Field(default=32, ge=1, le=100_000, description="tokens at which an answer is cut")
+    samples: int = Field(
+        default=0, ge=0, le=10_000, description="continuations a prompt for versatility; 0: none, else at least 2"
+    )
