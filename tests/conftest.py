@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"), "1")  # read at import
 
 _seen: list[str] = []
 _temporary = str(Path(tempfile.gettempdir()).resolve())

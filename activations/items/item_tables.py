@@ -16,10 +16,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from taxlens.core.errors import ItemError, explain, one_of
+from taxlens.core.errors import ItemError, explain
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_PLAIN = ("id", "group", "prompt", "text", "gold", "choices", "contexts", "labels")
+_PLAIN = (
+    "id",
+    "group",
+    "prompt",
+    "text",
+    "gold",
+    "choices",
+    "contexts",
+    "labels",
+    "messages",
+    "answers",
+    "rendered",
+    "match",
+)
 _NUMBERED = re.compile(r"(choice|context)_(\d+)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
@@ -30,7 +43,7 @@ def table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     Raises:
         ItemError: there is no header, two columns have one name, or a row has not as many cells as the header.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=SEPARATORS[path.suffix.lower()], strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, path), strict=True)
     columns: list[str] = []
     try:
         for cells in reader:
@@ -55,14 +68,21 @@ def table_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise ItemError(explain("the table has no header.", [("file", path)], "id,group,prompt,choice_0,choice_1,gold"))
 
 
-def table_items(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("file:line", fields as a JSON line has them) of every row.
+def table_fields(cells: Mapping[str, str], where: str) -> dict[str, Any]:
+    """The fields of a row as a JSON line has them; a column that no item has is a label.
 
     Raises:
-        ItemError: an unknown column, or a cell that cannot be read as what its column holds.
+        ItemError: a cell that cannot be read as what its column holds.
     """
-    for where, cells in table_rows(text, path):
-        yield where, _fields(cells, where)
+    return _fields(cells, where)
+
+
+def _separator(text: str, path: Path) -> str:
+    """What parts the cells: by the file's name, or by its header where a ``.csv`` is written with ; or tabs."""
+    named = SEPARATORS[Path(path.name.removesuffix(".gz")).suffix.lower()]
+    header = text.lstrip("\n\r").split("\n", 1)[0]
+    counts = {mark: header.count(mark) for mark in (",", ";", "\t")}
+    return max(counts, key=lambda mark: counts[mark]) if not counts[named] and any(counts.values()) else named
 
 
 def _check_header(columns: list[str], where: str) -> None:
@@ -80,11 +100,21 @@ def _fields(cells: Mapping[str, str], where: str) -> dict[str, Any]:
             if cell.strip():
                 labels[column.removeprefix("label.")] = _number(cell)
         elif not _NUMBERED.fullmatch(column):
-            one_of(column, (*_PLAIN, "choice_0", "label.NAME"), what=f"column at {where}:", error=ItemError)
-            if column in ("choices", "contexts", "labels") and cell.strip():
+            if column not in _PLAIN:
+                if cell.strip():
+                    found[column] = _number(cell)
+            elif column in ("choices", "contexts", "labels", "messages", "answers") and cell.strip():
                 found[column] = _json(cell, column, where)
             elif column == "gold" and cell.strip():
-                found[column] = _integer(cell, where)
+                found[column] = (
+                    int(cell)
+                    if re.fullmatch(r"\s*\d+\s*", cell)
+                    else _json(cell, column, where)
+                    if cell.strip()[0] == "["
+                    else cell
+                )
+            elif column == "rendered" and cell.strip():
+                found[column] = cell.strip().lower() in ("1", "true", "yes")
             elif cell:
                 found[column] = cell
     for kind in ("choice", "context"):
@@ -114,12 +144,6 @@ def _json(cell: str, column: str, where: str) -> Any:
         example = '{"truth": 1}' if column == "labels" else '[" one", " two"]'
         rows = [("at", where), ("got", cell[:80]), ("reason", error.msg)]
         raise ItemError(explain(f"the cell of {column} is no JSON.", rows, example)) from error
-
-
-def _integer(cell: str, where: str) -> int:
-    if not re.fullmatch(r"\s*\d+\s*", cell):
-        raise ItemError(explain("gold must be the index of a choice.", [("at", where), ("got", repr(cell))], "0"))
-    return int(cell)
 
 
 def _number(cell: str) -> str | int | float:

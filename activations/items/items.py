@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -12,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from taxlens.activations.items.item_tables import SEPARATORS, table_items
+from taxlens.activations.items.messages import Content, Message, plain_text
 from taxlens.core.artifacts import atomic_path, sha256_text
 from taxlens.core.errors import ItemError, explain, one_of
 
 KINDS = ("capability", "benefit")
-FIELDS = ("id", "group", "prompt", "text", "contexts", "choices", "gold", "labels")
+FIELDS = (
+    "id", "group", "prompt", "text", "contexts", "choices", "gold", "labels", "messages", "rendered", "special_tokens",
+    "answers", "match",
+)  # fmt: skip
 Label = str | int | float | bool | None
 
 
@@ -35,6 +37,14 @@ class Item:
         labels: name -> value, what probes read from the item's own row.
         contexts: instead of a prompt, one context a choice (a gap filled in different ways, as in Winogrande);
             the choices then may be equal, and there is no prompt to answer or to capture.
+        also_right: indices of further right choices beside `gold` (``"gold": [0, 2]`` in a file).
+        messages: a whole conversation (system text, earlier turns) instead of a prompt; "chat" renders it with the
+            model's template, "plain" reads `prompt`, which then is its texts in a row.
+        rendered: the prompt already holds its chat template, as a log of chat has it: "chat" adds none.
+        special_tokens: whether BOS (or what else the tokenizer adds) stands before the prompt: None, as the tokenizer
+            does it, but never a second BOS where the text begins with one; True or False, whatever the text.
+        answers: texts that count as right where the answer is generated.
+        match: how a generated answer is compared with them (`taxlens.analysis.answers.matching`); blank: by its start.
     """
 
     id: str
@@ -45,6 +55,31 @@ class Item:
     gold: int | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
     contexts: tuple[str, ...] = ()
+    also_right: tuple[int, ...] = ()
+    messages: tuple[Message, ...] = ()
+    rendered: bool = False
+    special_tokens: bool | None = None
+    answers: tuple[str, ...] = ()
+    match: str = ""
+
+    def __post_init__(self) -> None:
+        if self.messages and self.prompt is None:
+            object.__setattr__(self, "prompt", plain_text(self.messages))
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        """Indices of all right choices, `gold` first; empty without choices."""
+        return () if self.gold is None else (self.gold, *self.also_right)
+
+    def template(self, asked: str) -> str:
+        """The template that this item is read in where `asked` is asked for: "plain" where it is rendered already."""
+        return "plain" if self.rendered else asked
+
+    def content(self, template: str) -> Content:
+        """What is asked in a template: the conversation or the prompt (or the text)."""
+        if template == "chat" and self.messages and not self.rendered:
+            return self.messages
+        return self.text if self.text is not None else (self.prompt or "")
 
     def context(self, choice: int) -> str:
         """What stands before a choice: its own context, or the item's prompt."""
@@ -53,14 +88,24 @@ class Item:
     def to_json(self) -> dict[str, Any]:
         """Return the item as the JSON object that `read_suite` reads, without empty fields."""
         out: dict[str, Any] = {"id": self.id}
-        if self.prompt is not None:
+        if self.messages:
+            out["messages"] = [dict(message) for message in self.messages]
+        if self.prompt is not None and not (self.messages and self.prompt == plain_text(self.messages)):
             out["prompt"] = self.prompt
         if self.text is not None:
             out["text"] = self.text
         if self.contexts:
             out["contexts"] = list(self.contexts)
         if self.choices:
-            out |= {"choices": list(self.choices), "gold": self.gold}
+            out |= {"choices": list(self.choices), "gold": list(self.right) if self.also_right else self.gold}
+        if self.rendered:
+            out["rendered"] = True
+        if self.special_tokens is not None:
+            out["special_tokens"] = self.special_tokens
+        if self.answers:
+            out["answers"] = list(self.answers)
+        if self.match:
+            out["match"] = self.match
         return out | {"group": self.group} | ({"labels": dict(self.labels)} if self.labels else {})
 
 
@@ -73,12 +118,14 @@ class Suite:
         items: the items, ids unique, at least one.
         kind: "capability" or "benefit".
         source: where the items were read from.
+        left_out: rows of the source that were skipped on request.
     """
 
     name: str
     items: tuple[Item, ...]
     kind: str = "capability"
     source: str = ""
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         one_of(self.kind, KINDS, what="suite kind", error=ItemError)
@@ -124,7 +171,7 @@ class Suite:
     def subset(self, indices: Iterable[int]) -> Suite:
         """Return the suite of the items at `indices`, in that order."""
         items = tuple(self.items[int(i)] for i in indices)
-        return Suite(name=self.name, items=items, kind=self.kind, source=self.source)
+        return Suite(name=self.name, items=items, kind=self.kind, source=self.source, left_out=self.left_out)
 
 
 def _short(text: str, most: int = 80) -> str:
@@ -133,17 +180,15 @@ def _short(text: str, most: int = 80) -> str:
 
 
 def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capability") -> Suite:
-    """Read a suite from a JSON-lines file (UTF-8, one item a line; blank lines are passed over), or from CSV.
-
-    A file that ends in ``.csv`` or ``.tsv`` has a header and one item a row (`taxlens.activations.items.item_tables`).
+    """Read a suite from a file: JSON lines or an array, CSV or TSV, parquet, a saved dataset (`item_files`).
 
     Args:
-        path: the file.
+        path: the file, UTF-8 where it is text; ``.gz`` is unpacked.
         name: the suite's name; by default the file's name without its ending.
         kind: "capability" or "benefit".
 
     Returns:
-        The suite; every item has passed every check.
+        The suite; every item has passed every check. Fields that no item has become labels.
 
     Raises:
         ItemError: naming file, line, field and remedy, for the first item that cannot be used.
@@ -156,36 +201,16 @@ def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capabi
         >>> read_suite(path).items[0].choices
         (' 2', ' 6')
     """
-    path = Path(path)
-    text = suite_text(path)
-    if path.suffix.lower() in SEPARATORS:
-        items = [item_of(raw, where=where) for where, raw in table_items(text, path)]
-    else:
-        items = [parse_item(line, where=where) for where, line in numbered_lines(text, path)]
-    return Suite(name=name or path.stem, items=tuple(items), kind=kind, source=str(path))
+    from taxlens.activations.items.item_checks import item_of
+    from taxlens.activations.items.item_files import file_rows, is_table
+    from taxlens.activations.items.item_tables import table_fields
 
-
-def suite_text(path: Path) -> str:
-    """The text of a suite's file.
-
-    Raises:
-        ItemError: there is no such file, it cannot be read, or it is not UTF-8.
-    """
-    if not path.is_file():
-        raise ItemError(explain("suite file not found.", [("file", path)], "check the path of the suite."))
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        rows = [("file", path), ("byte", error.start)]
-        raise ItemError(explain("suite file is not UTF-8.", rows, "save it as UTF-8.")) from error
-    except OSError as error:
-        rows = [("file", path), ("system", error.strerror)]
-        raise ItemError(explain("suite file cannot be read.", rows, "check its permissions.")) from error
-
-
-def numbered_lines(text: str, path: Path) -> list[tuple[str, str]]:
-    """("file:line", line) of every line that is not blank."""
-    return [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    path, table = Path(path), is_table(path)
+    items = []
+    for number, (where, row) in enumerate(file_rows(path)):
+        raw = table_fields(row, where) if table else row
+        items.append(item_of(raw, where=where, number=number))
+    return Suite(name=name or Path(path.name.removesuffix(".gz")).stem, items=tuple(items), kind=kind, source=str(path))
 
 
 def write_suite(suite: Suite, path: Path | str) -> Path:
@@ -194,154 +219,3 @@ def write_suite(suite: Suite, path: Path | str) -> Path:
         lines = [json.dumps(item.to_json(), ensure_ascii=False) for item in suite.items]
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return Path(path)
-
-
-def parse_item(line: str, *, where: str) -> Item:
-    """Return the item that one JSON line holds.
-
-    Args:
-        line: a JSON object.
-        where: file and line, for errors.
-
-    Raises:
-        ItemError: if any field is missing, of the wrong type or contradicts another.
-    """
-    return item_of(json_object(line, where=where), where=where)
-
-
-def json_object(line: str, *, where: str) -> dict[str, Any]:
-    """The JSON object that a line holds.
-
-    Raises:
-        ItemError: it holds none.
-    """
-    try:
-        raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        rows = [("line", where), ("column", error.colno), ("reason", error.msg)]
-        raise ItemError(explain("not a JSON line.", rows, "write one JSON object a line.")) from error
-    if not isinstance(raw, dict):
-        rows = [("line", where), ("got", type(raw).__name__)]
-        raise ItemError(explain("an item is not a JSON object.", rows, '{"id": ..., "group": ..., ...}'))
-    return raw
-
-
-def item_of(raw: Mapping[str, Any], *, where: str) -> Item:
-    """Return the item with the given fields, every one checked.
-
-    Args:
-        raw: field -> value, as a JSON line has them.
-        where: file and line, for errors.
-
-    Raises:
-        ItemError: if any field is missing, of the wrong type or contradicts another.
-    """
-    for key in raw:
-        one_of(key, FIELDS, what=f"field at {where}:", error=ItemError)
-    item_id = _text(raw, "id", where)
-    here = f"{where} (item {item_id!r})"
-    item = Item(
-        id=item_id,
-        group=_text(raw, "group", here),
-        prompt=_text(raw, "prompt", here, empty=True) if raw.get("prompt") is not None else None,
-        text=_text(raw, "text", here) if raw.get("text") is not None else None,
-        choices=_choices(raw, here),
-        gold=raw.get("gold"),
-        labels=_labels(raw, here),
-        contexts=_contexts(raw, here),
-    )
-    _check_whole(item, here)
-    return item
-
-
-def _fail(title: str, where: str, got: object, fix: str) -> ItemError:
-    return ItemError(explain(title, [("at", where), ("got", got)], fix))
-
-
-def _text(raw: Mapping[str, Any], key: str, where: str, *, empty: bool = False) -> str:
-    value = raw.get(key)
-    if value is None:
-        raise _fail(f"an item has no {key}.", where, f"fields {', '.join(raw)}", f'add "{key}".')
-    if not isinstance(value, str) or (not empty and not value.strip()):
-        kind = "any text" if empty else "a text that is not empty"
-        raise _fail(f"{key} must be {kind}.", where, repr(value), f'"{key}": "..."')
-    _check_unicode(value, key, where)
-    return value
-
-
-def _check_unicode(value: str, key: str, where: str) -> None:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        title = f"{key} holds half a character (a lone surrogate)."
-        raise _fail(title, where, ascii(value), "repair the text.") from error
-    if "\0" in value:
-        raise _fail(f"{key} holds a NUL character.", where, ascii(value), "remove it.")
-
-
-def _choices(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    choices = raw.get("choices")
-    if choices is None:
-        return ()
-    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
-        raise _fail("choices must be a list of texts.", where, repr(choices), '"choices": [" one", " two"]')
-    if len(choices) < 2:
-        raise _fail("an item needs two choices or more.", where, len(choices), "add a wrong choice.")
-    for choice in choices:
-        if not choice.strip():
-            raise _fail("a choice is empty.", where, repr(choice), "give each choice a text.")
-        _check_unicode(choice, "a choice", where)
-    return tuple(choices)
-
-
-def _contexts(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    contexts = raw.get("contexts")
-    if contexts is None:
-        return ()
-    fix = '"contexts": ["The cup", "The box"], "choices": [" fell.", " fell."]'
-    if not isinstance(contexts, list) or not all(isinstance(c, str) and c.strip() for c in contexts):
-        raise _fail("contexts must be a list of texts that are not empty.", where, repr(contexts), fix)
-    choices = raw.get("choices")
-    if not isinstance(choices, list) or len(choices) != len(contexts):
-        count = len(choices) if isinstance(choices, list) else "no"
-        raise _fail("an item has one context a choice.", where, f"{len(contexts)} contexts, {count} choices", fix)
-    for context in contexts:
-        _check_unicode(context, "a context", where)
-    return tuple(contexts)
-
-
-def _labels(raw: Mapping[str, Any], where: str) -> dict[str, Label]:
-    labels = raw.get("labels")
-    if labels is None:
-        return {}
-    if not isinstance(labels, dict):
-        raise _fail("labels must be an object.", where, repr(labels), '"labels": {"truth": 1}')
-    for name, value in labels.items():
-        if not name or name == "correct":
-            raise _fail("this label's name is taken.", where, repr(name), "rename it ('correct' is automatic).")
-        if not isinstance(value, str | int | float | bool | None):
-            raise _fail(f"label {name!r} must be text or a number.", where, repr(value), "use one plain value.")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise _fail(f"label {name!r} is not finite.", where, value, "leave the label out, or give null.")
-    return dict(labels)
-
-
-def _check_whole(item: Item, where: str) -> None:
-    given = [item.prompt is not None, item.text is not None, bool(item.contexts)]
-    if sum(given) != 1:
-        got = "neither" if not any(given) else "both" if not item.contexts else "contexts and another"
-        fix = "keep one of the two (contexts stand in the prompt's place)."
-        raise _fail("an item has either a prompt or a text.", where, got, fix)
-    if item.text is not None and item.choices:
-        raise _fail("a text item has no choices.", where, "choices", 'write "prompt" instead of "text".')
-    if not item.choices:
-        if item.gold is not None:
-            raise _fail("gold is given without choices.", where, item.gold, "add choices.")
-        if item.prompt is not None and not item.prompt.strip():
-            raise _fail("an item without choices has an empty prompt.", where, repr(item.prompt), "add a prompt.")
-        return
-    if not isinstance(item.gold, int) or isinstance(item.gold, bool):
-        raise _fail("gold must be the index of a choice.", where, repr(item.gold), '"gold": 0')
-    if not 0 <= item.gold < len(item.choices):
-        fix = f"use 0 to {len(item.choices) - 1}."
-        raise _fail("gold is out of range.", where, f"{item.gold} of {len(item.choices)} choices", fix)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taxlens.activations.items.items import Item
-from taxlens.activations.items.tokens import render_chat
+from taxlens.activations.items.tokens import adds_special, render_chat
 from taxlens.core.errors import ItemError, ModelLoadError, explain
 
 _MARK = "taxlensmark"  # stands in for the content to find where a template puts it
@@ -39,10 +39,17 @@ def span_map(item: Item, tokenizer: Any, *, template: str = "plain", chat_templa
     Raises:
         ModelLoadError: if the tokenizer cannot say which characters a token holds.
     """
+    template = item.template(template)
     content = item.text if item.text is not None else (item.prompt or "")
     if template == "plain":
         text, content, start = content, content.rstrip() if item.text is None else content, 0
         text = content
+    elif item.messages:
+        text, content = render_chat(tokenizer, item.messages, chat_template=chat_template), item.messages[-1]["content"]
+        content = content if content in text else content.strip()
+        start = text.rfind(content)
+        content = content if start >= 0 else ""
+        start = max(start, 0)
     else:
         text = render_chat(tokenizer, content, chat_template=chat_template, reply=item.text is None)
         marked = render_chat(tokenizer, _MARK, chat_template=chat_template, reply=item.text is None)
@@ -52,7 +59,8 @@ def span_map(item: Item, tokenizer: Any, *, template: str = "plain", chat_templa
             content = content if text.startswith(content, start) else ""
     stop = start + len(content)
     tokens = []
-    for position, (low, high) in enumerate(_offsets(tokenizer, text, special=template == "plain")):
+    special = adds_special(tokenizer, text, template, item.special_tokens)
+    for position, (low, high) in enumerate(_offsets(tokenizer, text, special=special)):
         low, high = max(low, start), min(high, stop)
         if low < high:
             tokens.append((position, low - start, high - start))
@@ -71,6 +79,8 @@ def coverage(item: Item, base: SpanMap, aligned: SpanMap) -> float:
     White space does not count: templates may trim it, and word-level tokens do not hold it.
     """
     content = item.text if item.text is not None else (item.prompt or "")
+    if item.messages and base.content.strip() == item.messages[-1]["content"].strip():
+        content = base.content
     if not content.strip():
         return 1.0
     if base.content.strip() != content.strip() or aligned.content.strip() != content.strip():

@@ -10,6 +10,7 @@ import torch
 
 from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.messages import Content, plain_text
 from taxlens.core.errors import ItemError, ModelLoadError, explain, one_of
 
 if TYPE_CHECKING:
@@ -71,10 +72,13 @@ def encode_suite(
     for index, item in enumerate(suite.items):
         if not item.choices:
             continue
-        contexts = item.contexts or (item.prompt or "",)
-        rendered = [_context(content, tokenizer, template, chat_template) for content in contexts]
+        asked = item.template(template)
+        contexts: Sequence[Content] = item.contexts or (item.content(asked),)
+        rendered = [_context(content, tokenizer, asked, chat_template) for content in contexts]
         for number, choice in enumerate(item.choices):
-            ids, start = encode_pair(tokenizer, rendered[number % len(rendered)], choice, template=template)
+            ids, start = encode_pair(
+                tokenizer, rendered[number % len(rendered)], choice, template=asked, special_tokens=item.special_tokens
+            )
             row = Row(item=index, choice=number, ids=tuple(ids), start=start, kind="choice")
             _check_row(row, item, suite, tokenizer, max_length)
             rows.append(row)
@@ -103,11 +107,11 @@ def encode_prompts(
     for index, item in enumerate(suite.items):
         if item.text is None and not (item.prompt or "").strip():
             continue
-        content = item.text if item.text is not None else (item.prompt or "")
-        context = _context(content, tokenizer, template, chat_template, reply=item.text is None)
-        if template == "plain" and item.text is None:
+        asked = item.template(template)
+        context = _context(item.content(asked), tokenizer, asked, chat_template, reply=item.text is None)
+        if asked == "plain" and item.text is None:
             context = context.rstrip()
-        ids = tuple(_encode(tokenizer, context, special=template == "plain"))
+        ids = tuple(_encode(tokenizer, context, special=adds_special(tokenizer, context, asked, item.special_tokens)))
         kind = "prompt" if item.text is None else "text"
         row = Row(item=index, choice=-1, ids=ids, start=len(ids), kind=kind)
         _check_row(row, item, suite, tokenizer, max_length)
@@ -115,7 +119,9 @@ def encode_prompts(
     return rows
 
 
-def encode_pair(tokenizer: Tokenizer, context: str, choice: str, *, template: str) -> tuple[list[int], int]:
+def encode_pair(
+    tokenizer: Tokenizer, context: str, choice: str, *, template: str, special_tokens: bool | None = None
+) -> tuple[list[int], int]:
     """Return (token ids of context + choice, index of the choice's first token), as lm-eval counts them.
 
     Args:
@@ -123,9 +129,9 @@ def encode_pair(tokenizer: Tokenizer, context: str, choice: str, *, template: st
         context: what stands before the choice; in "chat" the rendered template.
         choice: the continuation; in "chat" its leading white space is dropped.
         template: "plain" (special tokens as the tokenizer adds them) or "chat" (none added).
+        special_tokens: see `adds_special`.
     """
-    special = template == "plain"
-    if not special:
+    if template != "plain":
         choice = choice.lstrip()
     kept = context.rstrip()
     choice, context = context[len(kept) :] + choice, kept
@@ -133,8 +139,27 @@ def encode_pair(tokenizer: Tokenizer, context: str, choice: str, *, template: st
         ids = _encode(tokenizer, choice, special=False)
         prefix = prefix_token(tokenizer)
         return (ids, 1) if ids and ids[0] == prefix else ([prefix, *ids], 1)
+    special = adds_special(tokenizer, context, template, special_tokens)
     whole = _encode(tokenizer, context + choice, special=special)
     return whole, len(_encode(tokenizer, context, special=special))
+
+
+def adds_special(tokenizer: Tokenizer, text: str, template: str, asked: bool | None = None) -> bool:
+    """Whether the tokenizer's special tokens are added before a text.
+
+    As lm-eval (0.4.10 and later) does it: not where the text begins with BOS already, so that no prompt has two. A
+    rendered chat template decides by itself.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        text: what is encoded.
+        template: "plain" or "chat".
+        asked: an item's own word, which counts before all else; None where it has none.
+    """
+    if asked is not None:
+        return asked
+    bos = getattr(tokenizer, "bos_token", None)
+    return template == "plain" and not (bos and text.startswith(str(bos)))
 
 
 def prefix_token(tokenizer: Tokenizer) -> int:
@@ -199,10 +224,12 @@ def pad_token(tokenizer: Tokenizer) -> int:
 
 
 def _context(
-    content: str, tokenizer: Tokenizer, template: str, chat_template: str | None, *, reply: bool = True
+    content: Content, tokenizer: Tokenizer, template: str, chat_template: str | None, *, reply: bool = True
 ) -> str:
     one_of(template, TEMPLATES, what="template")
-    return content if template == "plain" else render_chat(tokenizer, content, chat_template=chat_template, reply=reply)
+    if template == "plain":
+        return content if isinstance(content, str) else plain_text(content)
+    return render_chat(tokenizer, content, chat_template=chat_template, reply=reply)
 
 
 def _encode(tokenizer: Tokenizer, text: str, *, special: bool) -> list[int]:

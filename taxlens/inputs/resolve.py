@@ -61,7 +61,7 @@ def resolve_suite(name: str, file: str, *, kind: str, root: Path | str, shape: s
         ConfigError: if the file is missing, or an option does not go with the shape.
         ItemError: if an item in it cannot be used.
     """
-    given = [option for option, value in options.items() if value not in (None, False)]
+    given = [option for option, value in options.items() if value not in (None, (), {}) and value is not False]
     embedded = file.startswith((suites.PREFIX, catalogue.PREFIX))
     if given and shape == "items":
         rows = [("suite", name), ("given", ", ".join(given)), ("format", "items")]
@@ -73,7 +73,7 @@ def resolve_suite(name: str, file: str, *, kind: str, root: Path | str, shape: s
     if file.startswith(suites.PREFIX):
         return suites.load(file, rename=name, kind=kind)
     path = catalogue.resolve_suite(file) if embedded else Path(root, file).expanduser()
-    if not path.is_file():
+    if not path.exists():
         rows = [("suite", name), ("given", file), ("looked for", path)]
         raise ConfigError(
             explain("the suite's file does not exist.", rows, "a path relative to the config, or demo:NAME")

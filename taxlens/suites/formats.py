@@ -6,24 +6,28 @@ and makes items that are scored as lm-evaluation-harness scores such a task with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from taxlens.activations.items.item_tables import SEPARATORS, table_rows
-from taxlens.activations.items.items import Item, Suite, json_object, numbered_lines, suite_text
+from taxlens.activations.items.item_files import file_rows
+from taxlens.activations.items.items import Suite
 from taxlens.core.errors import ConfigError, ItemError, UsageError, explain, one_of
-from taxlens.suites.fields import answer_index, choices_of, field, grouped, truth_of
-
-Rows = Iterable[Mapping[str, Any]]
+from taxlens.suites.building import Rows, build_suite
+from taxlens.suites.fields import field, truth_of
+from taxlens.suites.questions import questions
 
 ASK_TRUTH = "Statement: {statement}\nTrue or false? Answer:"
-ASK_QUESTION = "Question: {question}\nAnswer:"
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def minimal_pairs(
-    rows: Rows, *, name: str = "pairs", group_by: str | None = None, kind: str = "capability", source: str = ""
+    rows: Rows,
+    *,
+    name: str = "pairs",
+    group_by: str | None = None,
+    kind: str = "capability",
+    source: str = "",
+    **shared: Any,
 ) -> Suite:
     """Items of two whole sentences of which the good one should be likelier, as in BLiMP.
 
@@ -36,6 +40,7 @@ def minimal_pairs(
         group_by: field that groups the items; by default the first usual one whose values repeat (`fields.GROUPS`).
         kind: "capability" or "benefit".
         source: where the rows come from, for errors.
+        shared: ``fields`` and ``skip`` (see `read_shape`).
 
     Raises:
         ItemError: a row without one of the two sentences.
@@ -54,7 +59,7 @@ def minimal_pairs(
         pair = (field(row, "good", where), field(row, "bad", where))
         return {"prompt": "", "choices": tuple(f" {str(text).strip()}" for text in pair), "gold": 0}
 
-    return _suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source)
+    return build_suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source, **shared)
 
 
 def true_false(
@@ -66,6 +71,7 @@ def true_false(
     group_by: str | None = None,
     kind: str = "capability",
     source: str = "",
+    **shared: Any,
 ) -> Suite:
     """Items that ask whether a statement is true; each has the label ``truth``, for probes.
 
@@ -77,6 +83,7 @@ def true_false(
         group_by: field that groups the items (see `minimal_pairs`).
         kind: "capability" or "benefit".
         source: where the rows come from, for errors.
+        shared: ``fields`` and ``skip`` (see `read_shape`).
 
     Raises:
         ItemError: a row without a statement, or whose truth is neither.
@@ -95,11 +102,17 @@ def true_false(
         prompt = ask.replace("{statement}", str(field(row, "statement", where)).strip())
         return {"prompt": prompt, "choices": choices, "gold": 1 - truth, "labels": {"truth": truth}}
 
-    return _suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source)
+    return build_suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source, **shared)
 
 
 def statements(
-    rows: Rows, *, name: str = "statements", group_by: str | None = None, kind: str = "capability", source: str = ""
+    rows: Rows,
+    *,
+    name: str = "statements",
+    group_by: str | None = None,
+    kind: str = "capability",
+    source: str = "",
+    **shared: Any,
 ) -> Suite:
     """Whole texts with the label ``truth``: captured and probed, never scored. Fields as `true_false` reads them.
 
@@ -111,63 +124,17 @@ def statements(
     def fill(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {"text": str(field(row, "statement", where)), "labels": {"truth": truth_of(row, where)}}
 
-    return _suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source)
-
-
-def questions(
-    rows: Rows,
-    *,
-    name: str = "questions",
-    ask: str = ASK_QUESTION,
-    letters: bool = False,
-    group_by: str | None = None,
-    kind: str = "capability",
-    source: str = "",
-) -> Suite:
-    """Items of a question with choices, as in ARC, HellaSwag, PIQA or MMLU.
-
-    Args:
-        rows: with ``question`` (or prompt, query, ctx, goal), choices (a list ``choices``, ``endings`` or ``options``;
-            ARC's ``{"text": [...], "label": [...]}``; or columns choice_0 ..., A B C D, ending0 ..., sol1 sol2) and
-            the answer (``answer``, ``gold``, ``label``, ``answerKey``: index, letter, or the choice's text).
-        name: of the suite.
-        ask: how it is asked; ``{question}`` stands for the question.
-        letters: list the choices under letters in the prompt and score the letters alone, as in MMLU.
-        group_by: field that groups the items (see `minimal_pairs`).
-        kind: "capability" or "benefit".
-        source: where the rows come from, for errors.
-
-    Raises:
-        ItemError: a row without question, choices or answer, or whose answer names none of the choices.
-        UsageError: ``ask`` has no place for the question, or not every row has the field ``group_by``.
-
-    Example:
-        >>> row = {"question": "What is cold?", "choices": ["fire", "ice"], "answer": "B"}
-        >>> suite = questions([row], ask="{question}", letters=True)
-        >>> suite.items[0].prompt, suite.items[0].choices, suite.items[0].gold
-        ('What is cold?\\nA. fire\\nB. ice\\nAnswer:', (' A', ' B'), 1)
-
-    References:
-        Hendrycks et al. 2021, arXiv 2009.03300 (MMLU); Clark et al. 2018, arXiv 1803.05457 (ARC).
-    """
-    _check_place(ask, "{question}")
-
-    def fill(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        choices, names = choices_of(row, where)
-        prompt = ask.replace("{question}", str(field(row, "question", where)).strip())
-        said: Sequence[str] = choices
-        if letters:
-            said = LETTERS[: len(choices)]
-            listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(said, choices))
-            prompt = f"{prompt.removesuffix('Answer:').rstrip()}{listed}\nAnswer:"
-        gold = answer_index(row, choices, names, where)
-        return {"prompt": prompt, "choices": tuple(f" {choice}" for choice in said), "gold": gold}
-
-    return _suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source)
+    return build_suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source, **shared)
 
 
 def gaps(
-    rows: Rows, *, name: str = "gaps", group_by: str | None = None, kind: str = "capability", source: str = ""
+    rows: Rows,
+    *,
+    name: str = "gaps",
+    group_by: str | None = None,
+    kind: str = "capability",
+    source: str = "",
+    **shared: Any,
 ) -> Suite:
     """Items of a sentence with a gap, filled by either option, whose rest is scored, as in Winogrande.
 
@@ -180,6 +147,7 @@ def gaps(
         group_by: field that groups the items (see `minimal_pairs`).
         kind: "capability" or "benefit".
         source: where the rows come from, for errors.
+        shared: ``fields`` and ``skip`` (see `read_shape`).
 
     Raises:
         ItemError: a row without a gap, an option or an answer.
@@ -204,7 +172,7 @@ def gaps(
         contexts = tuple(before + option for option in options)
         return {"contexts": contexts, "choices": (f" {rest.strip()}",) * 2, "gold": int(answer) - 1}
 
-    return _suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source)
+    return build_suite(rows, fill, name=name, group_by=group_by, kind=kind, source=source, **shared)
 
 
 SHAPES: dict[str, Callable[..., Suite]] = {
@@ -216,57 +184,39 @@ SHAPES: dict[str, Callable[..., Suite]] = {
 }
 """The builders by the name that a config's ``format`` gives."""
 
-_OPTIONS = {"ask": ("true_false", "questions"), "letters": ("questions",)}
+_OPTIONS = {"ask": ("true_false", "questions"), "letters": ("questions",), "first_answer": ("questions",)}
 
 
 def read_shape(
     path: Path | str, *, shape: str, name: str | None = None, kind: str = "capability", **options: Any
 ) -> Suite:
-    """Read a JSON-lines, CSV or TSV file of a published benchmark as a suite.
+    """Read a file of a published benchmark as a suite: JSON lines or an array, CSV, TSV, parquet, a saved dataset.
 
     Args:
         path: the file.
-        shape: which of `SHAPES`.
+        shape: which of `SHAPES`, or a benchmark by its name (`taxlens.suites.benchmarks.BENCHMARKS`).
         name: the suite's name; by default the file's name without its ending.
         kind: "capability" or "benefit".
-        options: what the builder takes: ``group_by``, ``ask``, ``letters``; None stands for its default.
+        options: what the builder takes: ``group_by``, ``ask``, ``letters``, ``first_answer``; ``fields``, usual name ->
+            name in the file; ``skip``, which items are left out (of `SKIPS`). None stands for its default.
 
     Raises:
         ConfigError: an option that the shape does not take.
         ItemError: the file cannot be read, or a row cannot be used.
     """
+    from taxlens.suites.benchmarks import BENCHMARKS
+
     path = Path(path)
-    build = SHAPES[one_of(shape, list(SHAPES), what="format of a suite", error=ConfigError)]
-    given = {option: value for option, value in options.items() if value not in (None, False)}
+    builders = SHAPES | BENCHMARKS
+    build = builders[one_of(shape, list(builders), what="format of a suite", error=ConfigError)]
+    given = {option: value for option, value in options.items() if value not in (None, (), {}) and value is not False}
     for option in given:
         if option in _OPTIONS and shape not in _OPTIONS[option]:
             rows = [("suite", path), ("format", shape), (option, repr(given[option]))]
             fix = f"{option} goes with format: {' or '.join(_OPTIONS[option])}"
             raise ConfigError(explain(f"a suite of {shape} takes no {option!r}.", rows, fix))
-    text = suite_text(path)
-    if path.suffix.lower() in SEPARATORS:
-        rows_: Sequence[Mapping[str, Any]] = [row for _, row in table_rows(text, path)]
-    else:
-        rows_ = [json_object(line, where=where) for where, line in numbered_lines(text, path)]
-    return build(rows_, name=name or path.stem, kind=kind, source=str(path), **given)
-
-
-def _suite(
-    rows: Rows,
-    fill: Callable[[Mapping[str, Any], str], dict[str, Any]],
-    *,
-    name: str,
-    group_by: str | None,
-    kind: str,
-    source: str,
-) -> Suite:
-    given = list(rows)
-    ids, groups = grouped(given, group_by, source or name)
-    items = [
-        Item(id=item_id, group=group, **fill(row, f"{source or name}, row {number}"))
-        for number, (row, item_id, group) in enumerate(zip(given, ids, groups), start=1)
-    ]
-    return Suite(name, tuple(items), kind=kind, source=source)
+    rows_ = [row for _, row in file_rows(path)]
+    return build(rows_, name=name or Path(path.name.removesuffix(".gz")).stem, kind=kind, source=str(path), **given)
 
 
 def _check_place(ask: str, place: str) -> None:

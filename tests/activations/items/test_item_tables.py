@@ -103,7 +103,7 @@ def test_a_bad_table_is_refused_by_name_and_row(title, table):
 
 
 def test_an_unknown_column_names_the_nearest(table):
-    with pytest.raises(ItemError, match=r"unknown column at (.|\n)*'golden'(.|\n)*'gold'"):
+    with pytest.raises(ItemError, match=r"unknown field at (.|\n)*'golden'(.|\n)*'gold'"):
         read_suite(table("id,group,prompt,golden", "a,g,p,0"))
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxlens.activations.items.items import Item, Suite, parse_item, read_suite, write_suite
+from taxlens.activations.items.item_checks import parse_item
+from taxlens.activations.items.items import Item, Suite, read_suite, write_suite
 from taxlens.core.errors import ItemError
 
 GOOD = {"id": "a", "prompt": "p", "choices": [" x", " y"], "gold": 1, "group": "g", "labels": {"truth": 1}}
@@ -48,7 +49,7 @@ BAD = {
     "an item has no id.": line(id=...),
     "id must be a text that is not empty.": line(id=""),
     "an item has no group.": line(group=...),
-    "group must be a text that is not empty.": line(group=3),
+    "group must be a text that is not empty.": line(group=" "),
     "an item needs two choices or more.": line(choices=[" x"]),
     "choices must be a list of texts.": line(choices=" x"),
     "a choice is empty.": line(choices=[" x", " "]),
