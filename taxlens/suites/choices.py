@@ -31,7 +31,7 @@ _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"")
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class ChoiceSet:
     """The choices of a row.
 
     Attributes:
@@ -45,7 +45,7 @@ class Choices:
     right: tuple[int, ...] = ()
 
 
-def choices_of(row: Mapping[str, Any], where: str) -> Choices:
+def choices_of(row: Mapping[str, Any], where: str) -> ChoiceSet:
     """A row's choices.
 
     Read are a list, ARC's ``{"text": [...], "label": [...]}``, TruthfulQA's ``{"choices": [...], "labels": [...]}``, a
@@ -78,7 +78,7 @@ def _texts(values: Sequence[Any]) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _from_value(found: Any) -> Choices | None:
+def _from_value(found: Any) -> ChoiceSet | None:
     if isinstance(found, str):
         return _from_text(found)
     if isinstance(found, Mapping):
@@ -89,22 +89,22 @@ def _from_value(found: Any) -> Choices | None:
         if texts is None:
             keys = sorted(map(str, found))
             return (
-                Choices(_texts([found[key] for key in keys]), tuple(keys))
+                ChoiceSet(_texts([found[key] for key in keys]), tuple(keys))
                 if all(isinstance(v, str) for v in found.values())
                 else None
             )
         if texts and labels and set(labels) <= {0, 1} and all(isinstance(v, int) for v in labels):
-            return Choices(_texts(texts), right=tuple(n for n, value in enumerate(labels) if value == 1))
-        return Choices(_texts(texts), tuple(str(label) for label in labels))
+            return ChoiceSet(_texts(texts), right=tuple(n for n, value in enumerate(labels) if value == 1))
+        return ChoiceSet(_texts(texts), tuple(str(label) for label in labels))
     if isinstance(found, Sequence):
         if found and all(isinstance(value, Mapping) and "text" in value for value in found):
             names = tuple(str(value["label"]) for value in found if "label" in value)
-            return Choices(_texts([value["text"] for value in found]), names if len(names) == len(found) else ())
-        return Choices(_texts(found))
+            return ChoiceSet(_texts([value["text"] for value in found]), names if len(names) == len(found) else ())
+        return ChoiceSet(_texts(found))
     return None
 
 
-def _from_text(text: str) -> Choices | None:
+def _from_text(text: str) -> ChoiceSet | None:
     text = text.strip()
     if text[:1] in "[({" and text[:1]:
         for read in (json.loads, ast.literal_eval):
@@ -118,16 +118,16 @@ def _from_text(text: str) -> Choices | None:
             if isinstance(value, Sequence | Mapping) and not isinstance(value, str) and not is_numpy:
                 return _from_value(value)
         quoted = [one or two for one, two in _QUOTED.findall(text)]
-        return Choices(_texts(quoted)) if len(quoted) > 1 else None
+        return ChoiceSet(_texts(quoted)) if len(quoted) > 1 else None
     if "|" in text:
-        return Choices(_texts(text.split("|")))
+        return ChoiceSet(_texts(text.split("|")))
     parts = _LETTERED.split(text)
     if len(parts) >= 5 and not parts[0].strip():
-        return Choices(_texts([part.strip(" ,;") for part in parts[2::2]]), tuple(letter for letter in parts[1::2]))
+        return ChoiceSet(_texts([part.strip(" ,;") for part in parts[2::2]]), tuple(letter for letter in parts[1::2]))
     return None
 
 
-def _from_columns(row: Mapping[str, Any]) -> Choices | None:
+def _from_columns(row: Mapping[str, Any]) -> ChoiceSet | None:
     for pattern in _NUMBERED:
         found = sorted(
             ((match[1], name) for name in row if (match := pattern.fullmatch(str(name)))),
@@ -138,11 +138,11 @@ def _from_columns(row: Mapping[str, Any]) -> Choices | None:
             last = found.index(present[-1])
             texts = _texts([row[name] for _, name in found[: last + 1]])
             letters = tuple(number.upper() for number, _ in found[: last + 1]) if found[0][0].isalpha() else ()
-            return Choices(texts, letters)
+            return ChoiceSet(texts, letters)
     return None
 
 
-def _right_and_wrong(row: Mapping[str, Any]) -> Choices | None:
+def _right_and_wrong(row: Mapping[str, Any]) -> ChoiceSet | None:
     right = next((str(row[name]).strip() for name in _RIGHT if isinstance(row.get(name), str | int | float)), None)
     for pattern in _WRONG:
         columns = sorted(str(name) for name in row if pattern.fullmatch(str(name)) and row[name] not in (None, ""))
@@ -150,5 +150,5 @@ def _right_and_wrong(row: Mapping[str, Any]) -> Choices | None:
             wrong = [str(row[name]).strip() for name in columns]
             drawn = hashlib.sha256("\n".join([right, *wrong]).encode("utf-8")).digest()
             place = int.from_bytes(drawn[:4], "big") % (len(wrong) + 1)
-            return Choices((*wrong[:place], right, *wrong[place:]), right=(place,))
+            return ChoiceSet((*wrong[:place], right, *wrong[place:]), right=(place,))
     return None
