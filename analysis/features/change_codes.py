@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from taxlens.analysis.features.dictionary import Dictionary
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.core.errors import UsageError, explain, one_of
 
 Tensor = torch.Tensor

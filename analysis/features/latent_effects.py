@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from taxlens.analysis.features.activation_stream import OUTLYING
 from taxlens.analysis.features.change_codes import (
     Span,
     check_reading,
@@ -24,8 +23,9 @@ from taxlens.analysis.features.change_codes import (
     random_span,
     span_of,
 )
-from taxlens.analysis.features.dictionary import Dictionary
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.stream_tap import StreamStates, rates
+from taxlens.analysis.features.training.activation_stream import OUTLYING
 from taxlens.analysis.path.adaptive_quadrature import loss_sign
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class ItemEffects:
         sizes: sum over tokens of the effects' sizes, in the first metric [used].
         change: squared length of the change at tokens read, and what latents, and random decoders, leave of it.
         excluded_change: squared length of the change at excluded tokens.
-        tokens: (row, place, latent, effect in the first metric) of single tokens, if they were asked for.
+        tokens: (choice, place, token id, latent, effect in the first metric) of single tokens, if they were kept.
     """
 
     latents: np.ndarray
@@ -160,8 +160,12 @@ class LatentReader:
         facts = (moved.square().sum(1), left.square().sum(1), rest.square().sum(1))
         first = np.array(sorted({row.item for row in shard.rows}))[: self.keep_tokens]
         kept = np.isin(items[inside], first)
-        places = inside.numpy() - shard.offsets[owner[inside]]
-        sums.add(items[inside], span, found[0], found[1], self._mass(span, whole), facts, (owner[inside], places, kept))
+        rows = owner[inside]
+        choice = np.array([row.choice for row in shard.rows])[rows]
+        places = inside.numpy() - shard.offsets[rows]
+        ids = np.array([shard.rows[row].ids[place] for row, place in zip(rows, places)])
+        told = (np.stack([choice, places, ids]), kept)
+        sums.add(items[inside], span, found[0], found[1], self._mass(span, whole), facts, told)
 
     def _split(
         self, rule: _Rule, span: Span, tokens: Tensor, owner: np.ndarray, seen: StreamStates
@@ -260,14 +264,14 @@ class _Sums:
         coarse: tuple[Tensor, Tensor] | None,
         mass: Tensor,
         facts: Sequence[Tensor],
-        tokens: tuple[np.ndarray, np.ndarray, np.ndarray],
+        tokens: tuple[np.ndarray, np.ndarray],
     ) -> None:
         self.coarse = coarse is not None
         m = self.metrics
         latents, effects = span.latents.numpy(), fine[0].double().numpy()
         before = effects if coarse is None else coarse[0].double().numpy()
         switched, masses = span.switched.numpy(), mass.double().numpy()
-        owner, places, kept = tokens
+        where, kept = tokens
         for item in np.unique(items):
             mine = np.flatnonzero(items == item)
             on = latents[mine] < self.width
@@ -283,7 +287,7 @@ class _Sums:
             row[3 * m : 3 * m + 3] += [float(fact.double().numpy()[mine].sum()) for fact in facts]
             if kept[mine].any():
                 spread = np.broadcast_to(np.arange(len(mine))[:, None], on.shape)[on]
-                table = [owner[mine][spread], places[mine][spread], latents[mine][on], effects[0][mine][on]]
+                table = [*where[:, mine][:, spread], latents[mine][on], effects[0][mine][on]]
                 self.tokens.setdefault(int(item), []).append(np.stack(table))
 
     def items(self) -> dict[int, ItemEffects]:

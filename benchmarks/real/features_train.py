@@ -17,9 +17,9 @@ from benchmarks.real.refusal_lora import ADAPTERS
 from taxlens.activations.hooks.sites import Address
 from taxlens.activations.models.adapter import apply_adapter
 from taxlens.activations.models.loading import load_model
-from taxlens.analysis.features.corpus import Corpus
-from taxlens.analysis.features.dictionary_training import Recipe
-from taxlens.analysis.features.training_run import TrainingJob, train_dictionaries
+from taxlens.analysis.features.training.corpus import Corpus
+from taxlens.analysis.features.training.dictionary_training import Recipe
+from taxlens.analysis.features.training.training_run import TrainingJob, train_dictionaries
 from taxlens.cli.progress import terminal_progress
 
 LAYERS = (6, 15, 22)

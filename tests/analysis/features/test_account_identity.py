@@ -12,7 +12,7 @@ from taxlens.activations.models.anatomy import anatomy
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import make_pair
 from taxlens.analysis.features.change_codes import least_squares, span_of
-from taxlens.analysis.features.dictionary import Dictionary
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.latent_effects import LatentReader
 from taxlens.analysis.features.stream_tap import StreamTap, differentiation, rates
 from taxlens.analysis.path.attribute import attribute

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from taxlens.activations.hooks.sites import Address
-from taxlens.analysis.features.activation_stream import ActivationStream
-from taxlens.analysis.features.corpus import Corpus, held_out
-from taxlens.analysis.features.dictionary import Dictionary
-from taxlens.analysis.features.dictionary_files import write_dictionary
-from taxlens.analysis.features.dictionary_training import Recipe, Trainer, batches
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
+from taxlens.analysis.features.dictionaries.dictionary_files import write_dictionary
+from taxlens.analysis.features.training.activation_stream import ActivationStream
+from taxlens.analysis.features.training.corpus import Corpus, held_out
+from taxlens.analysis.features.training.dictionary_training import Recipe, Trainer, batches
 from taxlens.core.artifacts import atomic_path, write_json
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from taxlens.analysis.features.dictionary import Dictionary
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.core.errors import ConfigError, explain
 
 Tensor = torch.Tensor

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from taxlens.analysis.features.dictionary import Dictionary
-from taxlens.analysis.features.foreign_formats import FOREIGN, Found, site_of
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
+from taxlens.analysis.features.dictionaries.foreign_formats import FOREIGN, Found, site_of
 from taxlens.core.artifacts import atomic_path, write_json
 from taxlens.core.errors import ConfigError, explain, one_of
 

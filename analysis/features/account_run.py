@@ -1,0 +1,169 @@
+"""One walk of the weight path, read with a dictionary: from a pair, suites and a dictionary to the account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from taxlens.activations.hooks.sites import Address
+from taxlens.analysis.features.dictionaries.dictionary import Dictionary
+from taxlens.analysis.features.feature_account import FeatureAccount, SuiteFeatures
+from taxlens.analysis.features.latent_effects import ItemEffects, LatentReader
+from taxlens.analysis.features.stream_tap import StreamTap
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.path.chain_rule import ScoreMetric
+from taxlens.core.errors import CheckError, explain
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.pair import ModelPair
+    from taxlens.analysis.path.attribution import SuiteEffects
+
+
+def _log_odds(scores: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+    right = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, gold.expand(scores.shape[:-1])[..., None], True)
+    others = torch.logsumexp(scores.masked_fill(right, -torch.inf), dim=-1)
+    return scores.masked_fill(~right, -torch.inf).amax(-1) - others
+
+
+LOG_ODDS = ScoreMetric(_log_odds)
+"""Log-odds of the gold choice among an item's choices, nats: it moves where a probability is saturated."""
+
+
+def account_features(
+    pair: ModelPair,
+    suites: Suite | Sequence[Suite],
+    dictionary: Dictionary,
+    *,
+    name: str = "",
+    template: str = "plain",
+    metrics: Sequence[str] = ("probability", "nll"),
+    reading: str = "least_squares",
+    listed: int = 40,
+    bootstrap: int = 2000,
+    seed: int = 0,
+    **options: Any,
+) -> FeatureAccount:
+    """Return the account of suites' taxes in the latents of a dictionary, off one walk of the weight path.
+
+    Args:
+        pair: the two checkpoints; left as they are.
+        suites: suites whose items have choices.
+        dictionary: of the residual stream: of aligned minus base, of the base, or a crosscoder.
+        name: of the dictionary, for tables; by default where it came from.
+        template: "plain" or "chat".
+        metrics: metrics of the tax; "log_odds" is added. Latents are ranked by the first.
+        reading: "least_squares" (the change coded on the decoders in use), "encoder" (differences of codes) or
+            "preactivation".
+        listed: latents that tables list one by one.
+        bootstrap, seed: draws of the intervals, and the seed.
+        options: of `analysis.path.attribute` (tolerance, max_gradients, items, levels, batch_tokens, progress).
+
+    Raises:
+        UsageError: a transcoder, or a site that is not the whole stream.
+        CheckError: a dictionary of another width.
+
+    Example:
+        >>> account_features(pair, facts, dictionary).ranked("facts")                   # doctest: +SKIP
+
+    References:
+        Marks et al. 2403.19647 (error nodes); Minder et al. 2504.02922; the path: `analysis.path.attribute`.
+    """
+    asked = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
+    anatomy = pair.base.anatomy
+    if dictionary.d_in != anatomy.d_model:
+        rows = [("dictionary", f"{dictionary.source}: {dictionary.d_in}"), ("model", f"{anatomy.d_model}")]
+        raise CheckError(explain("the dictionary is of another width than the model.", rows, "one of this model."))
+    functions = dict(options.pop("functions", None) or {}) | {"log_odds": LOG_ODDS}
+    named = tuple(dict.fromkeys((*metrics, "log_odds")))
+    bos = pair.base.tokenizer.bos_token_id
+    reader = LatentReader(
+        dictionary, reading, {m: functions.get(m, m) for m in named}, bos=-1 if bos is None else int(bos), seed=seed
+    )
+    tap = StreamTap(anatomy, Address(dictionary.site, dictionary.layer), reader.take)
+    walked = {"neurons": 0, "perplexity": False, "tokens": False} | options
+    found = attribute(
+        pair,
+        asked,
+        template=template,
+        metrics=named,
+        functions=functions,
+        bootstrap=bootstrap,
+        seed=seed,
+        tap=tap,
+        **walked,
+    )
+    kept = {
+        suite.name: _suite(suite, found.suites[suite.name], reader, Address(dictionary.site, dictionary.layer))
+        for suite in asked
+    }
+    ids = {int(i) for one in kept.values() for held in one.tokens.values() for i in held[2]}
+    words = {i: pair.base.tokenizer.decode([i]) for i in ids}
+    return FeatureAccount(
+        template, name or dictionary.source, dictionary, reading, kept, found, listed, bootstrap, seed, words
+    )
+
+
+def _suite(suite: Suite, effects: SuiteEffects, reader: LatentReader, address: Address) -> SuiteFeatures:
+    held = reader.found[suite.name]
+    place = {item.id: number for number, item in enumerate(suite.items)}
+    places = np.array([place[item] for item in effects.items])
+    items = [held[int(p)] for p in places]
+    metrics = tuple(reader.metrics)
+    width = reader.dictionary.width
+    above = above_address(effects, address)
+    coarse = all(one.coarse is not None for one in items)
+
+    def summed(name: str) -> np.ndarray:
+        out = np.zeros(width)
+        for one in items:
+            np.add.at(out, one.latents, getattr(one, name))
+        return out
+
+    return SuiteFeatures(
+        suite=suite.name, items=effects.items, groups=effects.groups, places=places,
+        taxes={m: effects.taxes[m] for m in metrics},
+        values={m: _sparse(items, [one.values[n] for one in items], width) for n, m in enumerate(metrics)},
+        coarse={
+            m: np.asarray(_sparse(items, [one.coarse[n] for one in items], width).mean(axis=0)).ravel()
+            if coarse else np.full(width, np.nan)
+            for n, m in enumerate(metrics)
+        },
+        error={m: np.array([one.error[n] for one in items]) for n, m in enumerate(metrics)},
+        excluded={m: np.array([one.excluded[n] for one in items]) for n, m in enumerate(metrics)},
+        above={m: effects.values[m, "component"][:, above].sum(1) for m in metrics},
+        coarse_error={m: float(np.mean([one.coarse_error[n] for one in items])) if coarse else np.nan for n, m in enumerate(metrics)},
+        mass=summed("mass"), tokens_on=summed("tokens_on"), switched=summed("switched"), sizes=summed("sizes"),
+        change=np.array([one.change for one in items]),
+        excluded_change=np.array([one.excluded_change for one in items]),
+        tokens={int(p): one.tokens for p, one in zip(places, items) if one.tokens is not None},
+        gradients=effects.gradients, closed=effects.closed,
+    )  # fmt: skip
+
+
+def above_address(effects: SuiteEffects, address: Address) -> np.ndarray:
+    """Which components lie above an address of the stream, bool [components]."""
+    layers, kinds = np.asarray(effects.layers["component"]), np.array(effects.kinds["component"])
+    names = np.array(effects.units["component"])
+    outside = (layers < 0) & ((kinds == "unembed") | (kinds == "norm"))
+    if address.site == "resid_post":
+        return outside | (layers > address.layer)
+    if address.site == "resid_pre":
+        return outside | (layers >= address.layer)
+    own = layers == address.layer
+    if (own & (kinds == "norm")).any():
+        rows = [("site", address.site), ("layer", address.layer), ("component", names[own & (kinds == "norm")][0])]
+        raise CheckError(
+            explain("a block's norms are one component and stand on both sides of this site.", rows, "resid_post")
+        )
+    return outside | (layers > address.layer) | (own & (kinds == "mlp"))
+
+
+def _sparse(items: Sequence[ItemEffects], values: Sequence[np.ndarray], width: int) -> Any:
+    rows = np.repeat(np.arange(len(items)), [len(one.latents) for one in items])
+    columns = np.concatenate([one.latents for one in items])
+    return sparse.csr_matrix((np.concatenate(values), (rows, columns)), shape=(len(items), width))

@@ -1,0 +1,1 @@
+"""Dictionaries of features: what they compute, and the files that they come in."""

@@ -1,0 +1,1 @@
+"""Training of dictionaries from a stream of activations."""
