@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from taxlens.core.errors import TaxlensError, explain
+from taxlens.stages import STAGES
+from taxlens.stages.capture import CAPTURE_STAGE
 
 # Typer carries click under another name in some versions: take the base of its own usage errors.
 _ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -85,7 +87,7 @@ def demo(
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """The whole job on an embedded pair; no network."""
+    """Run every stage on an embedded pair, offline."""
     from taxlens.cli.work import do_demo
 
     do_demo(pair, out=out, resume=resume, settings=settings or [], as_json=as_json)
@@ -100,7 +102,7 @@ def run(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """The whole job on any pair."""
+    """Run every stage on a pair of checkpoints."""
     from taxlens.cli.work import do_run
 
     do_run(config, out=out, settings=settings or [], resume=resume, dry_run=dry_run, as_json=as_json)
@@ -122,10 +124,6 @@ def _stage(name: str, text: str) -> None:
     app.command(name, help=text)(command)
 
 
-_stage("tax", "How much was lost, on which items; the weights or the template.")
-
-
-@app.command()
 def capture(
     source: Source,
     out: Out = None,
@@ -138,17 +136,17 @@ def capture(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Activations of both models, to an HDF5 store."""
+    """Capture both models' activations."""
     from taxlens.cli.stores import do_capture
 
     do_capture(source, out=out, shard=shard, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json)
 
 
-_stage("probe", "What can be read from the activations, by layer, in both models.")
-_stage("similarity", "How alike the two models' activations are, and which directions weakened.")
-_stage("attribute", "Which weights the tax comes from; the parts sum to the whole.")
-_stage("diagnose", "Lost or only hidden: the state of each capability.")
-_stage("frontier", "What it would cost to get the capability back.")
+for stage in STAGES:
+    if stage.command:
+        _stage(stage.name, stage.help)
+    elif stage is CAPTURE_STAGE:
+        app.command(stage.name, help=stage.help)(capture)
 
 
 @app.command()
@@ -159,7 +157,7 @@ def figures(
     width: Annotated[str | None, typer.Option("--width", help="column or page.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw the figures of a run from its tables alone."""
+    """Draw a run's figures from its tables."""
     from taxlens.cli.work import do_figures
 
     do_figures(source, only=only, venue=venue, width=width, as_json=as_json)
@@ -171,7 +169,7 @@ def report(
     latex: Annotated[bool, typer.Option("--latex", help="Also write the paper kit into the folder latex.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write report.html of a run (one file, no network), and the paper kit if asked."""
+    """Write a run's report, and its paper kit."""
     from taxlens.cli.work import do_report
 
     do_report(source, latex=latex, as_json=as_json)
@@ -186,7 +184,7 @@ def restore(
     as_adapter: Annotated[bool, typer.Option("--as-adapter", help="Write a LoRA adapter (LoRA pairs).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the checkpoint that a frontier plan describes."""
+    """Write the checkpoint that a plan describes."""
     from taxlens.cli.work import do_restore
 
     do_restore(source, plan=plan, out=out, accept=accept, as_adapter=as_adapter, as_json=as_json)
@@ -202,7 +200,7 @@ def import_eval(
     variant: Annotated[str | None, typer.Option("--variant", help="Filter or scorer, if several.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Read two evaluation logs to a suite with its measured tax."""
+    """Make a suite from two evaluation logs."""
     from taxlens.cli.work import do_import_eval
 
     do_import_eval(base, aligned, out=out, task=task, group_by=group_by, variant=variant, as_json=as_json)
@@ -214,7 +212,7 @@ def merge(
     out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Run folder (or store) to write.")],
     as_json: Json = False,
 ) -> None:
-    """Put parts of one capture together, in any order, each checked first."""
+    """Put the parts of one capture together."""
     from taxlens.cli.stores import do_merge
 
     do_merge(parts, out=out, as_json=as_json)
@@ -225,7 +223,7 @@ def verify(
     source: Annotated[Path, typer.Argument(metavar="RUN|STORE", help="A run folder or a store.")],
     as_json: Json = False,
 ) -> None:
-    """Recompute every checksum and say what differs."""
+    """Recompute checksums; say what differs."""
     from taxlens.cli.stores import do_verify
 
     do_verify(source, as_json=as_json)
@@ -236,7 +234,7 @@ def inspect(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store (*.h5 or a folder of shards).")],
     as_json: Json = False,
 ) -> None:
-    """Show what a store holds, in a page."""
+    """Show what a store holds."""
     from taxlens.cli.stores import do_inspect
 
     do_inspect(store, as_json=as_json)

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style, unit_of, written
+from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style, written
+from taxlens.words.amounts import unit_of
 
 SIGNED = 0.35
 """Cells whose effect is above this share of the largest carry their sign, for readers in grey."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import SERIES, Drawn, effect_label, interval_words, new_figure, paper_style, unit_of, written
+from taxlens.figures.style import SERIES, Drawn, effect_label, interval_words, new_figure, paper_style, written
+from taxlens.words.amounts import unit_of
 
 
 def draw_comparison(frame: pd.DataFrame, *, metric: str = "probability", width: float = 5.5) -> Drawn:

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from taxlens.core.errors import one_of
+from taxlens.words.amounts import unit_of
 
 # Inches: (column, page). One-column venues have the same twice.
 VENUES = {
@@ -98,11 +99,6 @@ def width_of(venue: str = "neurips", width: str = "page") -> float:
     """
     one_of(venue, list(VENUES), what="venue")
     return VENUES[venue][["column", "page"].index(one_of(width, ["column", "page"], what="width"))]
-
-
-def unit_of(metric: str) -> tuple[str, float]:
-    """Return the unit that a metric is shown in, and the factor from the table's unit to it."""
-    return ("nats", 1.0) if metric in ("nll", "margin", "kl") else ("points", 100.0)
 
 
 _WRITTEN = {

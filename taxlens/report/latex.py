@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 from taxlens.core.artifacts import atomic_path
-from taxlens.figures.run_view import RunView
-from taxlens.report.answer import by_loss, headline
+from taxlens.report.answer import headline
+from taxlens.report.methods import checklist, methods_paragraph
 from taxlens.report.pictures import leading
-from taxlens.report.tex import escaped
-from taxlens.report.tex_methods import checklist, methods_paragraph
-from taxlens.report.tex_tables import paper_tables
+from taxlens.stages import STAGES
+from taxlens.words.latex_text import escaped
+from taxlens.words.run_view import RunView
+from taxlens.words.suite_rows import by_loss, main_metric
 
 _ENTRY = re.compile(r"@\w+\{([^,]+),.*")
 _CITED = re.compile(r"\\cite[pt]?\{([^}]+)\}")
@@ -65,6 +66,13 @@ def write_latex(run: RunView) -> list[Path]:
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return [folder / name for name in files]
+
+
+def paper_tables(run: RunView) -> dict[str, str]:
+    """Return the run's tables as LaTeX by name; what was not run is left out."""
+    metric = main_metric(run) or "probability"
+    makers = [stage.words.latex for stage in STAGES if stage.words.latex]
+    return {name: text for make in makers for name, text in make(run, metric).items()}
 
 
 def references(text: str) -> str:

@@ -10,11 +10,13 @@ import jinja2
 import pandas as pd
 
 from taxlens.core.artifacts import atomic_path
-from taxlens.figures.run_view import RunView
-from taxlens.report.answer import NATS, amount, by_loss, headline, main_metric
+from taxlens.report.answer import headline
 from taxlens.report.limits import limits
 from taxlens.report.pictures import pictures
 from taxlens.stages.section import Section
+from taxlens.words.amounts import bare, unit_of
+from taxlens.words.run_view import RunView
+from taxlens.words.suite_rows import by_loss, main_metric
 
 if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
@@ -50,7 +52,7 @@ def _content(run: RunView) -> dict[str, Any]:
         "answer": answers[0],
         "further": answers[1:],
         "ledger": ledger(run),
-        "ledger_unit": f"{main_metric(run).capitalize()}, in {'nats' if main_metric(run) in NATS else 'points'}",
+        "ledger_unit": f"{main_metric(run).capitalize()}, in {unit_of(main_metric(run))[0]}",
         "figures": first,
         "groups": groups,
         "tables": [_table(run, name) for name in run.tables],
@@ -73,14 +75,14 @@ def ledger(run: RunView) -> list[dict[str, str]]:
     rows = []
     for row in frame[frame["metric"] == metric].itertuples():
         found = row._asdict()
-        bare = [amount(value, metric).split()[0] for value in (row.tax, row.low, row.high)]
+        tax, low, high = (bare(value, metric) for value in (row.tax, row.low, row.high))
         rows.append(
             {
                 "suite": f"{row.suite}{' (benefit)' if row.kind == 'benefit' else ''}",
                 "template": row.template,
-                "tax": f"{bare[0]} [{bare[1]}, {bare[2]}]",
-                "base": amount(row.base, metric).split()[0],
-                "aligned": amount(row.aligned, metric).split()[0],
+                "tax": f"{tax} [{low}, {high}]",
+                "base": bare(row.base, metric),
+                "aligned": bare(row.aligned, metric),
                 "lost, won": _pair(found.get("lost"), found.get("won")),
                 "items, groups": _pair(row.n_items, row.n_groups),
             }

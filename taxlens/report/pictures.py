@@ -11,22 +11,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from taxlens.stages import FIGURES
+from taxlens.stages.stage import OTHER
+
 MOST_BYTES = 2_000_000
 """Of figures inside the page, as text; further ones are linked."""
 
-_FIRST = (
-    "figure1", "tax_*", "two_by_two_*", "attribution_SUITE_*", "states", "evidence_SUITE", "restoration_*", "front_*", "predicted_*",
-)  # fmt: skip
 _PREFERRED = "probability"
-_GROUPS = (
-    ("Tax", ("tax", "two_by_two", "lost_won", "comparison")),
-    ("Attribution", ("attribution", "methods", "layer_map", "head_map", "path", "restoration_profile")),
-    ("Tokens", ("tokens",)),
-    ("Probes", ("probe",)),
-    ("Similarity and spectra", ("similarity", "spectra", "directions", "direction_effects")),
-    ("State", ("states", "evidence")),
-    ("Getting it back", ("restoration", "front", "predicted")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +51,35 @@ def pictures(folder: Path, *, suites: Sequence[str] = ()) -> tuple[list[Picture]
         picture = _picture(paths[name], room=MOST_BYTES - size)
         size += len(picture.data)
         made[name] = picture
-    groups = [(title, [made[name] for name in left if _group(name) == title]) for title, _ in _GROUPS]
-    other = [made[name] for name in left if not _group(name)]
-    return [made[name] for name in first], [(t, p) for t, p in [*groups, ("Other", other)] if p]
+    groups = [(title, [made[name] for name in left if _group(name) == title]) for title in _titles()]
+    return [made[name] for name in first], [(title, some) for title, some in groups if some]
 
 
 def leading(names: list[str], suites: Sequence[str]) -> list[str]:
     """Return the names of the figures that a reader should see first, in order; of the first two suites where it matters."""
     found = []
-    for pattern in _FIRST:
+    for pattern in _first():
         for suite in suites[:2] if "SUITE" in pattern else [""]:
             fits = [name for name in names if fnmatch(name, pattern.replace("SUITE", suite))]
             found += sorted(fits, key=lambda name: (not name.endswith(_PREFERRED), len(name), name))[:1]
     return list(dict.fromkeys(found))
 
 
+def _first() -> list[str]:
+    """Patterns of the figures shown first: by rank, then in the order of the stages."""
+    ranked = sorted(FIGURES.values(), key=lambda figure: figure.rank)
+    return [pattern for figure in ranked for pattern in figure.first]
+
+
+def _titles() -> list[str]:
+    """Headings in the order of the stages, that of the rest last."""
+    titles = dict.fromkeys(figure.group for figure in FIGURES.values())
+    return [*(title for title in titles if title != OTHER), OTHER]
+
+
 def _group(name: str) -> str:
-    fits = [(len(start), title) for title, starts in _GROUPS for start in starts if name.startswith(start)]
-    return max(fits)[1] if fits else ""
+    fits = [(len(start), f.group) for f in FIGURES.values() for start in f.prefixes if name.startswith(start)]
+    return max(fits)[1] if fits else OTHER
 
 
 def _picture(path: Path, *, room: int) -> Picture:

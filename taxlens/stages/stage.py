@@ -9,6 +9,9 @@ from taxlens.core.lazy import Lazy
 from taxlens.core.table import Table
 from taxlens.stages.section import Section
 
+OTHER = "Other"
+"""Heading of figures without one of their own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -30,7 +33,7 @@ class Figure:
     tables: tuple[str, ...]
     jobs: Lazy
     optional: tuple[str, ...] = ()
-    group: str = "Other"
+    group: str = OTHER
     files: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
     rank: int = 1
@@ -52,7 +55,7 @@ class Words:
         limits: (run) -> sentences on what the run cannot show.
         terminal: (run) -> what the terminal prints: texts and rich tables.
         methods: (run) -> sentences of the methods paragraph, in LaTeX.
-        latex: (run) -> LaTeX tables by file name.
+        latex: (run, metric) -> LaTeX tables by file name.
     """
 
     clauses: Lazy | None = None

@@ -11,10 +11,10 @@ from pypdf import PdfReader
 from taxlens.config.schema import build_config
 from taxlens.figures.save import save_figure
 from taxlens.report.latex import references, write_latex
-from taxlens.report.tex import booktabs, escaped, number, span
-from taxlens.report.tex_methods import checklist, methods_paragraph
+from taxlens.report.methods import checklist, methods_paragraph
 from taxlens.runs.folder import Run
 from taxlens.stages.tax.tax_figure import draw_tax
+from taxlens.words.latex_text import booktabs, escaped, number, span
 
 TAX = pd.DataFrame(
     [

@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 
 from taxlens.config.schema import build_config
-from taxlens.report.answer import by_loss, headline
+from taxlens.report.answer import headline
 from taxlens.report.limits import limits
 from taxlens.report.page import write_report
 from taxlens.runs.folder import Run
+from taxlens.words.suite_rows import by_loss
 
 TAX = pd.DataFrame(
     [
@@ -84,9 +85,10 @@ def test_what_stays_decodable_and_the_state_are_said_with_the_loss(opened, put):
     drops = pd.DataFrame({"suite": "facts", "label": "correct", "layer": [0, 1, 2], "drop": [0.0, 0.1, 0.2]})
     put(opened, "probe_drop", drops.assign(p_adjusted=1.0))
     put(opened, "states", pd.DataFrame({"suite": ["facts"], "layer": [float("nan")], "state": ["suppressed"]}))
-    assert "no probe drop of the right answer at any of 3 layers: suppressed" in headline(opened)[0]
+    assert "no probe drop of the right answer at any of 3 layers; " in headline(opened)[0]
+    assert "; its state is suppressed." in headline(opened)[0]
     put(opened, "probe_drop", drops.assign(p_adjusted=[1.0, 0.01, 0.04]))
-    assert "the right answer is less decodable at layers 1, 2: suppressed" in headline(opened)[0]
+    assert "the right answer is less decodable at layers 1, 2; " in headline(opened)[0]
 
 
 def test_without_a_recommended_plan_the_best_that_keeps_the_benefit_is_named(opened, put):

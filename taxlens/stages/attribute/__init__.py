@@ -24,7 +24,7 @@ from taxlens.analysis.readings.reading_tables import (
 from taxlens.analysis.weights.export_tables import ATTRIBUTION_NAMES
 from taxlens.core.lazy import Lazy
 from taxlens.stages.attribute.attribution_section import AttributionSection
-from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.stage import Figure, Stage, Words
 
 _DRAWINGS = "taxlens.stages.attribute.attribute_drawings"
 
@@ -56,5 +56,12 @@ ATTRIBUTE_STAGE = Stage(
             "restoration", ("restoration",), Lazy(f"{_DRAWINGS}:restoration_drawings"), group="Attribution",
             files=("restoration_profile",),
         ),
+    ),
+    words=Words(
+        clauses=Lazy("taxlens.stages.attribute.attribute_words:attribute_clauses"),
+        limits=Lazy("taxlens.stages.attribute.attribute_words:attribute_limits"),
+        terminal=Lazy("taxlens.stages.attribute.attribute_words:attribute_terminal"),
+        methods=Lazy("taxlens.stages.attribute.attribute_words:attribute_methods"),
+        latex=Lazy("taxlens.stages.attribute.attribute_words:attribute_latex"),
     ),
 )  # fmt: skip

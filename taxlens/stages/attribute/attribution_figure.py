@@ -16,9 +16,9 @@ from taxlens.figures.style import (
     interval_words,
     new_figure,
     paper_style,
-    unit_of,
     written,
 )
+from taxlens.words.amounts import unit_of
 
 
 def attribution_rows(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import SERIES, Drawn, effect_label, new_figure, paper_style, unit_of, written
+from taxlens.figures.style import SERIES, Drawn, effect_label, new_figure, paper_style, written
+from taxlens.words.amounts import unit_of
 
 ORDER = ("path", "shapley", "graft", "restore", "patch_cause", "patch_carrier")
 """Methods of attribution.csv, those that sum to the tax first."""

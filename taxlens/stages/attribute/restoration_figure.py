@@ -6,7 +6,8 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, unit_of, written
+from taxlens.figures.style import GREY, SERIES, Drawn, new_figure, paper_style, written
+from taxlens.words.amounts import unit_of
 
 
 def draw_restoration_profile(

@@ -9,7 +9,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import DIVERGING, Drawn, new_figure, paper_style
+from taxlens.words.amounts import unit_of
 
 SIZE = 6.5
 """Points of the tokens' type."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from taxlens.analysis.state.state_tables import EVIDENCE, STATES, STEERING
 from taxlens.core.lazy import Lazy
 from taxlens.stages.diagnose.diagnose_section import DiagnoseSection
-from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.stage import Figure, Stage, Words
 
 _DRAWINGS = "taxlens.stages.diagnose.diagnose_drawings"
 
@@ -24,5 +24,12 @@ DIAGNOSE_STAGE = Stage(
         Figure(
             "evidence", ("evidence",), Lazy(f"{_DRAWINGS}:evidence_drawings"), group="State", first=("evidence_SUITE",)
         ),
+    ),
+    words=Words(
+        clauses=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_clauses"),
+        limits=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_limits"),
+        terminal=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_terminal"),
+        methods=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_methods"),
+        latex=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_latex"),
     ),
 )

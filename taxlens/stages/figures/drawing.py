@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain, one_of
-from taxlens.figures.run_view import RunView
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import Drawn, width_of
 from taxlens.stages import FIGURES
 from taxlens.stages.attribute.truth_figure import planted_components
 from taxlens.stages.figures.figures_section import FigureSection
 from taxlens.stages.stage import Stage
+from taxlens.words.run_view import RunView
 
 if TYPE_CHECKING:
     from taxlens.runs.context import RunContext

@@ -12,7 +12,7 @@ from taxlens.analysis.frontier.frontier_tables import (
 from taxlens.analysis.weights.export_tables import PLAN_NAMES
 from taxlens.core.lazy import Lazy
 from taxlens.stages.frontier.frontier_section import FrontierSection
-from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.stage import Figure, Stage, Words
 
 _DRAWINGS = "taxlens.stages.frontier.frontier_drawings"
 
@@ -36,4 +36,12 @@ FRONTIER_STAGE = Stage(
         ),
     ),
     cost=Lazy("taxlens.stages.frontier.frontier_run:frontier_cost_of"),
+    words=Words(
+        clauses=Lazy("taxlens.stages.frontier.frontier_words:frontier_clauses"),
+        closing=Lazy("taxlens.stages.frontier.frontier_words:frontier_closing"),
+        limits=Lazy("taxlens.stages.frontier.frontier_words:frontier_limits"),
+        terminal=Lazy("taxlens.stages.frontier.frontier_words:frontier_terminal"),
+        methods=Lazy("taxlens.stages.frontier.frontier_words:frontier_methods"),
+        latex=Lazy("taxlens.stages.frontier.frontier_words:frontier_latex"),
+    ),
 )  # fmt: skip

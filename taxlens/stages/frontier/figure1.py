@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 
-from taxlens.figures.style import BLUE, Drawn, new_figure, paper_style, unit_of
+from taxlens.figures.style import BLUE, Drawn, new_figure, paper_style
 from taxlens.stages.attribute.attribution_figure import attribution_rows, waterfall
 from taxlens.stages.attribute.truth_figure import mass_on_truth
 from taxlens.stages.frontier.frontier_figure import (
@@ -16,6 +16,7 @@ from taxlens.stages.frontier.frontier_figure import (
     predicted_panel,
     predicted_words,
 )
+from taxlens.words.amounts import unit_of
 
 
 def draw_figure1(

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style, unit_of, written
+from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style, written
+from taxlens.words.amounts import unit_of
 
 ORDERS = (
     "path", "one_gradient", "magnitude", "random", "uniform", "per_layer", "smallest", "learned_mask", "weight_patch",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from taxlens.core.lazy import Lazy
 from taxlens.stages.probe.probe_section import ProbeSection
 from taxlens.stages.probe.probe_tables import PROBE_DROP, PROBES
-from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.stage import Figure, Stage, Words
 
 PROBE_STAGE = Stage(
     "probe",
@@ -23,5 +23,10 @@ PROBE_STAGE = Stage(
             ("probe_drop",),
             group="Probes",
         ),
+    ),
+    words=Words(
+        clauses=Lazy("taxlens.stages.probe.probe_words:probe_clauses"),
+        limits=Lazy("taxlens.stages.probe.probe_words:probe_limits"),
+        methods=Lazy("taxlens.stages.probe.probe_words:probe_methods"),
     ),
 )

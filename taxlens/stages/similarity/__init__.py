@@ -11,7 +11,7 @@ from taxlens.stages.similarity.similarity_tables import (
     SIMILARITY,
     SPECTRA,
 )
-from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.stage import Figure, Stage, Words
 
 _GROUP = "Similarity and spectra"
 _DRAWINGS = "taxlens.stages.similarity.similarity_drawings"
@@ -33,5 +33,9 @@ SIMILARITY_STAGE = Stage(
             "direction_effects", ("direction_effects",), Lazy(f"{_DRAWINGS}:direction_effects_drawings"), group=_GROUP
         ),
         Figure("spectra", ("spectra",), Lazy(f"{_DRAWINGS}:spectra_drawings"), group=_GROUP),
+    ),
+    words=Words(
+        limits=Lazy("taxlens.stages.similarity.similarity_words:similarity_limits"),
+        methods=Lazy("taxlens.stages.similarity.similarity_words:similarity_methods"),
     ),
 )

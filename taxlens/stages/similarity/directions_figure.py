@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain
-from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, unit_of, written
+from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, interval_words, new_figure, paper_style, written
+from taxlens.words.amounts import unit_of
 
 WORDS = {"ablate": "taken out of base", "inject": "base's put into aligned"}
 NARROW = 4.0  # inches: below it panels stand one above the other

@@ -5,7 +5,7 @@ from __future__ import annotations
 from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
 from taxlens.core.lazy import Lazy
-from taxlens.stages.stage import Figure, Stage
+from taxlens.stages.stage import Figure, Stage, Words
 from taxlens.stages.tax.tax_section import TaxSection
 
 _DRAWINGS = "taxlens.stages.tax.tax_drawings"
@@ -31,5 +31,12 @@ TAX_STAGE = Stage(
         Figure("divergence", ("divergence",), Lazy(f"{_DRAWINGS}:divergence_drawings"), group="Tax", alone=True),
         Figure("prior", ("prior",), Lazy(f"{_DRAWINGS}:prior_drawings"), group="Tax", alone=True),
         Figure("power", ("power",), Lazy(f"{_DRAWINGS}:power_drawings"), group="Tax"),
+    ),
+    words=Words(
+        clauses=Lazy("taxlens.stages.tax.tax_words:tax_clauses"),
+        closing=Lazy("taxlens.stages.tax.tax_words:tax_closing"),
+        methods=Lazy("taxlens.stages.tax.tax_words:tax_methods"),
+        latex=Lazy("taxlens.stages.tax.tax_words:tax_latex"),
+        terminal=Lazy("taxlens.stages.tax.tax_terminal:tax_terminal"),
     ),
 )  # fmt: skip

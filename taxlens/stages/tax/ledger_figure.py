@@ -14,9 +14,9 @@ from taxlens.figures.style import (
     effect_label,
     new_figure,
     paper_style,
-    unit_of,
     written,
 )
+from taxlens.words.amounts import unit_of
 
 _PARTS = (("weights", BLUE, ""), ("template", ORANGE, "////"), ("interaction", GREEN, "...."))
 

@@ -14,9 +14,9 @@ from taxlens.figures.style import (
     interval_words,
     new_figure,
     paper_style,
-    unit_of,
     written,
 )
+from taxlens.words.amounts import unit_of
 
 
 def draw_tax(frame: pd.DataFrame, *, width: float = 5.5, metric: str = "probability", names: str = "") -> Drawn:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import pandas as pd
 from rich.table import Table
 
 from taxlens.analysis.tax.two_by_two import headline
-from taxlens.runs.folder import Run
-
-_NATS = ("nll", "margin", "kl", "prior_kl")
-
-
-def amount(value: float, metric: str) -> str:
-    """Return a value of a metric as read aloud: points for shares, nats for log-probabilities."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:+.3f}" if metric in _NATS else f"{100 * value:+.1f}"
+from taxlens.words.amounts import signed
+from taxlens.words.run_view import RunView
+from taxlens.words.terminal_tables import new_table, span
 
 
-def span(low: float, high: float, metric: str) -> str:
-    """Return an interval in the metric's unit, escaped for rich."""
-    return f"[{amount(low, metric)}, {amount(high, metric)}]".replace("[", r"\[")
+def tax_terminal(run: RunView) -> Iterator[str | Table]:
+    """Yield the sentences that lead, the ledger, and a table for each of the other taxes that were measured."""
+    if not run.has("tax"):
+        return
+    yield from tax_sentences(run)
+    yield from tax_tables(run)
 
 
-def tax_sentences(run: Run) -> list[str]:
+def tax_sentences(run: RunView) -> list[str]:
     """Return what leads: for each capability suite in both templates, how much of its tax is the template; notes."""
     said: list[str] = []
     if run.has("tax_2x2"):
@@ -38,7 +33,7 @@ def tax_sentences(run: Run) -> list[str]:
     return said + [f"note: {note}" for note in (run.manifest.get("tax") or {}).get("notes", ())]
 
 
-def tax_tables(run: Run) -> Iterator[Table]:
+def tax_tables(run: RunView) -> Iterator[Table]:
     """Yield the ledger, then a table for each of the other taxes that the run measured."""
     yield ledger_table(run.table("tax"), run.config.tax.interval)
     for name, show in (("prior", _prior), ("costs", _costs), ("divergence", _divergence), ("surrogate", _surrogate)):
@@ -48,18 +43,9 @@ def tax_tables(run: Run) -> Iterator[Table]:
         yield _power(frame)
 
 
-def _new(title: str, words: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=None)
-    for name in words:
-        table.add_column(name)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
-
-
 def ledger_table(frame: pd.DataFrame, interval: str) -> Table:
     """Return the ledger: every row of a tax table, with what must be read beside the net number."""
-    table = _new(
+    table = new_table(
         f"tax (points; nll and margin in nats; positive is loss; 95 % by {interval} group bootstrap; p flips whole groups, "
         "Holm over suites)",
         ("suite", "kind", "template", "metric"),
@@ -68,14 +54,14 @@ def ledger_table(frame: pd.DataFrame, interval: str) -> Table:
     for row in frame.itertuples():
         counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.lost, row.won, row.n_items, row.n_groups)]
         p = f"{row.p_adjusted:.3g}" if pd.notna(row.p_adjusted) else "-"
-        base, aligned = (amount(v, row.metric).lstrip("+") for v in (row.base, row.aligned))
-        taxes = (amount(row.tax, row.metric), span(row.low, row.high, row.metric), amount(row.macro_tax, row.metric))
+        base, aligned = (signed(v, row.metric).lstrip("+") for v in (row.base, row.aligned))
+        taxes = (signed(row.tax, row.metric), span(row.low, row.high, row.metric), signed(row.macro_tax, row.metric))
         table.add_row(row.suite, row.kind, row.template, row.metric, base, aligned, *taxes, p, *counts)
     return table
 
 
 def _prior(frame: pd.DataFrame) -> Table:
-    table = _new(
+    table = new_table(
         "knowledge or prior? (what PMI keeps and removes of a tax)",
         ("suite", "template", "metric"),
         ("tax", "knowledge", "95 %", "calibration", "95 %"),
@@ -83,16 +69,16 @@ def _prior(frame: pd.DataFrame) -> Table:
     wide = frame[frame["part"] != "shift"]
     for (suite, template, metric), rows in wide.groupby(["suite", "template", "metric"], sort=False):
         part = rows.set_index("part")
-        cells = [amount(part.loc["tax", "value"], str(metric))]
+        cells = [signed(part.loc["tax", "value"], str(metric))]
         for name in ("knowledge", "calibration"):
             found = part.loc[name]
-            cells += [amount(found["value"], str(metric)), span(found["low"], found["high"], str(metric))]
+            cells += [signed(found["value"], str(metric)), span(found["low"], found["high"], str(metric))]
         table.add_row(str(suite), str(template), str(metric), *cells)
     return table
 
 
 def _costs(frame: pd.DataFrame) -> Table:
-    table = _new(
+    table = new_table(
         "costs of the answers (refusal_rate on a capability suite is over-refusal)",
         ("suite", "kind", "template", "measure"),
         ("base", "aligned", "change", "95 %", "items", "groups"),
@@ -105,7 +91,7 @@ def _costs(frame: pd.DataFrame) -> Table:
 
 
 def _divergence(frame: pd.DataFrame) -> Table:
-    table = _new(
+    table = new_table(
         "where aligned's answers part from base (shares of token positions; kl in nats, KL(aligned || base))",
         ("suite", "template", "measure"),
         ("all positions", "95 %", "position 0", "last position"),
@@ -119,7 +105,7 @@ def _divergence(frame: pd.DataFrame) -> Table:
 
 
 def _surrogate(frame: pd.DataFrame) -> Table:
-    table = _new(
+    table = new_table(
         "does the likelihood of base's own right answers stand for exact match? (AUC 1 perfect, .5 not at all)",
         ("suite", "template"),
         ("nats lost", "95 %", "AUC", "correlation", "answers", "lost"),
@@ -132,7 +118,7 @@ def _surrogate(frame: pd.DataFrame) -> Table:
 
 
 def _power(frame: pd.DataFrame) -> Table:
-    table = _new(
+    table = new_table(
         "what these suites can see (power at .05 for a tax of 1, 2, 5, 10 points; smallest tax seen 4 times in 5)",
         ("suite", "template", "metric"),
         ("1", "2", "5", "10", "smallest", "items", "groups"),

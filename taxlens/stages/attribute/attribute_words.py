@@ -1,0 +1,180 @@
+"""What is said of a run's attribution: where the loss sits, how it closes, the methods, and LaTeX tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from taxlens.words.amounts import digits_of, signed, unit_of
+from taxlens.words.latex_text import booktabs, escaped, number, span
+from taxlens.words.run_view import RunView
+from taxlens.words.suite_rows import is_told, main_metric, told_row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LEADING = 8
+"""Components of a suite in the LaTeX table."""
+
+
+def attribute_clauses(run: RunView, suite: str) -> list[str]:
+    """Return which components hold most of a suite's loss, where its change is told from none."""
+    said = _place(run, suite, main_metric(run)) if is_told(told_row(run, suite)) else ""
+    return [said] if said else []
+
+
+def _place(run: RunView, suite: str, metric: str) -> str:
+    if not (run.has("attribution") and run.has("closure")):
+        return ""
+    frame, closure = run.table("attribution"), run.table("closure")
+    here = (frame["suite"] == suite) & (frame["metric"] == metric) & (frame["method"] == "path")
+    here &= frame["level"] == "component"
+    closed = closure[(closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")]
+    if not here.any() or closed.empty or abs(closed["tax"].iloc[0]) < 0.005:
+        return ""
+    top = frame[here].sort_values("effect", ascending=closed["tax"].iloc[0] < 0, kind="stable").head(3)
+    top = top[top["share"] >= 0.01]
+    parts = [f"{100 * row.share:.0f} % in {row.component}" for row in top.itertuples()]
+    said = ", ".join(parts) if parts else "in no single component"
+    return f"the weights' part sits {said} (unexplained: {closed['residual'].iloc[0]:.1e})"
+
+
+def attribute_limits(run: RunView) -> list[str]:
+    """Return how far the effects sum to the tax, and which had not settled."""
+    if not run.has("closure"):
+        return []
+    frame = run.table("closure")
+    path = frame[frame["method"] == "path"]
+    said = [
+        f"The path's effects sum to the measured tax to {path['residual'].abs().max():.1e} at worst. Closure certifies the sum, "
+        "not each effect: the quadrature error of each stands in attribution.csv, and the path depends on the "
+        "parametrisation."
+    ]
+    if "closed" in path:
+        open_ = path[path["closed"].astype(str) == "False"]
+        pairs = [
+            f"{suite} ({reason})"
+            for suite, reason in open_[["suite", "reason"]].drop_duplicates().itertuples(index=False)
+        ]
+        said += [f"Not settled by the stopping rule: {'; '.join(pairs)}."] if pairs else []
+    return said
+
+
+def attribute_terminal(run: RunView) -> Iterator[Table]:
+    """Yield the table of how the path's effects sum to each tax."""
+    if run.has("closure"):
+        yield _closure_table(run.table("closure"))
+
+
+def _closure_table(frame: pd.DataFrame) -> Table:
+    from taxlens.words.terminal_tables import new_table
+
+    table = new_table(
+        "attribution by the weight path (effects sum to the tax; residual shown)",
+        ("suite", "template", "metric"),
+        ("tax", "attributed", "residual", "gradients", "forwards"),
+    )
+    for row in frame[frame["method"] == "path"].itertuples():
+        residual = f"{row.residual:.2e}"
+        counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.gradients, row.forwards)]
+        values = (signed(row.tax, row.metric), signed(row.attributed, row.metric))
+        table.add_row(row.suite, row.template, row.metric, *values, residual, *counts)
+    return table
+
+
+def attribute_methods(run: RunView) -> list[str]:
+    """Return the methods paragraph of the attribution."""
+    if not run.has("attribution"):
+        return []
+    frame, section = run.table("attribution"), run.config.attribution
+    gradients = (
+        sorted(set(run.table("closure").query("method == 'path'")["gradients"].astype(int)))
+        if run.has("closure")
+        else []
+    )
+    others = {"graft": "one component of aligned in base", "restore": "one component of base in aligned", "shapley": "Shapley values over components",
+              "patch_cause": "activation patches split into a component's own weights", "patch_carrier": "and what it inherits"}  # fmt: skip
+    swaps = [text for method, text in others.items() if method in set(frame["method"])]
+    items = section.items
+    return [
+        "\\paragraph{Attribution.} Along "
+        "$\\theta(t)=\\theta_{\\mathrm{base}}+t(\\theta_{\\mathrm{aligned}}-\\theta_{\\mathrm{base}})$ the effect of "
+        "a component $c$ is "
+        "$A_c=\\int_0^1\\langle\\nabla_c M(\\theta(t)),\\Delta_c\\rangle\\,dt$, which sums to the tax: integrated "
+        "gradients over weights "
+        "\\citep{sundararajan2017axiomatic,aumann1974values} with the base as baseline, or loss change allocation "
+        "\\citep{lan2019lca} on a straight path; related are "
+        "\\citet{modelshapley2025,eichin2025explaind,kong2024activated,sun2026weight}. The choices' scores are "
+        "differentiated and metrics chained from them; nodes are nested, "
+        f"{'/'.join(map(str, gradients)) or 'a few'} gradients, tolerance {section.tolerance}, "
+        f"{'all items' if items == 'all' else f'{items} items a suite'}. Each effect has a quadrature error and a "
+        "group-bootstrap interval."
+        + (f" Interventions beside it: {', '.join(swaps)}." if swaps else "")
+        + " Localising is not editing \\citep{hase2023does,wang2025editing}."
+    ]
+
+
+def attribute_latex(run: RunView, metric: str) -> dict[str, str]:
+    """Return the tables attribution and closure in LaTeX."""
+    made = {"attribution": _attribution(run, metric)} if run.has("attribution") else {}
+    return made | ({"closure": _closure(run, metric)} if run.has("closure") else {})
+
+
+def _attribution(run: RunView, metric: str) -> str:
+    frame = run.table("attribution")
+    here = (frame["metric"] == metric) & (frame["level"] == "component") & (frame["method"] == "path")
+    rows = []
+    for suite, part in frame[here].groupby("suite", sort=False):
+        top = part.loc[part["effect"].abs().sort_values(ascending=False, kind="stable").index[:LEADING]]
+        for row in top.itertuples():
+            effect = span(row.effect, row.low, row.high, scale=unit_of(metric)[1], digits=digits_of(metric) + 1)
+            share = number(row.share, scale=100, digits=0)
+            rows.append(
+                [
+                    escaped(suite),
+                    escaped(row.component),
+                    effect,
+                    f"{row.quadrature_error * unit_of(metric)[1]:.1e}",
+                    share,
+                ]
+            )
+    caption = (
+        f"Leading components by path attribution, effect on {escaped(metric)} ({unit_of(metric)[0]}; positive is loss) with "
+        "95\\,\\% intervals "
+        "by group bootstrap, the quadrature error of each effect, and its share of the suite's tax (\\%)."
+    )
+    heads = ["suite", "component", "effect", "quadrature", "share"]
+    return booktabs(heads, rows, caption=caption, label="tab:attribution", left=2)
+
+
+def _closure(run: RunView, metric: str) -> str:
+    frame = run.table("closure")
+    rows = []
+    for row in frame[frame["metric"] == metric].itertuples():
+        found = row._asdict()
+        end = found.get("end_error", float("nan"))
+        settled = {"True": "yes", "False": "no"}.get(str(found.get("closed")), "--") if row.method == "path" else "--"
+        cells = [number(v, scale=unit_of(metric)[1], digits=digits_of(metric) + 1) for v in (row.tax, row.attributed)]
+        rows.append([
+            escaped(row.suite), escaped(row.template), escaped(row.method), *cells, f"{row.residual * unit_of(metric)[1]:.1e}",
+            "--" if end != end else f"{end:.1e}", f"{int(row.gradients)}/{int(row.forwards)}", settled,
+        ])  # fmt: skip
+    caption = (
+        f"How the account of {escaped(metric)} ({unit_of(metric)[0]}) sums, by method. End error: relative error of the "
+        "scores predicted at the aligned end; "
+        "settled: by the stopping rule. Only path and Shapley effects are built to sum to the tax."
+    )
+    heads = [
+        "suite",
+        "template",
+        "method",
+        "tax",
+        "attributed",
+        "residual",
+        "end error",
+        "gradients/forwards",
+        "settled",
+    ]
+    return booktabs(heads, rows, caption=caption, label="tab:closure", left=3)
