@@ -12,7 +12,9 @@ import torch
 from taxlens.activations.capture.request import Request
 from taxlens.activations.hooks.hooks import StopForward, reading, run_backbone
 from taxlens.activations.hooks.sites import Address
-from taxlens.activations.items.tokens import pack, pad, pad_token
+from taxlens.activations.items.batches import pack, pad
+from taxlens.activations.items.tokens import pad_token
+from taxlens.activations.models.lengths import length_class
 from taxlens.activations.models.loading import DTYPES, LoadedModel
 from taxlens.activations.store.direct_io import page_aligned
 
@@ -69,7 +71,7 @@ def fill(
     with reading(loaded.model, loaded.anatomy, request.asked, collector.read):
         stop = last.register_forward_hook(_stop)
         try:
-            for batch in pack(rows, batch_tokens=budget):
+            for batch in pack(rows, batch_tokens=budget, length_class=length_class(loaded)):
                 ids, mask, positions = (x.to(loaded.device) for x in pad([rows[i] for i in batch], pad_id))
                 spans = [[span[column : column + 2] for span in readings[i].spans] for i in batch]
                 collector.aim_at(aim(spans, [int(starts[i]) for i in batch], ids.shape[1]))

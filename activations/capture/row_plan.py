@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.items.spans import SpanMap, coverage, label_span, matched, span_map
-from taxlens.activations.items.tokens import TEMPLATES, Row, encode_prompts, encode_suite
+from taxlens.activations.items.spans import SpanMap, coverage, label_span, matched
+from taxlens.activations.items.tokens import TEMPLATES, Row
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import ModelPair
+from taxlens.activations.models.prompts import as_asked
 from taxlens.core.errors import PairMismatchError, UsageError, explain, one_of
 
 POSITIONS = ("last", "all", "answer", "mean", "span:LABEL")
@@ -85,8 +86,7 @@ class _Case:
 
     def maps(self) -> tuple[SpanMap, SpanMap]:
         base, aligned = (
-            span_map(self.item, m.tokenizer, template=self.template, chat_template=m.chat_template)
-            for m in (self.pair.base, self.pair.aligned)
+            as_asked(self.pair, m, self.template).spans(self.item) for m in (self.pair.base, self.pair.aligned)
         )
         return base, aligned
 
@@ -193,17 +193,11 @@ Encoded = dict[str, dict[tuple[int, int], Row]]
 
 
 def _rows_of(pair: ModelPair, suite: Suite, template: str) -> Encoded:
-    return {name: _encode(loaded, suite, template) for name, loaded in pair.models()}
-
-
-def _encode(loaded: LoadedModel, suite: Suite, template: str) -> dict[tuple[int, int], Row]:
-    options = {
-        "template": template,
-        "chat_template": loaded.chat_template,
-        "max_length": loaded.context_length,
-    }
-    rows = [*encode_prompts(suite, loaded.tokenizer, **options), *encode_suite(suite, loaded.tokenizer, **options)]
-    return {(row.item, row.choice): row for row in rows}
+    found = {}
+    for name, loaded in pair.models():
+        asked = as_asked(pair, loaded, template)
+        found[name] = {(row.item, row.choice): row for row in [*asked.prompt_rows(suite), *asked.rows(suite)]}
+    return found
 
 
 def _pairs(rows: Encoded, number: int, case: _Case, seed: int) -> dict[str, tuple[Row, Row]]:

@@ -10,7 +10,9 @@ import torch
 
 from taxlens.activations.hooks.hooks import reading, replacing, run_logits
 from taxlens.activations.hooks.sites import Address, bridge_name
-from taxlens.activations.items.tokens import Row, pad, pad_token
+from taxlens.activations.items.batches import pad
+from taxlens.activations.items.tokens import Row, pad_token
+from taxlens.activations.models.lengths import length_class
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.core.errors import SelfCheckError, explain
 
@@ -56,7 +58,7 @@ def self_check(
 
     Args:
         loaded: the model.
-        rows: a few rows of different lengths.
+        rows: a few rows of different lengths (of those, as many as may share a batch).
         asked: the addresses that will be captured.
         model: what to call it.
 
@@ -66,7 +68,8 @@ def self_check(
     References:
         TransformerLens issues 1609 (one left pad moves gpt2's loss from 4.50 to 13.59) and 1624.
     """
-    rows = list(rows)
+    of = length_class(loaded)
+    rows = [row for row in rows if of(len(row.ids)) == of(len(rows[0].ids))]
     batch = _inputs(loaded, rows)
     plain = run_logits(loaded.model, *batch)
     read, logits = _read(loaded, batch, asked)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item
-from taxlens.activations.items.tokens import adds_special, render_chat
+from taxlens.activations.items.tokens import adds_special
 from taxlens.core.errors import ItemError, ModelLoadError, explain
 
 _MARK = "taxlensmark"  # stands in for the content to find where a template puts it

@@ -1,12 +1,10 @@
-"""Items to token rows, by lm-eval's arithmetic, and rows to padded batches."""
+"""Items to token rows, by lm-eval's arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item, Suite
@@ -170,49 +168,6 @@ def prefix_token(tokenizer: Tokenizer) -> int:
     rows = [("tokenizer", tokenizer.name_or_path)]
     fix = "give the items a prompt, or the tokenizer a BOS token."
     raise ModelLoadError(explain("an empty prompt needs a BOS or EOS token.", rows, fix))
-
-
-def pack(rows: Sequence[Row], *, batch_tokens: int) -> list[list[int]]:
-    """Return batches of row indices, longest rows first, each within a budget of padded tokens.
-
-    Args:
-        rows: what to batch.
-        batch_tokens: most tokens in one padded batch; a single longer row still makes a batch of its own.
-
-    Returns:
-        Lists of indices into `rows`; every index occurs once. Ties keep their order, so that the same rows
-        always give the same batches.
-    """
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-    batches: list[list[int]] = []
-    width = 0
-    for index in order:
-        if not batches or width * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-            width = len(rows[index].ids)
-        batches[-1].append(index)
-    return batches
-
-
-def pad(rows: Sequence[Row], pad_id: int, *, side: str = "right") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (input_ids, attention_mask, position_ids), each int64 [rows, longest].
-
-    `position_ids` count real tokens only, whatever the side of the padding: padding never shifts a position.
-
-    Args:
-        rows: one batch.
-        pad_id: id written where there is no token.
-        side: "right" or "left".
-    """
-    one_of(side, ("right", "left"), what="padding side")
-    width = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), width), int(pad_id), dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.int64)
-    for number, row in enumerate(rows):
-        at = slice(0, len(row.ids)) if side == "right" else slice(width - len(row.ids), width)
-        ids[number, at] = torch.tensor(row.ids, dtype=torch.int64)
-        mask[number, at] = 1
-    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)
 
 
 def pad_token(tokenizer: Tokenizer) -> int:

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.items.tokens import render_chat
+from taxlens.activations.models.lengths import network
+from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.answers.generation import generate
 from taxlens.analysis.answers.refusals import is_refusal
-from taxlens.analysis.scoring.logits import network
-from taxlens.analysis.scoring.templates import template_of
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
@@ -129,11 +128,10 @@ def generate_answers(
     lengths = [len(pair.base.tokenizer(prompt).input_ids) + max_new_tokens for prompt in prompts]
     batch_tokens = min(batch_tokens, max(max(lengths), sum(lengths) // BATCHES))
     for model in (pair.base, pair.aligned):
-        chat = template_of(pair, model) if template == "chat" else None
-        if template == "chat":
-            render_chat(model.tokenizer, "", chat_template=chat)  # refuses a missing template before any work
+        asked = as_asked(pair, model, template)
+        asked.text("")  # refuses a missing template before any work
         watch = Stopwatch(progress)
-        options = {"template": template, "chat_template": chat, "max_new_tokens": max_new_tokens}
+        options = {"template": template, "chat_template": asked.chat_template, "max_new_tokens": max_new_tokens}
         generate(network(model), model.tokenizer, prompts[:1], **options)
         said = generate(network(model), model.tokenizer, prompts, **options, batch_tokens=batch_tokens, progress=watch)
         batches.append(watch.steps)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from taxlens.activations.items.tokens import Row, encode_pair, render_chat
+from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.answers.answers import Answers
 from taxlens.analysis.scoring.choices import score_rows
-from taxlens.analysis.scoring.templates import template_of
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.stats.intervals import mean_interval
@@ -128,11 +127,8 @@ def answer_surrogate(
 
 def _likelihood(pair: Any, model: Any, answers: Answers, chosen: np.ndarray, batch_tokens: int) -> np.ndarray:
     """Log-probability of the base's answers under a model, [chosen] nats."""
-    rows = []
+    asked, rows = as_asked(pair, model, answers.template), []
     for place, n in enumerate(chosen):
         prompt, answer = answers.suite.items[n].prompt or "", answers.base[n].strip().split("\n")[0]
-        if answers.template == "chat":
-            prompt = render_chat(model.tokenizer, prompt, chat_template=template_of(pair, model))
-        ids, start = encode_pair(model.tokenizer, prompt, f" {answer}", template=answers.template)
-        rows.append(Row(item=place, choice=0, ids=tuple(ids), start=start, kind="choice"))
+        rows.append(asked.answer_row(prompt, f" {answer}", item=place))
     return score_rows(model, rows, batch_tokens=batch_tokens).logp

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from taxlens.activations.items.batches import Piece, packed
 from taxlens.core.errors import UsageError, one_of
 from taxlens.core.progress import SILENT, Progress
 
@@ -53,7 +54,7 @@ def generate(
     rows = [_encode(tokenizer, prompt, template, chat_template) for prompt in prompts]
     answers = [""] * len(rows)
     with progress.task("generate", total=len(rows), unit="prompts") as task:
-        for batch in _batches([len(row) for row in rows], max_new_tokens, batch_tokens):
+        for batch in packed([Piece(len(row) + max_new_tokens) for row in rows], batch_tokens=batch_tokens):
             for index, ids in zip(batch, _greedy(model, tokenizer, [rows[i] for i in batch], max_new_tokens)):
                 answers[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
             task.advance(len(batch))
@@ -68,19 +69,6 @@ def _encode(tokenizer: Any, prompt: str, template: str, chat_template: str | Non
     options = {} if chat_template is None else {"chat_template": chat_template}
     text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **options)
     return tokenizer(text, add_special_tokens=False).input_ids
-
-
-def _batches(lengths: list[int], max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
-    """Row indices by falling length, cut into batches within the token budget."""
-    batches: list[list[int]] = []
-    width = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and (len(batches[-1]) + 1) * width <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-            width = lengths[index] + max_new_tokens
-    return batches
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:

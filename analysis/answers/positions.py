@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from taxlens.activations.items.tokens import Row, pack, pad, render_chat
+from taxlens.activations.items.batches import pack, pad
+from taxlens.activations.items.tokens import Row
+from taxlens.activations.models.lengths import length_class
+from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.answers.answer_tables import DIVERGENCE
 from taxlens.analysis.answers.answers import Answers
 from taxlens.analysis.scoring.logits import asked_logits
-from taxlens.analysis.scoring.templates import template_of
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
@@ -89,7 +91,7 @@ def answer_divergence(
         raise ItemError(explain("the aligned model gives no answer to any prompt.", [("suite", answers.suite.name)]))
     found = np.full((len(rows), positions, 2), np.nan)
     with progress.task("divergence", total=len(rows), unit="answers") as task:
-        for batch in pack(rows, batch_tokens=batch_tokens):
+        for batch in pack(rows, batch_tokens=batch_tokens, length_class=length_class(pair.aligned)):
             chosen = [rows[i] for i in batch]
             asked = [(b, p) for b, row in enumerate(chosen) for p in range(row.start - 1, len(row.ids) - 1)]
             base, aligned = (asked_logits(m, *pad(chosen, 0), asked) for m in (pair.base, pair.aligned))
@@ -116,15 +118,11 @@ def compare(base: torch.Tensor, aligned: torch.Tensor) -> tuple[np.ndarray, np.n
 
 def _rows(pair: Any, answers: Answers, positions: int) -> list[Row]:
     tokenizer, rows = pair.aligned.tokenizer, []
-    chat = template_of(pair, pair.aligned) if answers.template == "chat" else None
+    asked = as_asked(pair, pair.aligned, answers.template)
     for n, (item, answer) in enumerate(zip(answers.suite.items, answers.aligned)):
-        if chat is None:
-            context = tokenizer(item.prompt).input_ids
-            said = tokenizer(f" {answer}" if answer else "", add_special_tokens=False).input_ids
-        else:
-            text = render_chat(tokenizer, item.prompt or "", chat_template=chat)
-            context = tokenizer(text, add_special_tokens=False).input_ids
-            said = tokenizer(answer, add_special_tokens=False).input_ids
+        context = asked.prompt_ids(item.prompt or "")
+        said = f" {answer}" if answer and asked.template == "plain" else answer
+        said = tokenizer(said, add_special_tokens=False).input_ids
         if said and context:
             ids = (*context, *said[:positions])
             rows.append(Row(item=n, choice=0, ids=tuple(ids), start=len(context), kind="choice"))

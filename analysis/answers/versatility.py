@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from taxlens.activations.items.batches import pack, pad
 from taxlens.activations.items.items import Suite
-from taxlens.activations.items.tokens import Row, encode_prompts, pack, pad, pad_token
+from taxlens.activations.items.tokens import Row, pad_token
+from taxlens.activations.models.lengths import length_class, network
+from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.answers.costs import Costs, costs_of
-from taxlens.analysis.scoring.logits import asked_logits, network, position_limit
-from taxlens.analysis.scoring.templates import template_of
+from taxlens.analysis.scoring.logits import asked_logits
 from taxlens.core.errors import ItemError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 
@@ -70,13 +72,7 @@ def measure_versatility(
     suite = suite.subset(asked)
     sides = []
     for model in (pair.base, pair.aligned):
-        rows = encode_prompts(
-            suite,
-            model.tokenizer,
-            template=template,
-            chat_template=template_of(pair, model) if template == "chat" else None,
-            max_length=position_limit(model),
-        )
+        rows = as_asked(pair, model, template).prompt_rows(suite)
         values = {"entropy": _entropies(model, rows, batch_tokens=batch_tokens)}
         texts = sample_continuations(
             model, rows, samples=samples, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed,
@@ -163,7 +159,7 @@ def sample_continuations(
 def _entropies(model: Any, rows: Sequence[Row], *, batch_tokens: int) -> np.ndarray:
     """Entropy in nats of the next-token distribution at the end of each row, [rows]."""
     found = np.zeros(len(rows))
-    for batch in pack(rows, batch_tokens=batch_tokens):
+    for batch in pack(rows, batch_tokens=batch_tokens, length_class=length_class(model)):
         chosen = [rows[i] for i in batch]
         logits = asked_logits(model, *pad(chosen, 0), [(b, len(row.ids) - 1) for b, row in enumerate(chosen)])
         logp = torch.log_softmax(logits.double(), -1)

@@ -26,7 +26,7 @@ from taxlens.analysis.path.adaptive_quadrature import Walker, change, loss_sign
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.analysis.path.contraction import Tally
 from taxlens.analysis.path.engine import choices_of
-from taxlens.analysis.path.gradient_passes import asked_logits, log_probability
+from taxlens.analysis.path.gradient_passes import log_probability
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -141,7 +141,7 @@ class _Line:
                     loaded.model, loaded.anatomy, streams.address, lambda x, leaf=leaf: leaf.reshape(x.shape).to(x)
                 ),
             ):
-                logits = asked_logits(loaded.model, bundle)
+                logits = bundle.logits(loaded.model)
                 for lane, (_, (row, target), token, at) in enumerate(bundle.lanes):
                     device = logits.device
                     values = log_probability(logits[at.to(device)], target.to(device), token.to(device))

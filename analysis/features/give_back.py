@@ -11,15 +11,14 @@ import torch
 
 from taxlens.activations.hooks.hooks import reading, replacing
 from taxlens.activations.hooks.sites import Address
-from taxlens.activations.items.tokens import encode_suite
+from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.features.change_codes import Span, least_squares, span_of
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.training.activation_stream import OUTLYING
 from taxlens.analysis.path.adaptive_quadrature import loss_sign
 from taxlens.analysis.path.chain_rule import GRADIENTS, ScoreMetric
 from taxlens.analysis.path.engine import choices_of
-from taxlens.analysis.path.gradient_passes import ItemShard, asked_logits, log_probability, score_shard, shard_of
-from taxlens.analysis.scoring.logits import position_limit
+from taxlens.analysis.path.gradient_passes import ItemShard, log_probability, score_shard, shard_of
 from taxlens.analysis.scoring.metrics import item_metrics
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class SuiteStreams:
                     loaded.model, loaded.anatomy, self.address, lambda x, leaf=leaf: leaf.reshape(x.shape).to(x.dtype)
                 ),
             ):
-                logits = asked_logits(loaded.model, bundle)
+                logits = bundle.logits(loaded.model)
                 total = torch.zeros((), device=logits.device)
                 for _, (row, target), token, at in bundle.lanes:
                     values = log_probability(logits[at.to(logits.device)], target.to(logits.device), token)
@@ -163,12 +162,8 @@ def suite_streams(
     """
     tokenizer = pair.base.tokenizer
     kept = suite.subset([n for n, item in enumerate(suite.items) if item.choices])
-    rows = encode_suite(
-        kept, tokenizer, template=template, chat_template=pair.aligned.chat_template if template == "chat" else None,
-        max_length=position_limit(pair.base.model),
-    )  # fmt: skip
-    vocabulary = int(pair.base.model.config.get_text_config().vocab_size)
-    shard = shard_of(rows, batch_tokens=batch_tokens, vocabulary=vocabulary, names=[i.id for i in kept.items])
+    rows = one_prompting(pair, kept, template).rows(kept)
+    shard = shard_of(pair.base, rows, batch_tokens=batch_tokens, names=[i.id for i in kept.items])
     streams, scores = {}, {}
     for name, loaded in pair.models():
         held: list[Tensor] = []

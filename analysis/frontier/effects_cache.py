@@ -25,6 +25,10 @@ class KeptSuite:
     values: Mapping[tuple[str, str], np.ndarray]
     taxes: Mapping[str, np.ndarray]
 
+    def by_weights(self, metric: str) -> np.ndarray:
+        """The tax of each item in the prompt that plans are measured in."""
+        return self.taxes[metric]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptEffects:
@@ -55,8 +59,8 @@ def kept_or_new(
         arrays[f"{name}\titems"] = np.array(suite.items, dtype=str)
         arrays[f"{name}\tgroups"] = np.array(suite.groups, dtype=str)
         arrays[f"{name}\tunits"] = np.array(suite.units[level], dtype=str)
-        for metric, tax in suite.taxes.items():
-            arrays[f"{name}\ttax\t{metric}"] = tax
+        for metric in suite.taxes:
+            arrays[f"{name}\ttax\t{metric}"] = suite.by_weights(metric)
             arrays[f"{name}\teffects\t{metric}"] = suite.values[metric, level]
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, **arrays)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taxlens.activations.models.prompts import one_prompting, template_of
 from taxlens.analysis.answers.generation import generate
 from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
@@ -86,15 +87,16 @@ class PlanRuns:
         return [("base", self.pair.base), ("aligned", self.pair.aligned)]
 
     def _answers(self, model: Any) -> Values:
-        aligned = self.pair.aligned
         found = {}
         for suite in self.prompts:
+            chat = template_of(self.pair, self.pair.aligned) is not None
+            asked = one_prompting(self.pair, suite, "chat" if chat else "plain")
             answers = generate(
                 model,
-                aligned.tokenizer,
+                asked.tokenizer,
                 [item.prompt or "" for item in suite.items],
-                template="chat" if aligned.chat_template else "plain",
-                chat_template=aligned.chat_template,
+                template=asked.template,
+                chat_template=asked.chat_template,
                 max_new_tokens=self.max_new_tokens,
             )
             found[suite.name] = {GENERATED: np.array([is_refusal(answer) for answer in answers], dtype=np.float64)}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from taxlens.activations.models.prompts import Prompting, one_prompting
 from taxlens.analysis.frontier.plans import (
     Plan,
     Scores,
@@ -65,9 +66,9 @@ class Lesson:
     template: Mapping[str, str]
     seed: int = 0
 
-    def chat_template(self, suite: str) -> str | None:
-        """Text of the chat template, for suites scored in it."""
-        return self.pair.aligned.chat_template if self.template[suite] == "chat" else None
+    def asked(self, suite: Suite) -> tuple[Suite, Prompting]:
+        """A suite (or some of its items) with how it is asked."""
+        return suite, one_prompting(self.pair, suite, self.template[suite.name])
 
 
 def extra_plans(
@@ -131,7 +132,6 @@ def learned_mask(
     difference = difference_of(lesson.pair)
     members = [difference.unit(name, level=units.level) for name in units.names]
     logits, first, second = (np.full(len(members), -3.0), np.zeros(len(members)), np.zeros(len(members)))
-    tokenizer = lesson.pair.aligned.tokenizer
     scale: float | None = None
     with progress.task("learn a mask", total=steps, unit="steps") as task:
         for step in range(1, steps + 1):
@@ -142,10 +142,7 @@ def learned_mask(
             ) as model:
                 for name in dict.fromkeys([*lesson.taxed, *lesson.benefit.suites]):
                     suite = at_most(lesson.suites[name], items, seed=lesson.seed + step)
-                    here = partial(
-                        first_order_loss, model, [suite], tokenizer, difference, members,
-                        template=lesson.template[name], chat_template=lesson.chat_template(name),
-                    )  # fmt: skip
+                    here = partial(first_order_loss, model, [lesson.asked(suite)], difference, members)
                     if name in lesson.taxed:
                         gain += here(metric=lesson.metric)[name]
                     if name in lesson.benefit.suites:
@@ -282,11 +279,9 @@ def training(
     try:
         for step in range(1, steps + 1):
             for suite in suites:
-                chosen = template[suite.name]
-                slopes, _ = weight_slopes(
-                    model, at_most(suite, items, seed=seed + step), pair.aligned.tokenizer, modules=modules,
-                    metric="nll", template=chosen, chat_template=pair.aligned.chat_template if chosen == "chat" else None,
-                )  # fmt: skip
+                some = at_most(suite, items, seed=seed + step)
+                asked = one_prompting(pair, some, template[suite.name])
+                slopes, _ = weight_slopes(model, some, asked, modules=modules, metric="nll")
                 for key, slope in slopes.items():
                     _adam(weights[key], slope, moments[key], step, rate)
             if enough is not None and step % every == 0 and enough(model):

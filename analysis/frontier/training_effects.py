@@ -54,8 +54,8 @@ class TrainEffects:
         return found.values[metric, self.units.level][np.ix_(self._rows(suite), columns)]
 
     def tax(self, suite: str, metric: str) -> np.ndarray:
-        """Measured tax of each training item, float64 [items]."""
-        return self._found[suite].taxes[metric][self._rows(suite)]
+        """Tax of each training item in the prompt that plans are measured in, float64 [items]."""
+        return self._found[suite].by_weights(metric)[self._rows(suite)]
 
     def groups(self, suite: str) -> np.ndarray:
         """Group of each training item."""

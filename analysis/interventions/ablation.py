@@ -14,6 +14,7 @@ import torch
 from taxlens.activations.hooks.paired_forward import replaced_output, twin
 from taxlens.activations.items.items import Suite
 from taxlens.activations.models.pair import ModelPair
+from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.interventions.steering import Ablation
 from taxlens.analysis.scoring.choices import score_suite
 from taxlens.analysis.scoring.metrics import LOSS_SIGN
@@ -112,13 +113,10 @@ def direction_effects(
         subspaces.append(np.linalg.qr(rng.normal(size=basis.shape[::-1]))[0].T)
 
     def score(loaded: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        template_text = pair.aligned.chat_template if template == "chat" else None
         scores = score_suite(
             loaded.model,
             suite,
-            tokenizer=pair.aligned.tokenizer,
-            template=template,
-            chat_template=template_text,
+            prompting=one_prompting(pair, suite, template),
             batch_tokens=batch_tokens,
             share_prefix=False,
         )

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from taxlens.activations.hooks.paired_forward import hidden, replaced_output
+from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.interventions.patching import every_part, patched_values
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, losses
-from taxlens.analysis.scoring.logits import encode_for
 from taxlens.analysis.scoring.metrics import LOSS_SIGN
 from taxlens.analysis.weights.gradients import SMOOTH, choice_scores, item_batches, smooth_metric
 from taxlens.core.errors import one_of
@@ -113,12 +113,12 @@ def attribution_patch(
     """
     one_of(metric, SMOOTH, what="smooth metric")
     aligned = pair.aligned
-    encoded = encode_for(aligned, suite, template=template)
+    encoded = one_prompting(pair, suite, template).rows(suite)
     items = sorted({row.item for row in encoded})
     gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
     names = tuple(every_part(aligned.anatomy.n_layers))
     effects = np.zeros((len(items), len(names)))
-    batches = item_batches(encoded, items, batch_tokens)
+    batches = item_batches(aligned.model, encoded, batch_tokens)
     with progress.task("screen", total=len(batches), unit="batches") as task:
         for rows in batches:
             owners = np.searchsorted(items, [row.item for row in rows])

@@ -17,7 +17,7 @@ ATTRIBUTION = Table(
         "level": of.LEVEL,
         "component": of.COMPONENT,
         "layer": _UNIT_LAYER,
-        "kind": text("attn, mlp, norm, embed or unembed"),
+        "kind": text("attn, mlp, norm, embed or unembed; prompt: no effect of weights"),
         "method": of.METHOD,
         "effect": of.EFFECT,
         "low": of.LOW,
@@ -117,20 +117,30 @@ CLOSURE = Table(
         "method": of.METHOD,
         "tax": of.TAX,
         "attributed": number("sum of the components' effects, in the metric's unit"),
-        "residual": number("tax minus attributed"),
+        "prompt_and_config": number(
+            "what of the tax is no effect of weights: the two models' prompts or configs differ; 0 where they do not",
+            optional=True,
+        ),
+        "residual": number("tax minus attributed minus prompt_and_config: what stays unexplained"),
         "residual_share": number("residual over tax", blank="the tax is 0"),
         "gradients": count("models along the path that were differentiated", blank=_COUNTED),
         "forwards": count("models that were scored", blank=_COUNTED),
         "seconds": number("seconds of work", blank=_COUNTED),
         "worst_item": number("largest residual of an item", optional=True),
-        "end_error": number("error of the effects' sum against both ends, mean over items", optional=True),
+        "end_error": number(
+            "error of the scores predicted at the aligned end, as a share of how far the scores move", optional=True
+        ),
         "worst_end_error": number("the same for the worst item", optional=True),
         "grazes": count(
             "items whose winner nearly changes along the path without doing so", blank=_COUNTED, optional=True
         ),
         "rewalked": count("items that were integrated again on a finer grid", blank=_COUNTED, optional=True),
-        "closed": flag("whether the stopping rule was met", blank="not judged for this method", optional=True),
-        "reason": text("why the integration stopped", blank="not judged for this method", optional=True),
+        "closed": flag(
+            "whether the stopping rule was met and all of the tax is an effect of weights",
+            blank="not judged for this method",
+            optional=True,
+        ),
+        "reason": text("why the account is not closed", blank="it is, or is not judged for this method", optional=True),
         "barrier": number("largest rise of perplexity above the line between the ends, as a share", optional=True),
         "fit": flag("whether that rise is within the limit", blank="perplexity was not measured", optional=True),
     },

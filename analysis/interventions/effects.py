@@ -14,6 +14,12 @@ from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval, sum_intervals
 
+APART = "prompt and config"
+"""Row of attribution.csv for what of a tax is no effect of weights: other prompts, other configs."""
+
+APART_KIND = "prompt"
+"""Kind of that row."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnitEffects(Result):
@@ -27,12 +33,14 @@ class UnitEffects(Result):
         layers: block index of each unit, -1 outside the blocks.
         kinds: "attn", "mlp", "norm", "embed" or "unembed" of each unit.
         values: (suite, metric) -> effects, float64 [items, units].
-        taxes: (suite, metric) -> loss from base to aligned, float64 [items].
+        taxes: (suite, metric) -> loss from base to aligned, both as they are asked, float64 [items].
         groups: suite -> group of each item.
         errors: (suite, metric) -> standard error of each unit's mean effect where units were sampled.
         forwards: models scored.
         draws: draws of the group bootstrap.
         seed: its seed.
+        apart: (suite, metric) -> what of that loss the models' different prompts make, float64 [items]; no entry
+            where both are asked the same.
     """
 
     figure: ClassVar[str] = "methods"
@@ -50,6 +58,7 @@ class UnitEffects(Result):
     forwards: int = 0
     draws: int = 2000
     seed: int = 0
+    apart: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def total(self, suite: str, metric: str) -> float:
         """Sum of the units' mean effects; equal to the tax only for methods that close."""
@@ -98,10 +107,12 @@ class UnitEffects(Result):
         rows = []
         for (suite, metric), tax in self.taxes.items():
             whole, attributed = float(tax.mean()), self.total(suite, metric)
+            apart = float(self.apart[suite, metric].mean()) if (suite, metric) in self.apart else 0.0
+            residual = whole - apart - attributed
             rows.append({
                 "suite": suite, "template": self.template, "metric": metric, "method": self.method,
-                "tax": whole, "attributed": attributed, "residual": whole - attributed,
-                "residual_share": (whole - attributed) / whole if whole else np.nan,
+                "tax": whole, "attributed": attributed, "prompt_and_config": apart, "residual": residual,
+                "residual_share": residual / whole if whole else np.nan,
                 "gradients": 0, "forwards": self.forwards, "seconds": np.nan,
             })  # fmt: skip
         return pd.DataFrame(rows)

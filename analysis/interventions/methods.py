@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,10 +78,19 @@ def swap_tables(
     if {"patch_cause", "patch_carrier"} & set(methods):
         blocks = [name for name in units if name.endswith((".attn", ".mlp"))]
         effects += [one for one in patch_effects(pair, measure, units=blocks, **options) if one.method in methods]
+    asked = measure.asked_apart()
+    effects = [_with_apart(one, asked) for one in effects]
     return {
         "attribution": pd.concat([one.to_frame() for one in effects], ignore_index=True),
         "closure": pd.concat([one.closure_frame() for one in effects], ignore_index=True),
     }
+
+
+def _with_apart(effects: UnitEffects, asked: Mapping[tuple[str, str], np.ndarray]) -> UnitEffects:
+    """The same effects of the tax that is measured where each model is asked in its own prompt."""
+    apart = {key: asked[key] - tax for key, tax in effects.taxes.items() if key in asked}
+    taxes = {key: asked.get(key, tax) for key, tax in effects.taxes.items()}
+    return dataclasses.replace(effects, taxes=taxes, apart=apart)
 
 
 def chosen_components(pair: ModelPair, found: Any, *, leading: int, controls: int, seed: int) -> list[str]:

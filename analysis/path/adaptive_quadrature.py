@@ -213,15 +213,21 @@ def ladder_of(max_gradients: int) -> list[QuadratureRule]:
     return rules
 
 
-def change(path: Path, metric: str | ScoreMetric) -> np.ndarray:
-    """What each item's metric changed by from t = 0 to 1, float64 [items]; not signed as a loss."""
+def change(path: Path, metric: str | ScoreMetric, *, ends: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+    """What each item's metric changed by from t = 0 to 1, float64 [items]; not signed as a loss.
+
+    Args:
+        path: scores along the path.
+        metric: a metric's name, or a user metric.
+        ends: scores [items, choices] to take instead of the path's own ends.
+    """
+    start, end = ends or (path.start, path.end)
     if isinstance(metric, ScoreMetric):
-        return metric.value(path.end, path.gold) - metric.value(path.start, path.gold)
-    ends = [
-        item_metrics(scores, path.gold, n_bytes=path.n_bytes, metrics=(metric,))[metric]
-        for scores in (path.start, path.end)
+        return metric.value(end, path.gold) - metric.value(start, path.gold)
+    values = [
+        item_metrics(scores, path.gold, n_bytes=path.n_bytes, metrics=(metric,))[metric] for scores in (start, end)
     ]
-    return ends[1] - ends[0]
+    return values[1] - values[0]
 
 
 def loss_sign(metric: str | ScoreMetric) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,8 @@ def effects_of(
     *,
     first_order: bool,
     seconds: float,
+    measured: tuple[np.ndarray, np.ndarray] | None = None,
+    causes: tuple[str, ...] = (),
 ) -> SuiteEffects:
     """Return the effects that one shard's walk found.
 
@@ -39,15 +41,21 @@ def effects_of(
         metrics: name to built-in name or user metric.
         first_order: take each metric's own gradient at the single node instead of the chain rule.
         seconds: time spent.
+        measured: scores [items, choices] of the base and of the aligned model as each is asked, where they are not
+            those at the path's ends.
+        causes: why they are not, in words.
     """
     walked, _, shard = piece
     kept = sorted({row.item for row in shard.rows})
     levels = tuple(walked.tallies[0].units)
     units = {level: difference.units(level) for level in levels}
-    values, errors, taxes, by_token = {}, {}, {}, {}
+    values, errors, taxes, apart, by_token = {}, {}, {}, {}, {}
     for name, metric in metrics.items():
         weights = _weights(piece, name, metric, first_order)
-        taxes[name] = -loss_sign(metric) * change(walked.path, metric)
+        taxes[name] = on_path = -loss_sign(metric) * change(walked.path, metric)
+        if measured is not None:
+            taxes[name] = -loss_sign(metric) * change(walked.path, metric, ends=measured)
+            apart[name] = taxes[name] - on_path
         for level in levels:
             values[name, level] = _effects(piece, weights, level)
             errors[name, level] = np.abs(_changes(piece, weights, name, level, loss_sign(metric))) / len(kept)
@@ -76,6 +84,8 @@ def effects_of(
         closed=walked.closed,
         reason=walked.reason,
         grazes={name: walked.chained[name].grazes for name in metrics},
+        apart=apart,
+        causes=causes if measured is not None else (),
     )
 
 
@@ -106,7 +116,19 @@ def merged(parts: Sequence[SuiteEffects]) -> SuiteEffects:
         reason=next((part.reason for part in parts if part.reason), ""),
         grazes={key: sum(part.grazes[key] for part in parts) for key in first.grazes},
         rewalked=sum(part.rewalked for part in parts),
+        apart=joined_apart(parts, np.concatenate),
+        causes=tuple(dict.fromkeys(cause for part in parts for cause in part.causes)),
     )
+
+
+def joined_apart(
+    parts: Sequence[SuiteEffects], join: Callable[[list[np.ndarray]], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """`SuiteEffects.apart` of several walks together; a walk without any counts as 0."""
+    if not any(part.apart for part in parts):
+        return {}
+    held = [part.apart or {name: np.zeros_like(tax) for name, tax in part.taxes.items()} for part in parts]
+    return {name: join([one[name] for one in held]) for name in held[0]}
 
 
 def _merged_tokens(parts: Sequence[SuiteEffects]) -> TokenEffects:

@@ -16,6 +16,7 @@ from taxlens.analysis.interventions.effect_tables import (
     CLOSURE,
     PATH,
 )
+from taxlens.analysis.interventions.effects import APART, APART_KIND
 from taxlens.analysis.path.barrier import Walkability
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.result import Result
@@ -57,7 +58,7 @@ class SuiteEffects:
         values: by (metric, level), effects float64 [items, units].
         errors: by (metric, level), change of the mean effect between the last two nested rules [units]; NaN where
             there was one rule.
-        taxes: by metric, measured tax of each item [items].
+        taxes: by metric, measured tax of each item, both models as they are asked [items].
         tokens: effects by token, if they were kept.
         times: points on the path where all scores are known: both ends and the nodes, ascending.
         profile: by metric, its mean at those times.
@@ -69,6 +70,9 @@ class SuiteEffects:
         reason: the one that was not.
         grazes: by metric, items whose margin merely touched zero.
         rewalked: items that were walked again by finer rules because the walk of all did not resolve them.
+        apart: by metric, what of each item's tax is no effect of weights: the two models are asked in other prompts,
+            or compute by other configs [items]; empty where both are the same.
+        causes: what differs, in words.
     """
 
     suite: str
@@ -92,6 +96,19 @@ class SuiteEffects:
     reason: str
     grazes: Mapping[str, int]
     rewalked: int = 0
+    apart: Mapping[str, np.ndarray] = field(default_factory=dict)
+    causes: tuple[str, ...] = ()
+
+    def by_weights(self, metric: str) -> np.ndarray:
+        """What each item lost along the path, where both models read the same rows by the same config [items]."""
+        return self.taxes[metric] - self.apart[metric] if metric in self.apart else self.taxes[metric]
+
+    def open(self, metric: str) -> str:
+        """Why the account of a metric is not closed, in words; empty where it is."""
+        if metric not in self.apart:
+            return self.reason
+        found = f"{float(self.apart[metric].mean()):+.3g} of the tax is no effect of weights: {'; '.join(self.causes)}"
+        return f"{found}; {self.reason}" if self.reason else found
 
     @property
     def end_error(self) -> float:
@@ -107,7 +124,7 @@ class SuiteEffects:
 
     def residual(self, metric: str) -> np.ndarray:
         """What each item's tax keeps unexplained, [items]."""
-        return self.taxes[metric] - self.values[metric, "component"].sum(axis=1)
+        return self.by_weights(metric) - self.values[metric, "component"].sum(axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,8 +193,8 @@ class Attribution(Result):
 
     @property
     def closed(self) -> bool:
-        """Whether every suite met the stop rules within the bound on gradients."""
-        return all(found.closed for _, found in self.walks())
+        """Whether every suite met the stop rules within the bound on gradients, and all of its tax is on the path."""
+        return all(found.closed and not found.apart for _, found in self.walks())
 
     def ranked(
         self, suite: str, metric: str, *, level: str = "component", anyway: bool = False
@@ -195,19 +212,26 @@ class Attribution(Result):
         return [(names[i], float(mean[i])) for i in np.argsort(-mean, kind="stable")]
 
     def to_frame(self) -> pd.DataFrame:
-        """Rows of attribution.csv: one a unit, with interval, quadrature error and share of the tax."""
+        """Rows of attribution.csv: one a unit, with interval, quadrature error and share of the tax.
+
+        Where the two models are asked in different prompts or compute by different configs, a row `APART` of every
+        level holds what that is worth, so that the rows still sum to the measured tax.
+        """
         frames = []
         for name, found in self.walks():
             for (metric, level), values in found.values.items():
+                names, layers = [*found.units[level]], [*found.layers[level]]
+                kinds, errors = [*found.kinds[level]], [*found.errors[metric, level]]
+                if metric in found.apart:
+                    values = np.column_stack([values, found.apart[metric]])
+                    names, layers, kinds, errors = [*names, APART], [*layers, -1], [*kinds, APART_KIND], [*errors, 0.0]
                 effect = values.mean(axis=0)
                 low, high = sum_intervals(values, found.groups, draws=self.draws, seed=self.seed)
                 tax = float(found.taxes[metric].mean())
-                frame = pd.DataFrame(
-                    {"component": found.units[level], "layer": found.layers[level], "kind": found.kinds[level]}
-                )
+                frame = pd.DataFrame({"component": names, "layer": layers, "kind": kinds})
                 frame = frame.assign(
                     suite=name, template=self.template, metric=metric, level=level, method=self.method,
-                    effect=effect, low=low, high=high, quadrature_error=found.errors[metric, level],
+                    effect=effect, low=low, high=high, quadrature_error=errors,
                     share=effect / tax if tax else np.nan,
                 )  # fmt: skip
                 frames.append(frame[list(ATTRIBUTION.required)])
@@ -220,7 +244,10 @@ class Attribution(Result):
             for (metric, level), values in found.values.items():
                 if level not in levels:
                     continue
-                frame = pd.DataFrame(values, columns=list(found.units[level])).assign(item=list(found.items))
+                names = list(found.units[level])
+                if metric in found.apart:
+                    values, names = np.column_stack([values, found.apart[metric]]), [*names, APART]
+                frame = pd.DataFrame(values, columns=names).assign(item=list(found.items))
                 frame = frame.melt(id_vars="item", var_name="component", value_name="effect")
                 frame = frame.assign(suite=name, template=self.template, metric=metric, method=self.method, level=level)
                 frames.append(frame[list(ATTRIBUTION_ITEMS.names)])
@@ -265,8 +292,10 @@ class Attribution(Result):
     def closure_frame(self) -> pd.DataFrame:
         """Rows of closure.csv, and beside its columns: worst item, end-point error, whether and why (not) closed.
 
-        `barrier` is the largest excess of perplexity over the line between its ends, `fit` whether the path may be
-        walked for all that; both blank where perplexity was not taken.
+        `prompt_and_config` is what of the tax is no effect of weights (0 where both models are asked the same by the
+        same config); the residual is what then stays unexplained. `barrier` is the largest excess of perplexity over
+        the line between its ends, `fit` whether the path may be walked for all that; both blank where perplexity was
+        not taken.
         """
         rows, fit = [], self.walkability
         for name, found in self.walks():
@@ -274,12 +303,15 @@ class Attribution(Result):
                 whole, residual = float(tax.mean()), found.residual(metric)
                 rows.append({
                     "suite": name, "template": self.template, "metric": metric, "method": self.method,
-                    "tax": whole, "attributed": whole - float(residual.mean()), "residual": float(residual.mean()),
+                    "tax": whole, "attributed": float(found.by_weights(metric).mean()) - float(residual.mean()),
+                    "prompt_and_config": float(found.apart[metric].mean()) if metric in found.apart else 0.0,
+                    "residual": float(residual.mean()),
                     "residual_share": float(residual.mean()) / whole if whole else np.nan,
                     "gradients": found.gradients, "forwards": found.forwards, "seconds": found.seconds,
                     "worst_item": float(np.abs(residual).max()), "end_error": found.end_error,
                     "worst_end_error": found.worst_end_error, "grazes": found.grazes.get(metric, 0),
-                    "rewalked": found.rewalked, "closed": found.closed, "reason": found.reason,
+                    "rewalked": found.rewalked, "closed": found.closed and metric not in found.apart,
+                    "reason": found.open(metric),
                     "barrier": fit.barrier if fit else np.nan, "fit": fit.fit if fit else None,
                 })  # fmt: skip
         return CLOSURE.frame(rows)
@@ -303,7 +335,7 @@ class Attribution(Result):
         interval = mean_interval(tax, found.groups, draws=self.draws, seed=self.seed)
         effect = found.values[metric, "component"].mean(axis=0)
         top = int(np.argmax(np.abs(effect)))
-        state = "closed" if found.closed else f"NOT closed: {found.reason}"
+        state = f"NOT closed: {why}" if (why := found.open(metric)) else "closed"
         if self.walkability is not None and not self.walkability.fit:
             state += f", path NOT fit to walk (barrier {self.walkability.barrier:.0%})"
         return (

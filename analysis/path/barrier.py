@@ -82,8 +82,7 @@ def walkability(path: Walk, tokenizer: Any, suites: Sequence[Suite], *, batch_to
     rows = [row for number, item in enumerate(kept) if (row := _row(number, item, tokenizer)) is not None]
     if not rows:
         return Walkability(np.array([0.0, 1.0]), np.ones(2), 0, 0)
-    vocabulary = int(path.model.config.get_text_config().vocab_size)
-    shard = shard_of(rows, batch_tokens=batch_tokens, vocabulary=vocabulary)
+    shard = shard_of(path.model, rows, batch_tokens=batch_tokens)
     nats = np.array([-score_shard(path.to(t), shard).sum() / shard.n_tokens for t in TIMES])
     return Walkability(np.array(TIMES), np.exp(nats), len(rows), shard.n_tokens)
 

@@ -11,10 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from taxlens.activations.items.tokens import Row, encode_suite
+from taxlens.activations.items.tokens import Row
+from taxlens.activations.models.prompts import as_asked, asked_apart, one_prompting
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walked, Walker
 from taxlens.analysis.path.assembly import effects_of, merged
 from taxlens.analysis.path.attribution import SuiteEffects
@@ -31,14 +33,17 @@ from taxlens.analysis.path.gradient_passes import (
 from taxlens.analysis.path.quadrature import QuadratureRule
 from taxlens.analysis.path.refinement import finer_rules, unresolved, with_items
 from taxlens.analysis.path.top_neurons import with_top_neurons
-from taxlens.analysis.scoring.logits import position_limit
 from taxlens.analysis.weights.path_weights import Walk
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.loading import LoadedModel
     from taxlens.activations.models.pair import ModelPair
+
+ROUNDING, HALF_ROUNDING = 1e-4, 0.02
+"""Largest difference in nats of a score that is rounding: in float32 and wider, and in half precision."""
 
 MEMORY = 1 << 30
 """Bytes of tallies that a shard of items may hold; larger suites are walked shard by shard."""
@@ -122,12 +127,7 @@ class PathAttribution:
 
     def _walked_rows(self, rows: list[Row], suite: Suite, rules: Sequence[QuadratureRule] | None) -> SuiteEffects:
         started = time.perf_counter()
-        shard = shard_of(
-            rows,
-            batch_tokens=self.settings.batch_tokens,
-            vocabulary=int(self.path.model.config.get_text_config().vocab_size),
-            names=[i.id for i in suite.items],
-        )
+        shard = self.shard(rows, suite)
         found = self.walked(shard, choices_of(shard, suite), suite, log_probability, rules=rules)
         return found(time.perf_counter() - started)
 
@@ -139,7 +139,8 @@ class PathAttribution:
         """The same effects, with the text of every token."""
         if found.tokens is None:
             return found
-        words = {int(i): self.pair.base.tokenizer.decode([int(i)]) for i in np.unique(found.tokens.ids)}
+        every = max((self.pair.aligned.tokenizer, self.pair.base.tokenizer), key=len)  # one vocabulary holds the other
+        words = {int(i): every.decode([int(i)]) for i in np.unique(found.tokens.ids)}
         return dataclasses.replace(found, tokens=dataclasses.replace(found.tokens, words=words))
 
     def rows(self, suite: Suite) -> list[Row]:
@@ -148,17 +149,15 @@ class PathAttribution:
         Raises:
             ItemError: no item has choices.
         """
-        chat = self.settings.template == "chat"
-        rows = encode_suite(
-            suite,
-            self.pair.base.tokenizer,
-            template=self.settings.template,
-            chat_template=self.pair.aligned.chat_template if chat else None,
-            max_length=position_limit(self.path.model),
-        )
+        rows = one_prompting(self.pair, suite, self.settings.template).rows(suite)
         if not rows:
             raise ItemError(explain("no item of the suite has choices.", [("suite", suite.name)], "add choices."))
         return rows
+
+    def shard(self, rows: Sequence[Row], suite: Suite) -> ItemShard:
+        """Rows of a suite with their batches."""
+        names = [item.id for item in suite.items]
+        return shard_of(self.path.model, rows, batch_tokens=self.settings.batch_tokens, names=names)
 
     def shards(self, rows: list[Row], *, beside: Callable[[Row], int] = lambda row: 0) -> list[list[Row]]:
         """Rows cut between items so that a shard's tallies, and the bytes `beside` them, fit the memory allowed."""
@@ -211,11 +210,50 @@ class PathAttribution:
             if tap is not None:
                 tap.take(found, choices, shard, suite)
             task.advance(len(shard.rows))
+        measured = self._measured(shard, suite, ends, score)
         difference, metrics = self.contraction.difference, asked.named()
         piece = (found, choices, shard)
         return lambda seconds: effects_of(
-            suite, piece, difference, metrics, first_order=asked.first_order, seconds=seconds
-        )
+            suite, piece, difference, metrics, first_order=asked.first_order, seconds=seconds,
+            measured=None if measured is None else tuple(choices.table(scores) for scores in measured),
+            causes=() if measured is None else self._causes(suite),
+        )  # fmt: skip
+
+    def _measured(
+        self, shard: ItemShard, suite: Suite, ends: Sequence[np.ndarray], score: RowScore
+    ) -> list[np.ndarray] | None:
+        """Scores of both models as each is asked, [rows] each; None where they are the path's own ends, to rounding.
+
+        The path reads one set of rows by one config. Whatever else the two models differ in (tokenizer, template,
+        BOS, rotary settings, windows, ...) shows here, for here each model is run as it is.
+        """
+        found = []
+        for t, loaded, end in zip((0.0, 1.0), (self.pair.base, self.pair.aligned), ends, strict=True):
+            mine = self._own(loaded, suite, shard) if score is log_probability else shard
+            walked = loaded.model is self.path.model
+            if mine is shard and walked:
+                found.append(end)
+                continue
+            found.append(score_shard(self.path.to(t) if walked else loaded.model, mine, score=score))
+        limit = ROUNDING if self.path.model.dtype in (torch.float32, torch.float64) else HALF_ROUNDING
+        apart = max(float(np.abs(one - end).max(initial=0.0)) for one, end in zip(found, ends, strict=True))
+        return found if apart > limit else None
+
+    def _own(self, loaded: LoadedModel, suite: Suite, shard: ItemShard) -> ItemShard:
+        """The shard's items as a model is asked on its own; the shard itself where that is the same."""
+        items = {row.item for row in shard.rows}
+        asked = as_asked(self.pair, loaded, self.settings.template).rows(suite)
+        rows = tuple(row for row in asked if row.item in items)
+        return shard if rows == shard.rows else self.shard(rows, suite)
+
+    def _causes(self, suite: Suite) -> tuple[str, ...]:
+        """What makes the two models compute more than their weights say, in words."""
+        prompts = asked_apart(self.pair, suite, self.settings.template)
+        report = getattr(self.pair, "report", None)
+        config = [key for key, _, _ in report.config_differences] if report is not None else []
+        found = [f"the two are asked in different prompts ({', '.join(prompts)})"] if prompts else []
+        found += [f"their configs differ ({', '.join(config)})"] if config else []
+        return tuple(found) or ("the models compute more than their weights and configs say",)
 
 
 def choices_of(shard: ItemShard, suite: Suite) -> Choices:

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from taxlens.activations.items.batches import Piece, packed
 from taxlens.activations.items.tokens import Row
+from taxlens.activations.models.lengths import length_class, network
 from taxlens.analysis.path.contraction import Batch, Contraction, Tally
+from taxlens.analysis.scoring.logits import head_logits
 from taxlens.core.errors import TaxlensError, explain
 
 RowScore = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -40,6 +43,10 @@ class Bundle:
     lanes: tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], ...]
     tokens: tuple[torch.Tensor, ...]
 
+    def logits(self, model: Any) -> torch.Tensor:
+        """Logits at the asked positions [asked, vocabulary] (see `scoring.logits.head_logits`)."""
+        return head_logits(model, self.ids, self.mask, self.positions, self.asked)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ItemShard:
@@ -63,30 +70,25 @@ class ItemShard:
         return int(self.offsets[-1])
 
 
-def shard_of(rows: Sequence[Row], *, batch_tokens: int, vocabulary: int, names: Sequence[str] = ()) -> ItemShard:
+def shard_of(model: Any, rows: Sequence[Row], *, batch_tokens: int, names: Sequence[str] = ()) -> ItemShard:
     """Return rows with their batches: inputs of like length together, rows with one input sharing its forward pass.
 
     Args:
+        model: what will read them: its vocabulary, and where its positions depend on the length.
         rows: choice rows.
         batch_tokens: most padded tokens of a batch.
-        vocabulary: number of logits at each position.
         names: ids of the suite's items, for errors.
     """
     offsets = np.concatenate([[0], np.cumsum([len(row.ids) - 1 for row in rows])])
     inputs: dict[tuple[int, ...], list[int]] = {}
     for number, row in enumerate(rows):
         inputs.setdefault(row.ids[:-1], []).append(number)
-    order = sorted(inputs.items(), key=lambda pair: (-len(pair[0]), -len(pair[1])))
-    groups: list[list[tuple[tuple[int, ...], list[int]]]] = []
-    width = asked = 0
-    for ids, members in order:
-        positions = sum(len(rows[m].ids) - rows[m].start for m in members)
-        full = not groups or width * (len(groups[-1]) + 1) > batch_tokens
-        if full or (asked + positions) * vocabulary > LOGITS:
-            groups.append([])
-            width, asked = len(ids), 0
-        groups[-1].append((ids, members))
-        asked += positions
+    order = sorted(inputs.items(), key=lambda pair: -len(pair[1]))
+    of, vocabulary = length_class(model), int(network(model).config.get_text_config().vocab_size)
+    wanted = [sum(len(rows[m].ids) - rows[m].start for m in members) for _, members in order]
+    pieces = [Piece(len(ids), asked=n, kind=of(len(ids))) for (ids, _), n in zip(order, wanted, strict=True)]
+    batches = packed(pieces, batch_tokens=batch_tokens, most_asked=LOGITS // vocabulary)
+    groups = [[order[i] for i in batch] for batch in batches]
     bundles = tuple(_bundle(group, rows, offsets) for group in groups)
     return ItemShard(tuple(rows), offsets, bundles, tuple(names))
 
@@ -131,7 +133,7 @@ def score_shard(model: Any, shard: ItemShard, *, score: RowScore = log_probabili
     scores = torch.zeros(len(shard.rows), dtype=torch.float64)
     with torch.no_grad():
         for bundle in shard.bundles:
-            logits = asked_logits(model, bundle)
+            logits = bundle.logits(model)
             for _, (row, target), token, at in bundle.lanes:
                 values = score(logits[at.to(logits.device)], target.to(logits.device), token.to(logits.device))
                 scores.index_add_(0, row, values.double().cpu())
@@ -160,7 +162,7 @@ def differentiate(
     for bundle in shard.bundles:
         with torch.enable_grad():
             contraction.batch = _place(bundle, 0)
-            logits = asked_logits(model, bundle)
+            logits = bundle.logits(model)
             last = len(bundle.lanes) - 1
             for lane, (_, (row, target), token, at) in enumerate(bundle.lanes):
                 contraction.batch = _place(bundle, lane)
@@ -171,32 +173,6 @@ def differentiate(
                 advance(len(torch.unique(row)))
             contraction.batch = None
     return contraction.finish(), _finite(scores.numpy(), shard)
-
-
-def asked_logits(model: Any, bundle: Bundle) -> torch.Tensor:
-    """Logits at a batch's asked positions [asked, vocabulary], in float32 or wider; part of the graph if there is one.
-
-    The output head is handed those positions only; whatever the architecture does after it still happens.
-    """
-    device = model.get_input_embeddings().weight.device
-    where = bundle.asked
-
-    def gather(_module: Any, _inputs: Any, output: Any) -> Any:
-        hidden = output.last_hidden_state
-        output.last_hidden_state = hidden[where[:, 0].to(hidden.device), where[:, 1].to(hidden.device)][None]
-        return output
-
-    handle = model.base_model.register_forward_hook(gather)
-    try:
-        logits = model(
-            input_ids=bundle.ids.to(device),
-            attention_mask=bundle.mask.to(device),
-            position_ids=bundle.positions.to(device),
-            use_cache=False,
-        ).logits[0]
-    finally:
-        handle.remove()
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _place(bundle: Bundle, lane: int) -> Batch:

@@ -14,7 +14,7 @@ from taxlens.analysis.path.attribution import Attribution, SuiteEffects
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.analysis.path.contraction import Contraction
 from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of
-from taxlens.analysis.path.gradient_passes import ItemShard, RowScore, asked_logits, shard_of
+from taxlens.analysis.path.gradient_passes import ItemShard, RowScore
 from taxlens.analysis.weights.path_weights import walk
 from taxlens.analysis.weights.units import difference_of
 from taxlens.core.progress import SILENT, Progress
@@ -120,9 +120,7 @@ def _suite(job: PathAttribution, suite: Suite, function: PerPosition) -> SuiteEf
     parts = []
     for rows in job.shards(gold, beside=lambda row: 4 * vocabulary * (len(row.ids) - row.start)):
         started = time.perf_counter()
-        shard = shard_of(
-            rows, batch_tokens=job.settings.batch_tokens, vocabulary=vocabulary, names=[i.id for i in suite.items]
-        )
+        shard = job.shard(rows, suite)
         score = _score(function, _base_logits(job, shard))
         choices = choices_of(shard, suite)
         only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
@@ -136,7 +134,7 @@ def _base_logits(job: PathAttribution, shard: ItemShard) -> dict[int, torch.Tens
     model = job.path.to(0.0)
     with torch.no_grad():
         for bundle in shard.bundles:
-            logits = asked_logits(model, bundle)
+            logits = bundle.logits(model)
             for _, _, token, at in bundle.lanes:
                 held.update({int(t): logits[int(a)] for t, a in zip(token, at)})
     return held

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.models.pair import make_pair
+from taxlens.analysis.path.assembly import joined_apart
 from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.path.attribution import Attribution, SuiteEffects
 from taxlens.core.errors import UsageError, explain
@@ -157,4 +158,6 @@ def _joined(parts: Sequence[SuiteEffects], names: Sequence[str]) -> SuiteEffects
         reason="; ".join(f"{name}: {part.reason}" for name, part in zip(names, parts) if part.reason),
         grazes={m: sum(part.grazes[m] for part in parts) for m in first.grazes},
         rewalked=sum(part.rewalked for part in parts),
+        apart=joined_apart(parts, lambda several: np.sum(several, axis=0)),
+        causes=tuple(dict.fromkeys(cause for part in parts for cause in part.causes)),
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.analysis.readings.reading_tables import AGREEMENT
 from taxlens.core.errors import UsageError, explain
 
@@ -35,6 +36,7 @@ def agreement(table: pd.DataFrame, taxes: pd.DataFrame, *, reference: str = "pat
     if not (table["method"] == reference).any():
         rows = [("methods", ", ".join(sorted(table["method"].unique())))]
         raise UsageError(explain(f"no effects by {reference!r} to compare with.", rows))
+    table = table[table["kind"] != APART_KIND] if "kind" in table else table
     keys = ["suite", "template", "metric", "level"]
     tax = taxes.drop_duplicates(["suite", "template", "metric"]).set_index(["suite", "template", "metric"])["tax"]
     found = []

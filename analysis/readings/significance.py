@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from taxlens.activations.models.pair import make_pair
+from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.analysis.path.attribute import attribute
 from taxlens.core.stats.intervals import group_index
 
@@ -121,7 +122,8 @@ def null_frame(found: Attribution, nulls: Sequence[Attribution]) -> pd.DataFrame
         attribution.csv's rows with null_size (largest |effect| of the component over the draws), exceeds (share
         of draws that it exceeds) and null_draws.
     """
-    table = found.to_frame().query("level == 'component'")
+    table = found.to_frame()
+    table = table[(table["level"] == "component") & (table["kind"] != APART_KIND)]
     keys = ["suite", "metric", "component"]
     sizes = pd.concat([n.to_frame().query("level == 'component'").assign(draw=i) for i, n in enumerate(nulls)])
     sizes = sizes.assign(size=sizes["effect"].abs())[[*keys, "draw", "size"]]

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from taxlens.activations.items.tokens import encode_suite
-from taxlens.analysis.path.gradient_passes import asked_logits, shard_of
+from taxlens.activations.models.prompts import one_prompting
+from taxlens.analysis.path.gradient_passes import shard_of
 from taxlens.analysis.weights.units import Difference, difference_of
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.stats.intervals import group_weights
@@ -182,10 +182,8 @@ def _reads(
 ) -> list[pd.DataFrame]:
     """For each (module, v): the tokens with the most extreme v.x, both ends, each distinct input read once."""
     model, tokenizer = pair.aligned.model, pair.aligned.tokenizer
-    chat = pair.aligned.chat_template if template == "chat" else None
-    rows = encode_suite(suite, tokenizer, template=template, chat_template=chat)
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    shard = shard_of(rows, batch_tokens=batch_tokens, vocabulary=vocabulary)
+    rows = one_prompting(pair, suite, template).rows(suite)
+    shard = shard_of(model, rows, batch_tokens=batch_tokens)
     values = np.zeros((shard.n_tokens + 1, len(vectors)))
     seen = np.zeros((1, len(vectors)))
 
@@ -204,7 +202,7 @@ def _reads(
         with torch.no_grad():
             for bundle in shard.bundles:
                 seen = np.zeros((bundle.ids.numel(), len(vectors)))
-                asked_logits(model, bundle)
+                bundle.logits(model)
                 values[bundle.tokens[0].numpy()] = seen
     finally:
         for handle in handles:

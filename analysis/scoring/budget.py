@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taxlens.activations.items.tokens import encode_suite
+from taxlens.activations.models.prompts import one_prompting
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -74,10 +74,7 @@ class Cost:
 
 def read_tokens(pair: ModelPair, suite: Suite, *, template: str, shared: bool = True) -> int:
     """Tokens that scoring a suite reads; a prompt counts once for all its choices, or (not shared) once for each."""
-    aligned = pair.aligned
-    rows = encode_suite(
-        suite, aligned.tokenizer, template=template, chat_template=aligned.chat_template if template == "chat" else None
-    )
+    rows = one_prompting(pair, suite, template).rows(suite)
     if not shared:
         return sum(len(row.ids) for row in rows)
     prompts = {row.item: row.start for row in rows}

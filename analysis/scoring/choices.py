@@ -8,21 +8,19 @@ they were computed in by rounding only (about 1e-5 nats in float32).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from taxlens.activations.items.batches import Piece, packed, pad
 from taxlens.activations.items.items import Suite
-from taxlens.activations.items.tokens import Row, encode_suite, pack, pad
-from taxlens.analysis.scoring.logits import (
-    LOGIT_BUDGET,
-    asked_logits,
-    network,
-    position_limit,
-    target_log_probabilities,
-)
+from taxlens.activations.items.tokens import Row
+from taxlens.activations.models.lengths import length_class, network, position_limit
+from taxlens.activations.models.prompts import Prompting
+from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics
 from taxlens.analysis.scoring.shared_prompt import score_shared
 from taxlens.core.errors import ItemError, TaxlensError, explain
@@ -100,12 +98,15 @@ def score_rows(model: Any, rows: Sequence[Row], *, batch_tokens: int = 4096, pro
     logp = np.zeros(len(rows))
     greedy = np.zeros(len(rows), dtype=bool)
     hf = network(model)
+    of, vocabulary = length_class(hf), hf.config.get_text_config().vocab_size
+    sizes = [len(row.ids) - 1 for row in rows]
+    pieces = [Piece(size, asked=len(row.ids) - row.start, kind=of(size)) for size, row in zip(sizes, rows, strict=True)]
     with progress.task("score", total=len(rows), unit="rows") as task:
-        for batch in _batches(rows, batch_tokens, hf.config.get_text_config().vocab_size):
+        for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=max(1, LOGIT_BUDGET // vocabulary)):
             chosen = [rows[i] for i in batch]
             asked = [(b, p) for b, row in enumerate(chosen) for p in range(row.start - 1, len(row.ids) - 1)]
             targets = [token for row in chosen for token in row.ids[row.start :]]
-            logits = asked_logits(hf, *pad(chosen, 0), asked)
+            logits = asked_logits(hf, *pad(_read(chosen), 0), asked)
             values, first = target_log_probabilities(logits, range(len(asked)), targets)
             owner = np.array([b for b, _ in asked])
             logp[batch] = np.bincount(owner, values.numpy(), len(batch))
@@ -122,6 +123,7 @@ def score_suite(
     template: str = "plain",
     tokenizer: Any = None,
     chat_template: str | None = None,
+    prompting: Prompting | None = None,
     batch_tokens: int = 4096,
     share_prefix: bool = True,
     progress: Progress = SILENT,
@@ -134,6 +136,7 @@ def score_suite(
         template: ``plain`` or ``chat``.
         tokenizer: needed where ``model`` is a bare Hugging Face model.
         chat_template: text of the template for ``chat``; by default the loaded model's own.
+        prompting: how the model is asked, instead of template, tokenizer and chat_template.
         batch_tokens: most padded tokens in one batch.
         share_prefix: compute an item's prompt once for all its choices. Checked on the first
             item against separate rows; where the model cannot (the scores differ by more than
@@ -147,11 +150,13 @@ def score_suite(
         ItemError: no item has choices, or two choices of an item become the same tokens.
         TaxlensError: a score came out NaN or infinite.
     """
-    tokenizer = tokenizer if tokenizer is not None else model.tokenizer
-    if template == "chat" and chat_template is None:
-        chat_template = getattr(model, "chat_template", None)
+    if prompting is None:
+        tokenizer = tokenizer if tokenizer is not None else model.tokenizer
+        if template == "chat" and chat_template is None:
+            chat_template = getattr(model, "chat_template", None)
+        prompting = Prompting(tokenizer, template, chat_template, position_limit(model))
     hf = network(model)
-    rows = encode_suite(suite, tokenizer, template=template, chat_template=chat_template, max_length=position_limit(hf))
+    rows = prompting.rows(suite)
     if not rows:
         rows_ = [("suite", suite.name), ("items", len(suite))]
         raise ItemError(explain("no item of the suite has choices to score.", rows_, "add choices and gold."))
@@ -162,7 +167,12 @@ def score_suite(
         found = score_rows(hf, rows, batch_tokens=batch_tokens, progress=progress)
         scored = (found.logp, found.greedy)
     check_finite(scored[0])
-    return _by_item(suite, template, rows, scored, shared)
+    return _by_item(suite, prompting.template, rows, scored, shared)
+
+
+def _read(rows: Sequence[Row]) -> list[Row]:
+    """The rows without their last token, which is predicted and never read."""
+    return [dataclasses.replace(row, ids=row.ids[:-1]) for row in rows]
 
 
 def check_finite(logp: np.ndarray) -> None:
@@ -175,22 +185,6 @@ def check_finite(logp: np.ndarray) -> None:
     if bad:
         rows = [("scores", f"{bad} of {len(logp)} are NaN or infinite")]
         raise TaxlensError(explain("the model gives no usable log-probabilities.", rows, "dtype: float32"))
-
-
-def _batches(rows: Sequence[Row], batch_tokens: int, vocabulary: int) -> list[list[int]]:
-    """Batches within the token budget, cut again where their logits would not fit theirs."""
-    most = max(1, LOGIT_BUDGET // vocabulary)
-    batches: list[list[int]] = []
-    for batch in pack(rows, batch_tokens=batch_tokens):
-        used = most + 1
-        for index in batch:
-            size = len(rows[index].ids) - rows[index].start
-            if used + size > most:
-                batches.append([])
-                used = 0
-            batches[-1].append(index)
-            used += size
-    return batches
 
 
 def _check_distinct(suite: Suite, rows: Sequence[Row]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taxlens.activations.models.prompts import as_asked, asked_apart, one_prompting
 from taxlens.analysis.scoring.choices import score_suite
 from taxlens.analysis.scoring.metrics import LOSS_SIGN
 from taxlens.core.errors import UsageError, explain
@@ -28,7 +29,7 @@ class ChoiceMeasure:
     """Score every item of some suites on whatever model it is called with.
 
     Args:
-        pair: whose tokenizer and template are used for every model alike.
+        pair: the two models; every model is asked alike, as `one_prompting` says.
         suites: suites whose items have choices.
         template: "plain" or "chat", the same for every model; or suite name to template.
         metrics: names of `metrics.item_metrics`.
@@ -50,17 +51,26 @@ class ChoiceMeasure:
         """The items' metrics under `model`, by suite and metric, each float64 [items]."""
         values: dict[str, dict[str, np.ndarray]] = {}
         for suite in self.suites:
-            template = self.template_of(suite.name)
             scores = score_suite(
                 model,
                 suite,
-                tokenizer=self.pair.aligned.tokenizer,
-                template=template,
-                chat_template=self.pair.aligned.chat_template if template == "chat" else None,
+                prompting=one_prompting(self.pair, suite, self.template_of(suite.name)),
                 batch_tokens=self.batch_tokens,
             )
             values[suite.name] = scores.metrics(self.metrics)
         return values
+
+    def asked_apart(self) -> dict[tuple[str, str], np.ndarray]:
+        """The loss of each item where each model is asked in its own prompt, of suites in which the two prompts differ."""
+        apart = [s for s in self.suites if asked_apart(self.pair, s, self.template_of(s.name))]
+        values = []
+        for model in (self.pair.base, self.pair.aligned):
+            own = {s.name: as_asked(self.pair, model, self.template_of(s.name)) for s in apart}
+            scores = {
+                s.name: score_suite(model, s, prompting=own[s.name], batch_tokens=self.batch_tokens) for s in apart
+            }
+            values.append({name: found.metrics(self.metrics) for name, found in scores.items()})
+        return losses(values[1], values[0])
 
     def template_of(self, suite: str) -> str:
         """The template that a suite is scored in."""

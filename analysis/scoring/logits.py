@@ -13,40 +13,52 @@ from typing import Any
 import torch
 from torch import nn
 
-from taxlens.activations.items.items import Suite
-from taxlens.activations.items.tokens import Row, encode_suite
-from taxlens.activations.models.loading import LoadedModel
+from taxlens.activations.models.lengths import forget_longest, network
 
 LOGIT_BUDGET = 1 << 25
 """Most logits that one pass makes (32 M, 128 MB in float32); batches are cut to it."""
 
 
-def network(model: Any) -> Any:
-    """The Hugging Face model inside a loaded model of a pair, or the model itself."""
-    return model if isinstance(model, nn.Module) else model.model
-
-
-def encode_for(model: LoadedModel, suite: Suite, *, template: str) -> list[Row]:
-    """Return a suite's choice rows in one model's own prompt and length; both models of a pair then read the same rows.
+def head_logits(
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    position_ids: torch.Tensor,
+    asked: torch.Tensor,
+) -> torch.Tensor:
+    """Next-token logits at chosen positions of a batch; part of the graph where gradients are on.
 
     Args:
-        model: whose tokenizer, chat template and longest sequence count.
-        suite: items; those without choices have no row.
-        template: "plain" or "chat".
+        model: a Hugging Face causal language model, or a loaded model of a pair.
+        input_ids: [batch, seq].
+        attention_mask: [batch, seq], 1 where there is a token; or additive [batch, 1, seq, seq].
+        position_ids: [batch, seq].
+        asked: int64 [asked, 2], batch index and position.
+
+    Returns:
+        [asked, vocabulary] in float32 (float64 of a model in float64), on the device of the model's head.
     """
-    return encode_suite(
-        suite,
-        model.tokenizer,
-        template=template,
-        chat_template=model.chat_template if template == "chat" else None,
-        max_length=position_limit(model),
-    )
+    hf = network(model)
+    device = hf.get_input_embeddings().weight.device
+    forget_longest(hf)
 
+    def gather(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        hidden = output.last_hidden_state
+        where = asked.to(hidden.device)
+        output.last_hidden_state = hidden[where[:, 0], where[:, 1]][None]
+        return output
 
-def position_limit(model: Any) -> int | None:
-    """The longest sequence that the model reads, or None where its config does not say."""
-    limit = getattr(network(model).config.get_text_config(), "max_position_embeddings", None)
-    return int(limit) if limit else None
+    handle = hf.base_model.register_forward_hook(gather)
+    try:
+        logits = hf(
+            input_ids=input_ids.to(device),
+            attention_mask=attention_mask.to(device),
+            position_ids=position_ids.to(device),
+            use_cache=False,
+        ).logits[0]
+    finally:
+        handle.remove()
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def asked_logits(
@@ -56,17 +68,7 @@ def asked_logits(
     position_ids: torch.Tensor,
     asked: Sequence[tuple[int, int]],
 ) -> torch.Tensor:
-    """Next-token logits at chosen positions of a batch.
-
-    Args:
-        model: a Hugging Face causal language model, or a loaded model of a pair.
-        input_ids: [batch, seq].
-        attention_mask: [batch, seq], 1 where there is a token; or additive [batch, 1, seq, seq].
-        position_ids: [batch, seq].
-        asked: (batch index, position) pairs.
-
-    Returns:
-        float32 [len(asked), vocabulary], on the model's device.
+    """The same without a graph, positions given as (batch index, position) pairs.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -75,26 +77,9 @@ def asked_logits(
         >>> asked_logits(model, ids, torch.ones_like(ids), torch.arange(3)[None], [(0, 2)]).shape
         torch.Size([1, 9])
     """
-    hf = network(model)
-    device = next(hf.parameters()).device
-    where = torch.tensor(asked, dtype=torch.int64, device=device)
-
-    def gather(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[where[:, 0], where[:, 1]][None]
-        return output
-
-    handle = hf.base_model.register_forward_hook(gather)
-    try:
-        with torch.no_grad():
-            logits = hf(
-                input_ids=input_ids.to(device),
-                attention_mask=attention_mask.to(device),
-                position_ids=position_ids.to(device),
-                use_cache=False,
-            ).logits
-    finally:
-        handle.remove()
-    return logits[0].float()
+    where = torch.tensor(asked, dtype=torch.int64).reshape(-1, 2)
+    with torch.no_grad():
+        return head_logits(model, input_ids, attention_mask, position_ids, where)
 
 
 def target_log_probabilities(

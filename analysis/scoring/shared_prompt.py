@@ -1,9 +1,8 @@
-"""Score an item's choices together, reading their common prompt once.
+"""An item's choices side by side on one line, their common prompt read once.
 
 The tokens that all choices of an item share are laid down once, the choices after them
 side by side; a mask lets each choice see the shared tokens and itself alone, and positions
-continue from the end of the shared part. The last token of a choice is only predicted and
-never read. The numbers are those of separate rows, up to rounding.
+continue from the end of the shared part. The numbers are those of separate rows, up to rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from taxlens.activations.items.tokens import Row, pad
+from taxlens.activations.items.batches import Piece, packed, pad
+from taxlens.activations.items.tokens import Row
+from taxlens.activations.models.lengths import length_class
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
 from taxlens.core.progress import Progress
 
@@ -25,16 +26,95 @@ AGREEMENT = 1e-3
 HALF_AGREEMENT = 0.25
 """The same in float16 and bfloat16, whose rounding is that coarse."""
 
+PAD, SHARED = -2, -1
+"""Branch of padding, and of what all choices share."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Tree:
-    """One item's rows laid side by side: tokens, positions, branch (-1: shared), and what is asked."""
+class TokenLine:
+    """What a model reads of some choices of one item.
 
-    rows: tuple[int, ...]
+    Args:
+        item: which item.
+        members: index of each choice's row among those that were laid out.
+        ids, positions, branch: of each token; the branch is the member's number, or `SHARED`.
+        asked: (member's number, place that predicts, token that is predicted).
+        starts: choice to the place that predicts its first token.
+        ends: choice to the place of its last token, where that is read.
+    """
+
+    item: int
+    members: tuple[int, ...]
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     branch: tuple[int, ...]
-    asked: tuple[tuple[int, int, int], ...]  # (row, place that predicts, target token)
+    asked: tuple[tuple[int, int, int], ...]
+    starts: dict[int, int]
+    ends: dict[int, int]
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The choice that each member is."""
+        return tuple(self.starts)
+
+
+def laid_out(rows: Sequence[Row], members: Sequence[int], *, item: int, whole: bool = False) -> TokenLine:
+    """Lay the choices of one item side by side.
+
+    Args:
+        rows: choice rows.
+        members: indices of the rows to lay out, all of one item.
+        item: number to give the item.
+        whole: read every token, and share none of a choice's own; else a choice's last token is only predicted,
+            and first tokens that all choices have in common are shared too.
+    """
+    mine = [rows[i] for i in members]
+    shared = _common(mine, most=min(row.start if whole else len(row.ids) - 1 for row in mine))
+    ids, positions, branch = list(mine[0].ids[:shared]), list(range(shared)), [SHARED] * shared
+    asked, starts, ends = [], {}, {}
+    for number, row in enumerate(mine):
+        offset = len(ids) - shared  # of this row's own tokens, from where they would stand alone
+        read = row.ids if whole else row.ids[:-1]
+        places = [p if p < shared else p + offset for p in range(len(read))]
+        ids += read[shared:]
+        positions += range(shared, len(read))
+        branch += [number] * (len(read) - shared)
+        asked += [(number, places[p - 1], row.ids[p]) for p in range(row.start, len(row.ids))]
+        starts[row.choice] = places[row.start - 1]
+        if whole:
+            ends[row.choice] = places[-1]
+    return TokenLine(item, tuple(members), tuple(ids), tuple(positions), tuple(branch), tuple(asked), starts, ends)
+
+
+def padded_lines(lines: Sequence[TokenLine]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return (ids, positions, branch) of a batch of lines, each int64 [lines, longest]."""
+    shape = (len(lines), max(len(line.ids) for line in lines))
+    ids, positions = (torch.zeros(shape, dtype=torch.int64) for _ in range(2))
+    branch = torch.full(shape, PAD, dtype=torch.int64)
+    for number, line in enumerate(lines):
+        size = len(line.ids)
+        for whole, part in ((ids, line.ids), (positions, line.positions), (branch, line.branch)):
+            whole[number, :size] = torch.tensor(part)
+    return ids, positions, branch
+
+
+def branch_mask(branch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Additive attention mask [batch, 1, seq, seq]: causal, shared tokens and one's own branch."""
+    query, key = branch[:, :, None], branch[:, None, :]
+    place = torch.arange(branch.shape[1])
+    visible = ((key == SHARED) | (key == query)) & (place[:, None] >= place[None, :])
+    return torch.full(visible.shape, torch.finfo(dtype).min, dtype=dtype).masked_fill(visible, 0.0)[:, None]
+
+
+def asked_places(lines: Sequence[TokenLine]) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Return the distinct (line, place) pairs that predict something, and for every asked token its pair and itself."""
+    places: dict[tuple[int, int], int] = {}
+    at, targets = [], []
+    for number, line in enumerate(lines):
+        for _, place, token in line.asked:
+            at.append(places.setdefault((number, place), len(places)))
+            targets.append(token)
+    return list(places), at, targets
 
 
 def score_shared(
@@ -53,109 +133,65 @@ def score_shared(
         mask (checked on the first item) or attends in a window shorter than a row: rows must
         then be scored separately.
     """
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    if window and max(len(row.ids) for row in rows) > window:
-        return None  # the mask would let tokens see further than the model does
-    trees = _trees(rows)
-    if not _agrees(model, rows, trees[0]):
+    if not can_share(model, rows):
         return None
+    of = length_class(model)
+    lines = [laid_out(rows, mine, item=rows[mine[0]].item) for mine in one_class_items(rows, model)]
+    pieces = [
+        Piece(len(line.ids), asked=len(line.asked), kind=of(len(rows[line.members[0]].ids) - 1)) for line in lines
+    ]
+    most = max(1, LOGIT_BUDGET // model.config.get_text_config().vocab_size)
     logp = np.zeros(len(rows))
     greedy = np.ones(len(rows), dtype=bool)
     with progress.task("score", total=len(rows), unit="rows") as task:
-        for batch in _batches(trees, batch_tokens, model.config.get_text_config().vocab_size):
-            owner, values, first = _run(model, batch)
+        for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=most):
+            owner, values, first = _run(model, [lines[i] for i in batch])
             np.add.at(logp, owner, values)
             np.logical_and.at(greedy, owner, first)
-            task.advance(sum(len(tree.rows) for tree in batch))
+            task.advance(sum(len(lines[i].members) for i in batch))
     return logp, greedy
 
 
-def _trees(rows: Sequence[Row]) -> list[_Tree]:
-    trees, start = [], 0
-    for end in range(1, len(rows) + 1):
-        if end == len(rows) or rows[end].item != rows[start].item:
-            trees.append(_tree(rows, range(start, end)))
-            start = end
-    return trees
+def can_share(model: Any, rows: Sequence[Row]) -> bool:
+    """Whether a model reads choices side by side as it reads them alone: asked of the first item.
+
+    Never where it attends in a window shorter than a row: the mask would let tokens see further than it does.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if window and max(len(row.ids) for row in rows) > window:
+        return False
+    return _agrees(model, rows, laid_out(rows, one_class_items(rows, model)[0], item=rows[0].item))
 
 
-def _tree(rows: Sequence[Row], members: range) -> _Tree:
-    shared = _common([rows[i] for i in members])
-    first = rows[members[0]]
-    ids, positions, branch = list(first.ids[:shared]), list(range(shared)), [-1] * shared
-    asked = []
-    for number, index in enumerate(members):
-        row, offset = rows[index], len(ids)
-        read = row.ids[shared:-1]
-        ids += read
-        positions += range(shared, shared + len(read))
-        branch += [number] * len(read)
-        for position in range(row.start, len(row.ids)):
-            place = position - 1 if position <= shared else offset + position - 1 - shared
-            asked.append((index, place, row.ids[position]))
-    return _Tree(tuple(members), tuple(ids), tuple(positions), tuple(branch), tuple(asked))
+def one_class_items(rows: Sequence[Row], model: Any, *, whole: bool = False) -> list[list[int]]:
+    """Indices of the rows of each item, in order; an item's rows apart where a model turns them by other angles."""
+    of = length_class(model)
+    items: dict[tuple[int, int], list[int]] = {}
+    for index, row in enumerate(rows):
+        items.setdefault((row.item, of(len(row.ids) - (not whole))), []).append(index)
+    return list(items.values())
 
 
-def _common(rows: Sequence[Row]) -> int:
-    """Length of the tokens that all rows share and that stand before the last token of each."""
-    limit = min(len(row.ids) for row in rows) - 1
+def _common(rows: Sequence[Row], *, most: int) -> int:
+    """Length of the tokens that all rows begin with, at most `most`."""
     first = rows[0].ids
-    for position in range(limit):
-        if any(row.ids[position] != first[position] for row in rows):
-            return position
-    return limit
+    return next((p for p in range(most) if any(row.ids[p] != first[p] for row in rows)), most)
 
 
-def _batches(trees: Sequence[_Tree], batch_tokens: int, vocabulary: int) -> list[list[_Tree]]:
-    most = max(1, LOGIT_BUDGET // vocabulary)
-    batches: list[list[_Tree]] = []
-    width = used = 0
-    for tree in sorted(trees, key=lambda tree: -len(tree.ids)):
-        full = not batches or width * (len(batches[-1]) + 1) > batch_tokens
-        if full or used + len(tree.asked) > most:
-            batches.append([])
-            width, used = len(tree.ids), 0
-        batches[-1].append(tree)
-        used += len(tree.asked)
-    return batches
-
-
-def _run(model: Any, batch: Sequence[_Tree]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _run(model: Any, lines: Sequence[TokenLine]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(row, log-probability, is first choice) of every asked token of a batch."""
-    width = max(len(tree.ids) for tree in batch)
-    ids = torch.zeros((len(batch), width), dtype=torch.int64)
-    positions = torch.zeros((len(batch), width), dtype=torch.int64)
-    branch = torch.full((len(batch), width), -2, dtype=torch.int64)
-    for number, tree in enumerate(batch):
-        size = len(tree.ids)
-        ids[number, :size] = torch.tensor(tree.ids)
-        positions[number, :size] = torch.tensor(tree.positions)
-        branch[number, :size] = torch.tensor(tree.branch)
-    places: dict[tuple[int, int], int] = {}
-    rows, at, targets = [], [], []
-    for number, tree in enumerate(batch):
-        for row, place, token in tree.asked:
-            at.append(places.setdefault((number, place), len(places)))
-            rows.append(row)
-            targets.append(token)
-    logits = asked_logits(model, ids, _mask(branch, model.dtype), positions, list(places))
+    ids, positions, branch = padded_lines(lines)
+    places, at, targets = asked_places(lines)
+    logits = asked_logits(model, ids, branch_mask(branch, model.dtype), positions, places)
     values, first = target_log_probabilities(logits, at, targets)
+    rows = [line.members[number] for line in lines for number, _, _ in line.asked]
     return np.array(rows), values.numpy(), first.numpy()
 
 
-def _mask(branch: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Additive attention mask [batch, 1, seq, seq]: causal, shared tokens and one's own branch."""
-    query, key = branch[:, :, None], branch[:, None, :]
-    place = torch.arange(branch.shape[1])
-    visible = ((key == -1) | (key == query)) & (place[:, None] >= place[None, :])
-    mask = torch.full(visible.shape, torch.finfo(dtype).min, dtype=dtype)
-    return mask.masked_fill(visible, 0.0)[:, None]
-
-
-def _agrees(model: Any, rows: Sequence[Row], tree: _Tree) -> bool:
-    owner, values, _ = _run(model, [tree])
-    shared = np.bincount(owner, values, len(tree.rows))
-    chosen = [rows[i] for i in tree.rows]
+def _agrees(model: Any, rows: Sequence[Row], line: TokenLine) -> bool:
+    owner, values, _ = _run(model, [line])
+    shared = np.bincount(np.searchsorted(line.members, owner), values, len(line.members))
+    chosen = [rows[i] for i in line.members]
     asked = [(b, p) for b, row in enumerate(chosen) for p in range(row.start - 1, len(row.ids) - 1)]
     targets = [token for row in chosen for token in row.ids[row.start :]]
     logits = asked_logits(model, *pad(chosen, 0), asked)

@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from taxlens.activations.hooks.paired_forward import hidden, replaced_input
+from taxlens.analysis.scoring.logits import asked_logits, target_log_probabilities
 from taxlens.analysis.scoring.metrics import item_metrics
+from taxlens.analysis.scoring.shared_prompt import asked_places
 from taxlens.analysis.scoring.shared_prompt_table import ChoiceTable
 
 Streams = list[torch.Tensor]
@@ -82,33 +84,16 @@ class Half:
                 now[:] = [batch]
             for line in lines:
                 found[line.item, list(line.ends)] = 0.0
-            asked = [(line.item, choice) for line in lines for choice, _, _ in line.asked]
+            asked = [(line.item, line.choices[number]) for line in lines for number, _, _ in line.asked]
             np.add.at(found, tuple(np.array(asked).T), self._batch_scores(batch))
         return found
 
     def _batch_scores(self, batch: int) -> np.ndarray:
         """Log-probability of every asked token of a batch, in the order of its lines."""
         table, model = self.table, self.loaded.model
-        asked = [(n, place, token) for n, line in enumerate(table.lines[batch]) for _, place, token in line.asked]
-        where, at = np.unique(np.array([one[:2] for one in asked]), axis=0, return_inverse=True)
-
-        def gather(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            output.last_hidden_state = output.last_hidden_state[where[:, 0], where[:, 1]][None]
-            return output
-
-        handle = model.base_model.register_forward_hook(gather)
-        device = self.loaded.device
-        try:
-            with torch.no_grad():
-                logits = model(
-                    input_ids=table.ids[batch].to(device), attention_mask=table.mask(batch, model.dtype).to(device),
-                    position_ids=table.positions[batch].to(device), use_cache=False,
-                ).logits[0].float()  # fmt: skip
-        finally:
-            handle.remove()
-        rows = torch.as_tensor(at.reshape(-1)).to(device)
-        targets = torch.tensor([token for _, _, token in asked], device=device)
-        return (logits[rows, targets] - logits.logsumexp(1)[rows]).double().cpu().numpy()
+        places, at, targets = asked_places(table.lines[batch])
+        logits = asked_logits(model, table.ids[batch], table.mask(batch, model.dtype), table.positions[batch], places)
+        return target_log_probabilities(logits, at, targets)[0].numpy()
 
 
 def probability(table: ChoiceTable, logp: np.ndarray) -> np.ndarray:

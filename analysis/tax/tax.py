@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.models.prompts import as_asked, template_notes
 from taxlens.analysis.scoring.choices import SuiteScores, score_suite
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS
-from taxlens.analysis.scoring.templates import template_notes, template_of
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS
 from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
@@ -162,8 +162,7 @@ def measure_tax(
                 score_suite(
                     model,
                     suite,
-                    template=template,
-                    chat_template=template_of(pair, model) if template == "chat" else None,
+                    prompting=as_asked(pair, model, template),
                     batch_tokens=batch_tokens,
                     progress=progress,
                 )

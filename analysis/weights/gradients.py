@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from taxlens.activations.items.tokens import encode_suite, pad
-from taxlens.analysis.scoring.logits import network, position_limit
+from taxlens.activations.items.batches import Piece, packed, pad
+from taxlens.activations.models.lengths import length_class, network
+from taxlens.activations.models.prompts import Prompting, one_prompting
+from taxlens.analysis.scoring.logits import head_logits
 from taxlens.analysis.scoring.metrics import LOSS_SIGN
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.core.errors import one_of
@@ -33,12 +35,10 @@ Slopes = Mapping[tuple[str, str], torch.Tensor]
 def weight_slopes(
     model: Any,
     suite: Suite,
-    tokenizer: Any,
+    prompting: Prompting,
     *,
     modules: Sequence[str],
     metric: str = "probability",
-    template: str = "plain",
-    chat_template: str | None = None,
     batch_tokens: int = 2048,
 ) -> tuple[dict[tuple[str, str], torch.Tensor], float]:
     """Gradient of the suite's mean metric by every weight of the named modules, at the model's present weights.
@@ -49,11 +49,9 @@ def weight_slopes(
     Args:
         model: a Hugging Face causal language model.
         suite: items with choices.
-        tokenizer: the tokenizer both models share.
+        prompting: how the model is asked.
         modules: dotted names of modules whose weights count.
         metric: "probability", "margin" or "nll".
-        template: "plain" or "chat".
-        chat_template: text of the template for "chat".
         batch_tokens: padded tokens in a batch; all choices of an item stay in one batch.
 
     Returns:
@@ -61,11 +59,11 @@ def weight_slopes(
     """
     one_of(metric, SMOOTH, what="smooth metric")
     hf = network(model)
-    rows = encode_suite(suite, tokenizer, template=template, chat_template=chat_template, max_length=position_limit(hf))
-    items = [item for item in range(len(suite)) if suite.items[item].choices]
+    rows = prompting.rows(suite)
+    items = {row.item for row in rows}
     total = 0.0
     with _requiring(hf, modules) as wanted:
-        for batch in item_batches(rows, items, batch_tokens):
+        for batch in item_batches(hf, rows, batch_tokens):
             scores = choice_scores(hf, batch)
             golds = [suite.items[item].gold for item in dict.fromkeys(row.item for row in batch)]
             value = smooth_metric(_by_item(batch, scores), golds, metric).sum() / len(items)
@@ -95,26 +93,27 @@ def unit_slopes(slopes: Slopes, difference: Difference, units: Sequence[Unit]) -
 
 def first_order_loss(
     model: Any,
-    suites: Sequence[Suite],
-    tokenizer: Any,
+    suites: Sequence[tuple[Suite, Prompting]],
     difference: Difference,
     units: Sequence[Unit],
     *,
     metric: str = "probability",
-    template: str = "plain",
-    chat_template: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Loss that one gradient at the model's weights blames on each unit, by suite, float64 [units].
+
+    Args:
+        model: the model, at the weights where the gradient is wanted.
+        suites: each with how it is asked.
+        difference, units: of the pair.
+        metric: "probability", "margin" or "nll".
 
     At the aligned weights this is the one-gradient baseline (activated parameter locating, arXiv 2408.09485):
     cheap, and blind where the metric has saturated.
     """
     modules = list(dict.fromkeys(part.module for unit in units for part in unit.parts))
     found = {}
-    for suite in suites:
-        slopes, _ = weight_slopes(
-            model, suite, tokenizer, modules=modules, metric=metric, template=template, chat_template=chat_template
-        )
+    for suite, prompting in suites:
+        slopes, _ = weight_slopes(model, suite, prompting, modules=modules, metric=metric)
         found[suite.name] = -LOSS_SIGN[metric] * unit_slopes(slopes, difference, units)
     return found
 
@@ -136,13 +135,11 @@ def path_loss(
     """
     points, weights = np.polynomial.legendre.leggauss(nodes)
     every = difference.units("component")
+    asked = [(suite, one_prompting(pair, suite, template)) for suite in suites]
     found = {suite.name: np.zeros(len(units)) for suite in suites}
     for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
         with mixture(pair, dict.fromkeys(every, float(1 - t)), difference=difference) as model:
-            at = first_order_loss(
-                model, suites, pair.aligned.tokenizer, difference, units, metric=metric, template=template,
-                chat_template=pair.aligned.chat_template if template == "chat" else None,
-            )  # fmt: skip
+            at = first_order_loss(model, asked, difference, units, metric=metric)
         for name, value in at.items():
             found[name] += weight * value
     return found
@@ -150,26 +147,11 @@ def path_loss(
 
 def choice_scores(model: Any, rows: Sequence[Row]) -> torch.Tensor:
     """Log-probability of each row's choice with its gradient, float32 [rows]; the head sees asked positions only."""
-    ids, mask, positions = pad(rows, 0)
-    device = next(model.parameters()).device
-    asked = [(b, p) for b, row in enumerate(rows) for p in range(row.start - 1, len(row.ids) - 1)]
-    where = torch.tensor(asked, device=device)
-    targets = torch.tensor([token for row in rows for token in row.ids[row.start :]], device=device)
-
-    def gather(_module: Any, _inputs: Any, output: Any) -> Any:
-        output.last_hidden_state = output.last_hidden_state[where[:, 0], where[:, 1]][None]
-        return output
-
-    handle = model.base_model.register_forward_hook(gather)
-    try:
-        logits = model(
-            input_ids=ids.to(device), attention_mask=mask.to(device), position_ids=positions.to(device), use_cache=False
-        ).logits[0]
-    finally:
-        handle.remove()
-    wide = logits.float() if logits.dtype != torch.float64 else logits
-    logp = wide.gather(1, targets[:, None])[:, 0] - wide.logsumexp(1)
-    return torch.zeros(len(rows), dtype=logp.dtype, device=device).index_add(0, where[:, 0], logp)
+    asked = torch.tensor([(b, p) for b, row in enumerate(rows) for p in range(row.start - 1, len(row.ids) - 1)])
+    logits = head_logits(model, *pad(rows, 0), asked)
+    targets = torch.tensor([token for row in rows for token in row.ids[row.start :]], device=logits.device)
+    logp = logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+    return torch.zeros(len(rows), dtype=logp.dtype, device=logp.device).index_add(0, asked[:, 0].to(logp.device), logp)
 
 
 def smooth_metric(scores: Sequence[torch.Tensor], golds: Sequence[int | None], metric: str) -> torch.Tensor:
@@ -187,21 +169,16 @@ def smooth_metric(scores: Sequence[torch.Tensor], golds: Sequence[int | None], m
     return torch.stack(found)
 
 
-def item_batches(rows: Sequence[Row], items: Sequence[int], batch_tokens: int) -> list[list[Row]]:
+def item_batches(model: Any, rows: Sequence[Row], batch_tokens: int) -> list[list[Row]]:
     """Batches of rows within the padded-token budget, longest first, all choices of an item together."""
-    by_item: dict[int, list[Row]] = {item: [] for item in items}
+    of = length_class(model)
+    by_item: dict[int, list[Row]] = {}
     for row in rows:
-        by_item[row.item].append(row)
-    order = sorted(items, key=lambda item: -max(len(row.ids) for row in by_item[item]))
-    batches: list[list[Row]] = []
-    width = 0
-    for item in order:
-        mine = by_item[item]
-        if not batches or width * (len(batches[-1]) + len(mine)) > batch_tokens:
-            batches.append([])
-            width = max(len(row.ids) for row in mine)
-        batches[-1].extend(mine)
-    return batches
+        by_item.setdefault(row.item, []).append(row)
+    held = list(by_item.values())
+    widths = [max(len(row.ids) for row in mine) for mine in held]
+    pieces = [Piece(width, len(mine), kind=of(width)) for width, mine in zip(widths, held, strict=True)]
+    return [[row for i in batch for row in held[i]] for batch in packed(pieces, batch_tokens=batch_tokens)]
 
 
 def _by_item(batch: Sequence[Row], scores: torch.Tensor) -> list[torch.Tensor]:

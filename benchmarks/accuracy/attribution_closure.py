@@ -53,8 +53,7 @@ def measured(
     with walk(pair) as path:
         contraction = Contraction(path.model, difference_of(pair), ("component",), keep_tokens=False)
         job = PathAttribution(pair, path, contraction, PathSettings(template))
-        vocabulary = int(path.model.config.get_text_config().vocab_size)
-        shard = shard_of(job.rows(suite), batch_tokens=batch_tokens, vocabulary=vocabulary)
+        shard = shard_of(path.model, job.rows(suite), batch_tokens=batch_tokens)
         ends = [score_shard(path.to(t), shard) for t in (0.0, 1.0)]
         slopes, scores = [], []
         with contraction:

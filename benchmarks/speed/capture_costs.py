@@ -24,7 +24,8 @@ from taxlens.activations.capture.collect import fill, new_buffers, shaped
 from taxlens.activations.capture.request import resolve
 from taxlens.activations.capture.writer import all_finite
 from taxlens.activations.hooks.hooks import run_backbone
-from taxlens.activations.items.tokens import pad, pad_token
+from taxlens.activations.items.batches import pad
+from taxlens.activations.items.tokens import pad_token
 from taxlens.activations.models.loading import LoadedModel, load_model
 from taxlens.activations.models.pair import make_pair
 from taxlens.activations.store.direct_io import write_at

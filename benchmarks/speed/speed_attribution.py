@@ -30,7 +30,7 @@ from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import load_pair, make_pair
 from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.path.contraction import Contraction
-from taxlens.analysis.path.gradient_passes import ItemShard, asked_logits, differentiate, score_shard, shard_of
+from taxlens.analysis.path.gradient_passes import ItemShard, differentiate, score_shard, shard_of
 from taxlens.analysis.weights.units import difference_of
 
 TOKENS = 6000
@@ -76,7 +76,7 @@ def plain(model: Any, shard: ItemShard, *, weights: bool) -> None:
             if not weights:
                 handle = model.get_input_embeddings().register_forward_hook(_start)
             for _, (_, target), _, at in bundle.lanes:
-                logits = asked_logits(model, bundle)
+                logits = bundle.logits(model)
                 score = torch.log_softmax(logits[at], -1).gather(1, target[:, None]).sum()
                 score.backward()
             if not weights:
@@ -116,8 +116,7 @@ def timed(jobs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
 
 def node_costs(pair: Any, rows: list[Row], repeats: int, batch_tokens: int) -> None:
     """Print what one node costs at several sets of levels, against plain passes and JVPs."""
-    vocabulary = int(pair.base.model.config.vocab_size)
-    shard = shard_of(rows, batch_tokens=batch_tokens, vocabulary=vocabulary)
+    shard = shard_of(pair.base, rows, batch_tokens=batch_tokens)
     difference = difference_of(pair)
     model = pair.base.model
     print(

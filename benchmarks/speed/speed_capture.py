@@ -28,8 +28,9 @@ import torch
 from taxlens.activations.capture.capture import _write_shards
 from taxlens.activations.capture.request import resolve
 from taxlens.activations.hooks.hooks import run_backbone
+from taxlens.activations.items.batches import pack, pad
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.items.tokens import encode_prompts, pack, pad, pad_token
+from taxlens.activations.items.tokens import encode_prompts, pad_token
 from taxlens.activations.models.loading import LoadedModel, copy_sharing, load_model
 from taxlens.activations.models.pair import ModelPair, make_pair
 from taxlens.core.progress import SILENT

@@ -112,6 +112,7 @@ def refusal_pair(make_model, word_tokenizer, refusal_suites):
     """A base that knows facts and sums and complies, and the same model tuned to refuse: harm, and some facts too."""
     from taxlens.activations.models.loading import LoadedModel
     from taxlens.activations.models.pair import make_pair
+    from taxlens.activations.models.prompts import Prompting
     from taxlens.analysis.weights.gradients import weight_slopes
 
     facts, sums, harmless, harm = refusal_suites
@@ -124,7 +125,7 @@ def refusal_pair(make_model, word_tokenizer, refusal_suites):
         model.double()  # so that rounding, which differs between processors, does not decide what is learned
         for _ in range(steps):
             for suite in suites:
-                slopes, _ = weight_slopes(model, suite, word_tokenizer, modules=modules, metric="nll")
+                slopes, _ = weight_slopes(model, suite, Prompting(word_tokenizer), modules=modules, metric="nll")
                 with torch.no_grad():
                     for (module, name), slope in slopes.items():
                         weight = getattr(model.get_submodule(module), name)

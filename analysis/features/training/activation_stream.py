@@ -11,7 +11,8 @@ import torch
 
 from taxlens.activations.hooks.hooks import StopForward, reading, run_backbone
 from taxlens.activations.hooks.sites import Address
-from taxlens.activations.items.tokens import Row, pack, pad, pad_token
+from taxlens.activations.items.batches import pack, pad
+from taxlens.activations.items.tokens import Row, pad_token
 from taxlens.core.errors import CheckError, explain
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.figures.drawings import Jobs, Tables, main_metric
 from taxlens.figures.maps import draw_head_map, draw_layer_map
 from taxlens.stages.attribute.attribution_figure import draw_attribution
@@ -44,7 +45,7 @@ def methods_drawings(tables: Tables, width: float) -> Jobs:
 def maps_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the drawings of kind maps: (file name, function that draws)."""
     path = tables["attribution"][tables["attribution"]["method"] == "path"]
-    path = path[path["metric"] == main_metric(path)]
+    path = path[(path["metric"] == main_metric(path)) & (path["kind"] != APART_KIND)]
     for key in path[["suite", "metric"]].drop_duplicates().itertuples(index=False):
         yield (
             f"layer_map_{key.suite}_{key.metric}",

@@ -82,13 +82,11 @@ def _options(job: RunContext, template: str) -> dict[str, Any]:
 def _tables(job: RunContext, found: Attribution) -> Tables:
     from taxlens.analysis.readings.significance import significance_frame
 
-    tokenizer = job.pair.base.tokenizer
-    texts = {number: tokenizer.decode([number]) for number in range(len(tokenizer))}
     tested = significance_frame(found, draws=job.config.tax.bootstrap, seed=job.config.seed)
     return {
         "attribution": found.to_frame().merge(tested, on=["suite", "metric", "level", "component"], how="left"),
         "attribution_items": found.items_frame(),
-        "attribution_tokens": found.tokens_frame(text=texts),
+        "attribution_tokens": found.tokens_frame(),
         "closure": found.closure_frame(),
         "path": found.path_frame(),
     }

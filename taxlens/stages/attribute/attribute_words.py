@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from taxlens.words.amounts import digits_of, signed, unit_of
+from taxlens.analysis.interventions.effects import APART_KIND
+from taxlens.words.amounts import amount, digits_of, signed, unit_of
 from taxlens.words.latex_text import booktabs, escaped, number, span
 from taxlens.words.run_view import RunView
 from taxlens.words.suite_rows import is_told, main_metric, told_row
@@ -34,11 +35,14 @@ def _place(run: RunView, suite: str, metric: str) -> str:
     closed = closure[(closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")]
     if not here.any() or closed.empty or abs(closed["tax"].iloc[0]) < 0.005:
         return ""
-    top = frame[here].sort_values("effect", ascending=closed["tax"].iloc[0] < 0, kind="stable").head(3)
+    ours = frame[here & (frame["kind"] != APART_KIND)]
+    top = ours.sort_values("effect", ascending=closed["tax"].iloc[0] < 0, kind="stable").head(3)
     top = top[top["share"] >= 0.01]
     parts = [f"{100 * row.share:.0f} % in {row.component}" for row in top.itertuples()]
     said = ", ".join(parts) if parts else "in no single component"
-    return f"the weights' part sits {said} (unexplained: {closed['residual'].iloc[0]:.1e})"
+    apart = float(closed["prompt_and_config"].iloc[0]) if "prompt_and_config" in closed else 0.0
+    other = f"{amount(apart, metric)} of it are the two models' different prompts or configs; " if apart else ""
+    return f"{other}the weights' part sits {said} (unexplained: {closed['residual'].iloc[0]:.1e})"
 
 
 def attribute_limits(run: RunView) -> list[str]:
@@ -58,7 +62,7 @@ def attribute_limits(run: RunView) -> list[str]:
             f"{suite} ({reason})"
             for suite, reason in open_[["suite", "reason"]].drop_duplicates().itertuples(index=False)
         ]
-        said += [f"Not settled by the stopping rule: {'; '.join(pairs)}."] if pairs else []
+        said += [f"Not closed: {'; '.join(pairs)}."] if pairs else []
     return said
 
 
@@ -71,17 +75,24 @@ def attribute_terminal(run: RunView) -> Iterator[Table]:
 def _closure_table(frame: pd.DataFrame) -> Table:
     from taxlens.words.terminal_tables import new_table
 
+    apart = _is_apart(frame)
     table = new_table(
         "attribution by the weight path (effects sum to the tax; residual shown)",
         ("suite", "template", "metric"),
-        ("tax", "attributed", "residual", "gradients", "forwards"),
+        ("tax", "attributed", *(["prompt, config"] if apart else []), "residual", "gradients", "forwards"),
     )
     for row in frame[frame["method"] == "path"].itertuples():
         residual = f"{row.residual:.2e}"
         counts = [str(int(v)) if pd.notna(v) else "-" for v in (row.gradients, row.forwards)]
-        values = (signed(row.tax, row.metric), signed(row.attributed, row.metric))
+        sums = (row.tax, row.attributed, *([row.prompt_and_config] if apart else []))
+        values = [signed(value, row.metric) for value in sums]
         table.add_row(row.suite, row.template, row.metric, *values, residual, *counts)
     return table
+
+
+def _is_apart(frame: pd.DataFrame) -> bool:
+    """Whether some tax of closure.csv is in part no effect of weights."""
+    return "prompt_and_config" in frame and bool(frame["prompt_and_config"].fillna(0).any())
 
 
 def attribute_methods(run: RunView) -> list[str]:
@@ -151,12 +162,13 @@ def _attribution(run: RunView, metric: str) -> str:
 
 def _closure(run: RunView, metric: str) -> str:
     frame = run.table("closure")
-    rows = []
+    apart, rows = _is_apart(frame), []
     for row in frame[frame["metric"] == metric].itertuples():
         found = row._asdict()
         end = found.get("end_error", float("nan"))
         settled = {"True": "yes", "False": "no"}.get(str(found.get("closed")), "--") if row.method == "path" else "--"
-        cells = [number(v, scale=unit_of(metric)[1], digits=digits_of(metric) + 1) for v in (row.tax, row.attributed)]
+        sums = (row.tax, row.attributed, *([row.prompt_and_config] if apart else []))
+        cells = [number(v, scale=unit_of(metric)[1], digits=digits_of(metric) + 1) for v in sums]
         rows.append([
             escaped(row.suite), escaped(row.template), escaped(row.method), *cells, f"{row.residual * unit_of(metric)[1]:.1e}",
             "--" if end != end else f"{end:.1e}", f"{int(row.gradients)}/{int(row.forwards)}", settled,
@@ -172,6 +184,7 @@ def _closure(run: RunView, metric: str) -> str:
         "method",
         "tax",
         "attributed",
+        *(["prompt, config"] if apart else []),
         "residual",
         "end error",
         "gradients/forwards",

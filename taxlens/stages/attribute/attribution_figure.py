@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from taxlens.analysis.interventions.effects import APART, APART_KIND
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import (
     GREY,
@@ -32,6 +33,9 @@ def attribution_rows(
 ) -> pd.DataFrame:
     """Return what the bar shows: the leading components, all others as one, the unexplained, the measured tax.
 
+    Where the two models are asked in different prompts or compute by different configs, what that is worth has a bar of
+    its own before the unexplained.
+
     Args:
         frame: attribution.csv [rows, columns].
         closure: closure.csv [rows, columns].
@@ -46,7 +50,8 @@ def attribution_rows(
         & (frame["level"] == level)
         & (frame["method"] == "path")
     )
-    rows = frame[here]
+    apart = frame[here & (frame["kind"] == APART_KIND)]
+    rows = frame[here & (frame["kind"] != APART_KIND)]
     closed = closure[(closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")]
     if rows.empty or closed.empty:
         wanted = [("suite", suite), ("metric", metric), ("level", level)]
@@ -59,6 +64,7 @@ def attribution_rows(
     bars = [(r.component, r.kind, r.effect, r.low, r.high) for r in top.itertuples()]
     if len(order) > leading:
         bars.append((f"{len(order) - leading} others", "others", rest, float("nan"), float("nan")))
+    bars += [(APART, APART_KIND, r.effect, r.low, r.high) for r in apart.itertuples()]
     bars.append(("unexplained", "residual", residual, float("nan"), float("nan")))
     bars.append(("measured tax", "tax", tax, float("nan"), float("nan")))
     return pd.DataFrame(bars, columns=["component", "kind", "effect", "low", "high"])
@@ -150,6 +156,7 @@ def waterfall(axes: Axes, bars: pd.DataFrame, *, scale: float) -> None:
 def _bar_style(kind: str) -> dict[str, Any]:
     if kind == "tax":
         return {"color": "black"}
-    if kind == "residual":
-        return {"color": "white", "edgecolor": "black", "hatch": "////", "linewidth": 0.6}
+    if kind in ("residual", APART_KIND):
+        hatch = "////" if kind == "residual" else "...."
+        return {"color": "white", "edgecolor": "black", "hatch": hatch, "linewidth": 0.6}
     return {"color": KINDS.get(kind, GREY), "edgecolor": "white", "linewidth": 0.4}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import SERIES, Drawn, effect_label, new_figure, paper_style, written
 from taxlens.words.amounts import unit_of
@@ -25,6 +26,7 @@ def methods_rows(
         leading: how many components, by the first method's largest effects.
     """
     rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric) & (frame["level"] == level)]
+    rows = rows[rows["kind"] != APART_KIND] if "kind" in rows else rows
     if rows.empty:
         wanted = [("suite", suite), ("metric", metric), ("level", level)]
         raise UsageError(explain("the table holds no effects of that kind.", wanted))

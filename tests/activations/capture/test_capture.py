@@ -12,8 +12,9 @@ from taxlens.activations.capture.estimate import estimate
 from taxlens.activations.capture.row_plan import draw_foil, make_plan
 from taxlens.activations.hooks.hooks import reading, run_backbone
 from taxlens.activations.hooks.sites import Address
+from taxlens.activations.items.batches import pad
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.items.tokens import encode_prompts, pad
+from taxlens.activations.items.tokens import encode_prompts
 from taxlens.activations.store.direct_io import PAGE
 from taxlens.activations.store.store import Store, inspect, verify
 from taxlens.core.errors import CheckError, ItemError, PairMismatchError, StoreError, UsageError

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from taxlens.activations.items.batches import pack, pad
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.items.tokens import Row, encode_pair, encode_prompts, encode_suite, pack, pad, prefix_token
+from taxlens.activations.items.tokens import Row, encode_pair, encode_prompts, encode_suite, prefix_token
 from taxlens.core.errors import ItemError, ModelLoadError
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from taxlens.activations.items.items import Suite
+from taxlens.activations.models.prompts import Prompting
 from taxlens.analysis.frontier.frontier_tables import FRONTIER, FRONTIER_MATCHED
 from taxlens.analysis.frontier.measure import frontier, frontier_cost
 from taxlens.analysis.weights.gradients import path_loss, weight_slopes
@@ -142,7 +143,9 @@ def test_one_gradient_is_the_slope_of_the_metric_along_the_unit(refusal_pair, re
             ends.append(measure(model)["facts"]["nll"].mean())
     slope = (ends[1] - ends[0]) / 0.01
     model = refusal_pair.aligned.model
-    blamed = first_order_loss(model, [facts], refusal_pair.aligned.tokenizer, difference, [unit], metric="nll")
+    blamed = first_order_loss(
+        model, [(facts, Prompting(refusal_pair.aligned.tokenizer))], difference, [unit], metric="nll"
+    )
     assert blamed["facts"][0] == pytest.approx(slope, rel=1e-2)
     assert not any(p.requires_grad for p in model.parameters())
 
@@ -164,7 +167,11 @@ def test_direct_quadrature_sums_to_the_tax(refusal_pair, refusal_suites):
 def test_slopes_of_unknown_metrics_are_refused(refusal_pair, refusal_suites):
     with pytest.raises(UsageError, match="smooth metric"):
         weight_slopes(
-            refusal_pair.base.model, refusal_suites[0], refusal_pair.base.tokenizer, modules=[], metric="accuracy"
+            refusal_pair.base.model,
+            refusal_suites[0],
+            Prompting(refusal_pair.base.tokenizer),
+            modules=[],
+            metric="accuracy",
         )
 
 

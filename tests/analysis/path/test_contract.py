@@ -50,7 +50,7 @@ def exact(monkeypatch):
 
 def tallied(pair, suite, levels=("component",), t=T, batch_tokens=64, checkpoint=False):
     rows = encode_suite(suite, pair.base.tokenizer)
-    shard = shard_of(rows, batch_tokens=batch_tokens, vocabulary=47)
+    shard = shard_of(pair.base, rows, batch_tokens=batch_tokens)
     difference = difference_of(pair)
     with walk(pair) as path:
         contraction = Contraction(path.model, difference, levels)
@@ -143,7 +143,7 @@ def test_batching_and_shared_inputs_change_nothing(build, words):
 def test_scores_are_those_of_scoring(build, words):
     pair, suite = build("gemma2"), words(6)
     rows = encode_suite(suite, pair.base.tokenizer)
-    shard = shard_of(rows, batch_tokens=64, vocabulary=47)
+    shard = shard_of(pair.base, rows, batch_tokens=64)
     assert score_shard(pair.base.model, shard) == pytest.approx(score_rows(pair.base.model, rows).logp, abs=1e-4)
 
 

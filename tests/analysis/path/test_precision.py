@@ -38,7 +38,7 @@ def test_bfloat16_weights_are_summed_in_float32_and_give_nearly_the_same_effects
     options = QUICK | {"tolerance": 0.2, "max_gradients": 7}
     found, wanted = attribute(coarse, suite, **options), attribute(fine, suite, **options)
     rows = encode_suite(suite, coarse.base.tokenizer)
-    shard = shard_of(rows, batch_tokens=64, vocabulary=47)
+    shard = shard_of(coarse.base, rows, batch_tokens=64)
     with walk(coarse) as path:
         contraction = Contraction(path.model, difference_of(coarse), ("component", "head"))
         with contraction:
@@ -86,7 +86,7 @@ def test_long_prompts_with_recomputed_blocks_give_the_same_effects_and_keep_less
 def kept_bytes(pair, suite, *, on):
     """Bytes that the forward pass keeps for the backward pass."""
     rows = encode_suite(suite, pair.base.tokenizer)
-    shard = shard_of(rows, batch_tokens=512, vocabulary=47)
+    shard = shard_of(pair.base, rows, batch_tokens=512)
     kept = []
 
     def pack(tensor):
@@ -97,11 +97,8 @@ def kept_bytes(pair, suite, *, on):
         contraction = Contraction(path.model, difference_of(pair), ("component",), keep_tokens=False)
         with contraction, checkpointed(path.model, on), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             inside = recompute.set_checkpoint_early_stop(False)
-            with inside:
-                from taxlens.analysis.path.gradient_passes import asked_logits
-
-                with torch.enable_grad():
-                    asked_logits(path.to(0.5), shard.bundles[0])
+            with inside, torch.enable_grad():
+                shard.bundles[0].logits(path.to(0.5))
     return sum(kept)
 
 

@@ -104,7 +104,9 @@ def test_greedy_is_true_for_what_the_model_would_say(make_model, word_tokenizer)
 
 def test_model_that_ignores_the_mask_is_scored_separately(make_model, word_tokenizer, word_suite, monkeypatch):
     model = make_model()
-    monkeypatch.setattr(prefix, "_mask", lambda branch, dtype: torch.zeros(len(branch), 1, *[branch.shape[1]] * 2))
+    monkeypatch.setattr(
+        prefix, "branch_mask", lambda branch, dtype: torch.zeros(len(branch), 1, *[branch.shape[1]] * 2)
+    )
     got = scoring.score_suite(model, word_suite, tokenizer=word_tokenizer)
     assert not got.shared
     monkeypatch.undo()

@@ -1,0 +1,164 @@
+"""How the models of a pair are asked: by which tokenizer, in which template, up to how many tokens. The one home of it.
+
+Two questions that are not the same. The tax asks each model as a user would: its own tokenizer, its own chat template
+(`as_asked`). The path along the weights, and every intervention, moves one model between the two and can read but one
+set of rows: those of the aligned model (`one_prompting`). Where the two differ, the difference is no effect of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from taxlens.activations.items.chat import render_chat
+from taxlens.activations.items.spans import SpanMap, span_map
+from taxlens.activations.items.tokens import TEMPLATES, Row, encode_pair, encode_prompts, encode_suite
+from taxlens.activations.models.compatibility import tokenizer_sha256
+from taxlens.activations.models.lengths import position_limit
+from taxlens.core.errors import one_of
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Item, Suite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompting:
+    """How one model is asked.
+
+    Args:
+        tokenizer: turns text into token ids, with its own BOS.
+        template: "plain" or "chat".
+        chat_template: text of the template (with its system text, if it has one); None in "plain", or for the
+            tokenizer's own.
+        max_length: most tokens that the model reads; None where its config does not say.
+    """
+
+    tokenizer: Any
+    template: str = "plain"
+    chat_template: str | None = None
+    max_length: int | None = None
+
+    def rows(self, suite: Suite) -> list[Row]:
+        """One row for each (item, choice) (see `encode_suite`)."""
+        return encode_suite(suite, self.tokenizer, **self._options)
+
+    def prompt_rows(self, suite: Suite) -> list[Row]:
+        """One row for each item's prompt or text alone (see `encode_prompts`)."""
+        return encode_prompts(suite, self.tokenizer, **self._options)
+
+    def text(self, prompt: str) -> str:
+        """The text that stands before an answer to this prompt."""
+        if self.template == "plain":
+            return prompt
+        return render_chat(self.tokenizer, prompt, chat_template=self.chat_template)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of the text that stands before an answer, special tokens included."""
+        found = self.tokenizer(self.text(prompt), add_special_tokens=self.template == "plain").input_ids
+        return [int(i) for i in found]
+
+    def answer_row(self, prompt: str, answer: str, *, item: int) -> Row:
+        """A prompt and an answer to it as one row, the answer being the choice."""
+        ids, start = encode_pair(self.tokenizer, self.text(prompt), answer, template=self.template)
+        return Row(item=item, choice=0, ids=tuple(ids), start=start, kind="choice")
+
+    def spans(self, item: Item) -> SpanMap:
+        """Where the parts of an item stand in its tokens."""
+        return span_map(item, self.tokenizer, template=self.template, chat_template=self.chat_template)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"template": self.template, "chat_template": self.chat_template, "max_length": self.max_length}
+
+
+def as_asked(pair: Any, model: Any, template: str) -> Prompting:
+    """How a model of a pair is asked on its own: by its own tokenizer, in its own template.
+
+    Args:
+        pair: the two models; where this one has no chat template, the aligned one's serves.
+        model: one of them.
+        template: "plain" or "chat".
+    """
+    one_of(template, TEMPLATES, what="template")
+    return Prompting(
+        model.tokenizer,
+        template,
+        template_of(pair, model) if template == "chat" else None,
+        position_limit(model),
+    )
+
+
+def one_prompting(pair: Any, suite: Suite, template: str) -> Prompting:
+    """How both models of a pair are asked where they must read the same rows: as the aligned one is.
+
+    Where the aligned tokenizer gives ids that have no row in the base's embedding (added tokens), as the base is:
+    its ids are rows of both.
+
+    Args:
+        pair: the two models.
+        suite: what is asked.
+        template: "plain" or "chat".
+    """
+    settled = _SETTLED.setdefault(pair, {}) if _weak(pair) else {}
+    key = (suite.name, suite.sha256, template)
+    if key not in settled:
+        settled[key] = _settle(pair, suite, template)
+    return settled[key]
+
+
+def asked_apart(pair: Any, suite: Suite, template: str) -> tuple[str, ...]:
+    """What makes the two models read other tokens in a suite, in words; empty where they read the same.
+
+    Of "chat template", "tokenizer".
+    """
+    base, aligned = (as_asked(pair, model, template) for model in (pair.base, pair.aligned))
+    if base.rows(suite) == aligned.rows(suite):
+        return ()
+    causes = []
+    if base.chat_template != aligned.chat_template:
+        causes.append("chat template")
+    if tokenizer_sha256(base.tokenizer) != tokenizer_sha256(aligned.tokenizer):
+        causes.append("tokenizer")
+    return tuple(causes) or ("tokens",)
+
+
+def template_of(pair: Any, model: Any) -> str | None:
+    """The model's own chat template, or the aligned model's where it has none; None where neither has."""
+    own = model.chat_template or getattr(model.tokenizer, "chat_template", None)
+    return own or pair.aligned.chat_template or getattr(pair.aligned.tokenizer, "chat_template", None)
+
+
+def template_notes(pair: Any, templates: Sequence[str]) -> list[str]:
+    """What a reader must know of the templates: one borrowed, or two that differ."""
+    if "chat" not in templates:
+        return []
+    base, aligned = template_of(pair, pair.base), template_of(pair, pair.aligned)
+    if not getattr(pair.base.tokenizer, "chat_template", None) and aligned:
+        return ["base has no chat template: the aligned model's serves both."]
+    if base != aligned:
+        return ["base and aligned have different chat templates: each is asked in its own."]
+    return []
+
+
+_SETTLED: WeakKeyDictionary[Any, dict[tuple[str, str, str], Prompting]] = WeakKeyDictionary()
+
+
+def _settle(pair: Any, suite: Suite, template: str) -> Prompting:
+    base, aligned = (as_asked(pair, model, template) for model in (pair.base, pair.aligned))
+    rows = min(_embedding_rows(model) for model in (pair.base, pair.aligned))
+    limit = min((p.max_length for p in (base, aligned) if p.max_length), default=None)
+    chosen = aligned
+    if len(aligned.tokenizer) > rows and any(max(row.ids) >= rows for row in aligned.rows(suite)):
+        chosen = base
+    return Prompting(chosen.tokenizer, template, chosen.chat_template, limit)
+
+
+def _embedding_rows(model: Any) -> int:
+    return int(model.model.get_input_embeddings().weight.shape[0])
+
+
+def _weak(pair: Any) -> bool:
+    """Whether a pair can be a weak key (a stand-in with its own equality cannot)."""
+    return type(pair).__hash__ is not None and hasattr(pair, "__weakref__")
