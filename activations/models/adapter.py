@@ -14,7 +14,8 @@ import torch
 from taxlens.activations.models.adapter_files import AdapterFiles, read_adapter
 from taxlens.activations.models.chat_templates import default_template
 from taxlens.activations.models.checkpoint import checkpoint_directory, first_line
-from taxlens.activations.models.loading import LoadedModel, check_finite, ids_beyond, load_tokenizer
+from taxlens.activations.models.loading import LoadedModel, check_finite, load_tokenizer
+from taxlens.activations.models.token_ids import ids_beyond, refuse_unknown_ids
 from taxlens.activations.models.weight_loading import quiet
 from taxlens.core.artifacts import sha256_file
 from taxlens.core.errors import CheckError, ModelLoadError, PairMismatchError, explain
@@ -47,6 +48,7 @@ def apply_adapter(base: LoadedModel, adapter: str | Path) -> LoadedModel:
     merged, notes = _merged(base, files)
     check_finite(merged, str(adapter))
     share_equal(merged, base.model)
+    refuse_unknown_ids(merged)
     own = (directory / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(directory) if own else base.tokenizer
     template, note = default_template(tokenizer) if own else (None, "")

@@ -128,10 +128,21 @@ class SharedVocabulary:
 
 
 def compare_vocabulary(base: Any, aligned: Any) -> SharedVocabulary:
-    """Compare two tokenizers' vocabularies: equal, one an extension of the other (added tokens), or a clash."""
+    """Compare two tokenizers' vocabularies: equal, one an extension of the other (added tokens), or a clash.
+
+    Reserved tokens that got other names at the same ids are the same tokens; the note tells their names.
+    """
     one, two = base.get_vocab(), aligned.get_vocab()
     if one == two:
         return SharedVocabulary()
+    renamed = _renamed(base, aligned, one, two)
+    one = {renamed.get(token, token): i for token, i in one.items()}
+    told = ""
+    if renamed:
+        first, name = next(iter(renamed.items()))
+        told = f"{len(renamed)} reserved tokens are renamed at their ids ({first!r} is {name!r} in aligned)"
+    if one == two:
+        return SharedVocabulary(note=told)
     moved = sorted(token for token in one.keys() & two.keys() if one[token] != two[token])
     if moved:
         first = moved[0]
@@ -145,7 +156,15 @@ def compare_vocabulary(base: Any, aligned: Any) -> SharedVocabulary:
             f"{len(only_two)} only in aligned (first {min(only_two)!r})"
         )
     side, extra = ("base", only_one) if only_one else ("aligned", only_two)
-    return SharedVocabulary(note=f"{side} has {len(extra)} added tokens (first {min(extra)!r})")
+    added = f"{side} has {len(extra)} added tokens (first {min(extra)!r})"
+    return SharedVocabulary(note="; ".join(note for note in (told, added) if note))
+
+
+def _renamed(base: Any, aligned: Any, one: dict[str, int], two: dict[str, int]) -> dict[str, str]:
+    """Base's name to aligned's of every added token that stands at the same id under another name."""
+    mine, theirs = ({i: token for token, i in t.get_added_vocab().items()} for t in (base, aligned))
+    pairs = {mine[i]: theirs[i] for i in sorted(mine.keys() & theirs.keys()) if mine[i] != theirs[i]}
+    return {old: new for old, new in pairs.items() if old not in two and new not in one}
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:

@@ -16,6 +16,7 @@ from taxlens.activations.models.anatomy import Anatomy, anatomy
 from taxlens.activations.models.chat_templates import default_template
 from taxlens.activations.models.checkpoint import checkpoint_directory, first_line, weights_sha256
 from taxlens.activations.models.contents import look
+from taxlens.activations.models.token_ids import ids_beyond, refuse_unknown_ids
 from taxlens.activations.models.weight_loading import quiet, weights_in_place
 from taxlens.core.errors import ModelLoadError, explain, one_of
 
@@ -133,6 +134,7 @@ def load_model(
     model, notes = weights_in_place(directory, contents, gguf=gguf, dtype=torch_dtype, placement=place(device))
     check_finite(model, str(source))
     anatomy(model)
+    refuse_unknown_ids(model)
     tokenizer = load_tokenizer(directory, gguf=gguf)
     template, note = default_template(tokenizer)
     beyond = ids_beyond(tokenizer, model, directory.name)
@@ -145,18 +147,6 @@ def load_model(
         device=model.get_input_embeddings().weight.device,
         dtype=dtype,
         notes=tuple(text for text in (*contents.notes, *notes, note, beyond) if text),
-    )
-
-
-def ids_beyond(tokenizer: Any, model: Any, name: str) -> str:
-    """A note where a tokenizer has ids that the model has no embedding for; blank otherwise."""
-    rows = int(model.get_input_embeddings().weight.shape[0])
-    over = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= rows)
-    if not over:
-        return ""
-    return (
-        f"the tokenizer of {name} has {len(over)} ids past the {rows} rows of the embedding (first {over[0][1]!r}, "
-        f"{over[0][0]}): text that needs them is refused"
     )
 
 

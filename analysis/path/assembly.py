@@ -16,7 +16,7 @@ from taxlens.analysis.scoring.metrics import item_metrics
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
-    from taxlens.analysis.weights.units import Difference
+    from taxlens.analysis.path.module_rules import Layout
 
 Piece = tuple[Walked, Choices, ItemShard]
 
@@ -24,7 +24,7 @@ Piece = tuple[Walked, Choices, ItemShard]
 def effects_of(
     suite: Suite,
     piece: Piece,
-    difference: Difference,
+    layout: Layout,
     metrics: dict[str, str | ScoreMetric],
     *,
     first_order: bool,
@@ -37,7 +37,7 @@ def effects_of(
     Args:
         suite: the suite that the shard is of.
         piece: the walk, the shard's choices, the shard.
-        difference: the pair's change, for the units.
+        layout: the units of every level.
         metrics: name to built-in name or user metric.
         first_order: take each metric's own gradient at the single node instead of the chain rule.
         seconds: time spent.
@@ -48,7 +48,7 @@ def effects_of(
     walked, _, shard = piece
     kept = sorted({row.item for row in shard.rows})
     levels = tuple(walked.tallies[0].units)
-    units = {level: difference.units(level) for level in levels}
+    units = {level: layout.units[level] for level in levels}
     values, errors, taxes, apart, by_token = {}, {}, {}, {}, {}
     for name, metric in metrics.items():
         weights = _weights(piece, name, metric, first_order)

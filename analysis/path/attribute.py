@@ -10,13 +10,11 @@ import numpy as np
 from taxlens.analysis.path.attribution import Attribution
 from taxlens.analysis.path.barrier import walkability
 from taxlens.analysis.path.chain_rule import ScoreMetric
-from taxlens.analysis.path.contraction import Contraction
-from taxlens.analysis.path.engine import NodeTap, PathAttribution, PathSettings
+from taxlens.analysis.path.engine import NodeTap, PathSettings, opened
 from taxlens.analysis.path.logit_metrics import KL, LogitMetric, logit_effects
 from taxlens.analysis.path.quadrature import QuadratureRule, single
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS
-from taxlens.analysis.weights.path_weights import walk
-from taxlens.analysis.weights.units import LEVELS, difference_of
+from taxlens.analysis.weights.units import LEVELS
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
 
@@ -99,14 +97,12 @@ def attribute(
     )
     chosen = [drawn(suite, items, seed) for suite in _suites(suites)]
     fit = None
-    with walk(pair) as path:
-        contraction = Contraction(path.model, difference_of(pair), tuple(levels), keep_tokens=tokens)
-        job = PathAttribution(pair, path, contraction, settings)
+    with opened(pair, levels, settings, keep_tokens=tokens) as job:
         found = [{suite.name: job.suite(suite) for suite in chosen}] if kept else []
         found += [logit_effects(job, chosen, name, metric) for name, metric in of_logits.items()]
         if perplexity and not settings.first_order:
-            fit = walkability(path, pair.base.tokenizer, [texts] if texts is not None else chosen)
-    more = (contraction.fallbacks, tolerance, bootstrap, seed, "one_gradient" if settings.first_order else "path")
+            fit = walkability(job.path, pair.base.tokenizer, [texts] if texts is not None else chosen)
+    more = (job.contraction.fallbacks, tolerance, bootstrap, seed, "one_gradient" if settings.first_order else "path")
     return Attribution(template, found[0], *more, fit, tuple(found[1:]))
 
 

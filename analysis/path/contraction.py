@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from taxlens.analysis.path.module_rules import Layout, ModuleRule, rule_for
-from taxlens.analysis.weights.units import Difference
+from taxlens.analysis.weights.units import Difference, Unit
 
 Tensor = torch.Tensor
 
@@ -60,6 +60,8 @@ class Contraction:
         model: the model that is walked from base to aligned.
         difference: the change, with its units.
         levels: levels to tally; "component" always is.
+        keep_tokens: whether to tally by token too.
+        beside: units that hold no weights, which others tally by `add`.
 
     Example:
         >>> with Contraction(model, difference, ("component",)) as contraction:    # doctest: +SKIP
@@ -70,6 +72,7 @@ class Contraction:
     difference: Difference
     levels: tuple[str, ...]
     keep_tokens: bool = True
+    beside: tuple[Unit, ...] = ()
     rules: list[ModuleRule] = field(default_factory=list)
     layout: Layout = field(init=False)
     tally: Tally | None = None
@@ -79,7 +82,7 @@ class Contraction:
 
     def __post_init__(self) -> None:
         self.levels = ("component", *(level for level in self.levels if level != "component"))
-        layout = Layout(self.difference, self.levels)
+        layout = Layout(self.difference, self.levels, self.beside)
         for role in self.difference.anatomy.modules:
             module = self.model.get_submodule(role.name)
             if self.difference.changed(role.name):
@@ -118,6 +121,28 @@ class Contraction:
         assert self.tally is not None
         units = {level: values[:-1] for level, values in self.tally.units.items()}
         return Tally(units, None if self.tally.tokens is None else self.tally.tokens[:-1])
+
+    def add(self, unit: str, values: Tensor, *, asked: bool = False) -> None:
+        """Tally the derivative by something that is no weight, under a unit of `beside`.
+
+        Args:
+            unit: its name.
+            values: [positions, 1] of the present batch: its inputs' positions, or its asked positions.
+            asked: which of the two.
+        """
+        batch = self.batch
+        assert self.tally is not None
+        assert batch is not None
+        values = values.detach()
+        summed = values if asked else values.view(len(batch.rows), batch.width).sum(1, keepdim=True)
+        rows = batch.asked_rows % len(self.tally.units["component"]) if asked else batch.rows
+        for level, target in self.tally.units.items():
+            column = self.layout.names[level].index(unit)
+            target[:, column : column + 1].index_add_(0, rows, summed.to(target))
+        if self.tally.tokens is not None:
+            where = batch.asked_tokens % len(self.tally.tokens) if asked else batch.tokens
+            column = self.layout.names["component"].index(unit)
+            self.tally.tokens[:, column].index_add_(0, where, values[:, 0].to(self.tally.tokens))
 
     def _hook(self, rule: ModuleRule) -> Any:
         def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:

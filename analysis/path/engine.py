@@ -20,6 +20,8 @@ from taxlens.activations.models.prompts import as_asked, asked_apart, one_prompt
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walked, Walker
 from taxlens.analysis.path.assembly import effects_of, merged
 from taxlens.analysis.path.attribution import SuiteEffects
+from taxlens.analysis.path.beyond.added_tokens import UNIT as ADDED_TOKENS
+from taxlens.analysis.path.beyond.added_tokens import weighted_tokens
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.analysis.path.contraction import Contraction
 from taxlens.analysis.path.gradient_passes import (
@@ -33,7 +35,8 @@ from taxlens.analysis.path.gradient_passes import (
 from taxlens.analysis.path.quadrature import QuadratureRule
 from taxlens.analysis.path.refinement import finer_rules, unresolved, with_items
 from taxlens.analysis.path.top_neurons import with_top_neurons
-from taxlens.analysis.weights.path_weights import Walk
+from taxlens.analysis.weights.path_weights import Walk, walk
+from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
 
@@ -211,10 +214,10 @@ class PathAttribution:
                 tap.take(found, choices, shard, suite)
             task.advance(len(shard.rows))
         measured = self._measured(shard, suite, ends, score)
-        difference, metrics = self.contraction.difference, asked.named()
+        layout, metrics = self.contraction.layout, asked.named()
         piece = (found, choices, shard)
         return lambda seconds: effects_of(
-            suite, piece, difference, metrics, first_order=asked.first_order, seconds=seconds,
+            suite, piece, layout, metrics, first_order=asked.first_order, seconds=seconds,
             measured=None if measured is None else tuple(choices.table(scores) for scores in measured),
             causes=() if measured is None else self._causes(suite),
         )  # fmt: skip
@@ -227,6 +230,8 @@ class PathAttribution:
         The path reads one set of rows by one config. Whatever else the two models differ in (tokenizer, template,
         BOS, rotary settings, windows, ...) shows here, for here each model is run as it is.
         """
+        if self.path.rows is not None and score is not log_probability:
+            return None  # a function of the logits cannot meet two vocabularies: it is read on the path alone
         found = []
         for t, loaded, end in zip((0.0, 1.0), (self.pair.base, self.pair.aligned), ends, strict=True):
             mine = self._own(loaded, suite, shard) if score is log_probability else shard
@@ -267,6 +272,20 @@ def choices_of(shard: ItemShard, suite: Suite) -> Choices:
         n_bytes[place[row.item], row.choice] = len(suite.items[row.item].choices[row.choice].encode("utf-8"))
     gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
     return Choices(item, choice, gold, n_bytes)
+
+
+@contextmanager
+def opened(
+    pair: ModelPair, levels: Sequence[str], settings: PathSettings, *, keep_tokens: bool = True
+) -> Iterator[PathAttribution]:
+    """Yield an attribution of a pair, its model ready to be walked; on leaving every weight is what it was."""
+    with walk(pair) as path:
+        beside = (ADDED_TOKENS,) if path.rows is not None else ()
+        contraction = Contraction(
+            path.model, difference_of(pair), tuple(levels), keep_tokens=keep_tokens, beside=beside
+        )
+        with weighted_tokens(path, contraction):
+            yield PathAttribution(pair, path, contraction, settings)
 
 
 @contextmanager

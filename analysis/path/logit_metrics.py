@@ -12,11 +12,8 @@ import torch
 
 from taxlens.analysis.path.attribution import Attribution, SuiteEffects
 from taxlens.analysis.path.chain_rule import ScoreMetric
-from taxlens.analysis.path.contraction import Contraction
-from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of
+from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of, opened
 from taxlens.analysis.path.gradient_passes import ItemShard, RowScore
-from taxlens.analysis.weights.path_weights import walk
-from taxlens.analysis.weights.units import difference_of
 from taxlens.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -97,11 +94,9 @@ def attribute_logits(
         template, (name,), {}, tolerance, max_gradients, None, batch_tokens=batch_tokens, progress=progress
     )
     asked: Any = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
-    with walk(pair) as path:
-        contraction = Contraction(path.model, difference_of(pair), tuple(levels))
-        job = PathAttribution(pair, path, contraction, settings)
+    with opened(pair, levels, settings) as job:
         found = logit_effects(job, asked, name, LogitMetric(function, higher_is_better))
-    return Attribution(template, found, contraction.fallbacks, tolerance, bootstrap, seed, "path")
+    return Attribution(template, found, job.contraction.fallbacks, tolerance, bootstrap, seed, "path")
 
 
 def logit_effects(

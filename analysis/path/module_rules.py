@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from taxlens.analysis.weights.units import Difference, Part, component_name
+from taxlens.analysis.weights.units import Difference, Part, Unit, common_rows, component_name
 
 if TYPE_CHECKING:
     from taxlens.activations.models.anatomy import ModuleRole
@@ -34,10 +34,12 @@ class Layout:
     Args:
         difference: the pair's change.
         levels: levels that are tallied.
+        beside: units that hold no weights and stand at every level (what else changes from base to aligned).
     """
 
-    def __init__(self, difference: Difference, levels: tuple[str, ...]) -> None:
-        self.names = {level: tuple(difference.units(level)) for level in levels}
+    def __init__(self, difference: Difference, levels: tuple[str, ...], beside: Sequence[Unit] = ()) -> None:
+        self.units = {level: dict(difference.units(level)) | {unit.name: unit for unit in beside} for level in levels}
+        self.names = {level: tuple(units) for level, units in self.units.items()}
         self.levels = levels
         self._owners: dict[tuple[str, str, str], list[tuple[int, Part]]] = {}
         for level in levels:
@@ -109,8 +111,8 @@ class MatrixRule(ModuleRule):
         bias_rows = None if self.bias is None else reduce(g) * self.bias
         units: list[tuple[str, Columns, Tensor]] = []
         for level, kind, columns, bias_columns in self.plan:
-            value = whole if kind == "whole" else forms[kind]
-            units.append((level, _columns(columns), value))
+            if kind != "nothing":
+                units.append((level, _columns(columns), whole if kind == "whole" else forms[kind]))
             if bias_rows is not None and bias_columns is not None:
                 one = isinstance(bias_columns, int)
                 units.append((level, _columns(bias_columns), bias_rows.sum(1, keepdim=True) if one else bias_rows))
@@ -286,12 +288,12 @@ def _matrix(shared: tuple[str, int, bool], module: nn.Module, difference: Differ
     changes = {p: difference.change(name, p) for p in difference.parameters(name)}
     device = next(module.parameters()).device
     bias = changes.get("bias")
-    bias = bias.to(device) if bias is not None and bias.any() else None
+    bias = _filled(bias.to(device), module) if bias is not None and bias.any() else None
     plan = [_plan(level, name, layout, tuple(changes["weight"].shape)) for level in layout.levels]
     factors = None
     if difference.low_rank(name) or any(kind == "triples" for _, kind, _, _ in plan):
         u, s, vh = difference.triples(name)
-        factors = (u.to(device), (s[:, None] * vh).to(device))
+        factors = (_filled(u.to(device), module), (s[:, None] * vh).to(device))
     dense = _dense(module, name, difference)
     return MatrixRule(*shared, factors, dense, bias, plan)
 
@@ -300,12 +302,19 @@ def _dense(module: nn.Module, name: str, difference: Difference) -> Callable[[],
     """A function that forms Delta [out, in] from the two ends' own tensors, wherever the model is walked to."""
     device, transposed = next(module.parameters()).device, difference.transposed(name)
     ends = [m.model.get_submodule(name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)]
+    common = common_rows(*ends)
 
     def change() -> Tensor:
-        delta = _wide(ends[1]).to(device) - _wide(ends[0]).to(device)
-        return delta.T if transposed else delta
+        delta = _wide(common[1]).to(device) - _wide(common[0]).to(device)
+        return delta.T if transposed else _filled(delta, module)
 
     return change
+
+
+def _filled(change: Tensor, module: nn.Module) -> Tensor:
+    """A change of the outputs that both vocabularies have, with zeros for those that the walked model has more."""
+    extra = module.weight.shape[0] - change.shape[0] if isinstance(module, nn.Linear) else 0
+    return torch.cat([change, change.new_zeros((extra, *change.shape[1:]))]) if extra > 0 else change
 
 
 def _plan(
@@ -316,6 +325,8 @@ def _plan(
     bias: Columns | int | None = None
     if bias_owners:
         bias = bias_owners[0][0] if bias_owners[0][1].rows is None else _spread(bias_owners, "rows", shape[0])
+    if not owners:  # a weight without singular triples: its bias alone has changed
+        return level, "nothing", slice(0, 0), bias
     part = owners[0][1]
     if part.triple is not None:
         return level, "triples", slice(owners[0][0], owners[0][0] + len(owners)), bias

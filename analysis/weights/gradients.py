@@ -15,6 +15,7 @@ from taxlens.activations.models.prompts import Prompting, one_prompting
 from taxlens.analysis.scoring.logits import head_logits
 from taxlens.analysis.scoring.metrics import LOSS_SIGN
 from taxlens.analysis.weights.interpolation import mixture
+from taxlens.analysis.weights.units import common_rows
 from taxlens.core.errors import one_of
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def _triple_slopes(slopes: Slopes, difference: Difference, module: str) -> np.nd
     u, s, vh = difference.triples(module)
     slope = slopes[module, "weight"].to("cpu", u.dtype)
     slope = slope.T if difference.transposed(module) else slope
+    slope = slope[: len(u)]
     return (torch.einsum("or,or->r", u, slope @ vh.T) * s).double().numpy()
 
 
@@ -204,6 +206,7 @@ def _slice_slope(slopes: Slopes, difference: Difference, part: Part) -> float:
     change = difference.change(part.module, part.parameter)
     slope = slopes[part.module, part.parameter].to("cpu", change.dtype)
     slope = slope.T if difference.transposed(part.module) and slope.ndim == 2 else slope
+    slope = common_rows(slope, change)[0]
     product = slope * change
     product = product if part.rows is None else product[part.rows]
     product = product if part.columns is None else product[:, part.columns]

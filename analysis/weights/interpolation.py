@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from taxlens.analysis.weights.units import ORIGINALS, Difference, Part, difference_of, level_of
+from taxlens.analysis.weights.units import ORIGINALS, Difference, Part, common_rows, difference_of, level_of
 from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -155,12 +155,13 @@ def _apply(
     change = None if edit.whole == 1.0 else _change(difference, edit)
     ORIGINALS[id(module), edit.parameter] = undo[2] if undo[3] is None else undo[3]
     if change is None:
-        parameter.copy_(getattr(other.get_submodule(edit.module), edit.parameter))
+        mine, theirs = common_rows(parameter, getattr(other.get_submodule(edit.module), edit.parameter))
+        mine.copy_(theirs)
         return undo
     stored = change if not difference.transposed(edit.module) or change.ndim == 1 else change.T
     wide = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    mixed = parameter.to(wide) + sign * stored.to(device=parameter.device, dtype=wide)
-    parameter.copy_(mixed.to(parameter.dtype))
+    mine = common_rows(parameter, stored)[0]
+    mine.copy_((mine.to(wide) + sign * stored.to(device=parameter.device, dtype=wide)).to(parameter.dtype))
     return undo
 
 

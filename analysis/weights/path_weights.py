@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from taxlens.activations.models.anatomy import is_tied
 from taxlens.core.errors import TaxlensError, explain
 
 if TYPE_CHECKING:
@@ -25,11 +26,15 @@ class Walk:
         model: the model that is moved.
         ends: for each changed parameter: (parameter, base tensor, aligned tensor, buffer).
         t: where the weights are now.
+        rows: tokens that both models have an embedding for, where one has more; else None.
+        grows: whether it is the aligned model that has more.
     """
 
     model: Any
     ends: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
     t: float = float("nan")
+    rows: int | None = None
+    grows: bool = True
 
     def to(self, t: float) -> Any:
         """Put the weights at theta(t) and return the model; t = 0 and 1 are the pair's own weights to the bit."""
@@ -52,19 +57,26 @@ class Walk:
 def walk(pair: ModelPair) -> Iterator[Walk]:
     """Yield a walk of the pair; on leaving, every weight is what it was, to the bit.
 
-    The model that is moved is the base (the aligned one where only the base ties its embeddings).
+    The model that is moved is the base (the aligned one where only the base ties its embeddings, and the one with the
+    larger vocabulary where they differ). Rows that one of the two lacks stay as they are along the path: what they do is
+    no change of a weight (`path.added_tokens`).
 
     Raises:
         TaxlensError: a weight of either model is not finite.
     """
     base, aligned = pair.base.model, pair.aligned.model
+    sizes = [len(model.get_input_embeddings().weight) for model in (base, aligned)]
     moved = aligned if pair.base.anatomy.tied and not pair.aligned.anatomy.tied else base
-    names = [name for name, _ in moved.named_parameters()]
-    held = [dict(model.named_parameters(remove_duplicate=False)) for model in (moved, base, aligned)]
-    path = Walk(moved)
+    moved = moved if sizes[0] == sizes[1] else (base if sizes[0] > sizes[1] else aligned)
+    path = Walk(moved, rows=None if sizes[0] == sizes[1] else min(sizes), grows=sizes[1] > sizes[0])
     originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    tied = _untied(moved) if is_tied(moved) and not (is_tied(base) and is_tied(aligned)) else None
+    held = [dict(model.named_parameters(remove_duplicate=False)) for model in (moved, base, aligned)]
+    names = [name for name, _ in moved.named_parameters()]
     for name in names:
         parameter, start, end = (h[name] for h in held)
+        if start.shape != end.shape:
+            start, end = _as_long(start, end), _as_long(end, start)
         if torch.equal(start.data, end.data):
             continue
         if not bool(torch.isfinite(end.data - start.data).all()):
@@ -83,3 +95,18 @@ def walk(pair: ModelPair) -> Iterator[Walk]:
             moved.set_experts_implementation(experts)
         for parameter, data in originals:
             parameter.data = data
+        if tied is not None:
+            moved.get_output_embeddings().weight = tied
+
+
+def _untied(model: Any) -> torch.nn.Parameter:
+    """Give the output head a parameter of its own with the same values; returns the one that it had."""
+    head = model.get_output_embeddings()
+    tied = head.weight
+    head.weight = torch.nn.Parameter(tied.data, requires_grad=False)
+    return tied
+
+
+def _as_long(short: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """A vocabulary's tensor with the other's further rows after its own."""
+    return torch.cat([short.data, other.data[len(short) :].to(short)]) if len(short) < len(other) else short

@@ -74,9 +74,13 @@ class Difference:
         return isinstance(self.pair.aligned.model.get_submodule(module), Conv1D)
 
     def change(self, module: str, parameter: str) -> torch.Tensor:
-        """Aligned minus base of one parameter, [out, in] or [out], float32 (float64 for float64 models)."""
+        """Aligned minus base of one parameter, [out, in] or [out], float32 (float64 for float64 models).
+
+        Of embeddings and output heads with different numbers of rows: of the rows that both have.
+        """
         ends = [_own(m.model.get_submodule(module), parameter) for m in (self.pair.aligned, self.pair.base)]
         wide = torch.float64 if ends[0].dtype == torch.float64 else torch.float32
+        ends = common_rows(*ends)
         full = ends[0].detach().to("cpu", wide) - ends[1].detach().to("cpu", wide)
         return full.T if self.transposed(module) and full.ndim == 2 else full
 
@@ -148,6 +152,12 @@ class Difference:
             full = full if part.columns is None else full[:, part.columns]
             total += float((full.double() ** 2).sum())
         return total
+
+
+def common_rows(one: torch.Tensor, two: torch.Tensor) -> list[torch.Tensor]:
+    """The rows (first axis) that both tensors have: all of them, but for vocabularies of different length."""
+    rows = min(len(one), len(two)) if one.ndim and two.ndim else 0
+    return [one, two] if one.shape == two.shape else [one[:rows], two[:rows]]
 
 
 def _own(module: Any, parameter: str) -> torch.Tensor:

@@ -14,7 +14,7 @@ from taxlens.words.amounts import unit_of
 SIGNED = 0.35
 """Cells whose effect is above this share of the largest carry their sign, for readers in grey."""
 
-_OUTSIDE = ("embed", "final_norm", "unembed")
+_OUTSIDE = ("embed", "final_norm", "unembed", "added_tokens")
 _HEAD = re.compile(r"^(\d+)\.attn\.(h|kv)(\d+)$")
 
 
