@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
+
+_LONGEST = 2000
+"""Most characters of one value in an error: an error is one screen."""
 
 
 class TaxlensError(Exception):
@@ -66,12 +70,33 @@ def explain(title: str, rows: Iterable[tuple[str, object]] = (), fix: str | None
           aligned  6
           Try: use one architecture.
     """
-    rows = [(str(name), str(value)) for name, value in rows]
+    rows = [(plain(str(name)), plain(_cut(str(value)))) for name, value in rows]
+    title, fix = plain(title), plain(fix) if fix else fix
     width = max((len(name) for name, _ in rows), default=0)
     lines = [title, *(f"  {name:<{width}}  {value}".rstrip() for name, value in rows)]
     if fix:
         lines.append(f"  Try: {fix}")
     return "\n".join(lines)
+
+
+def plain(text: str) -> str:
+    """Return a text as a terminal may show it: control and direction characters as escapes, line ends as they are.
+
+    Example:
+        >>> plain("red" + chr(27) + "[31m")
+        'red\\x1b[31m'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or not _controls(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _controls(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[: _LONGEST - 3]}..."
 
 
 def one_of(value: str, options: Sequence[str], *, what: str, error: type[TaxlensError] = UsageError) -> str:
@@ -92,6 +117,7 @@ def one_of(value: str, options: Sequence[str], *, what: str, error: type[Taxlens
     """
     if value in options:
         return value
-    near = difflib.get_close_matches(str(value), list(options), n=1, cutoff=0.5)
+    shown = str(value)[:200]
+    near = difflib.get_close_matches(shown, list(options), n=1, cutoff=0.5)
     fix = f"{near[0]!r}" if near else None
-    raise error(explain(f"unknown {what} {value!r}.", [("must be one of", ", ".join(options))], fix))
+    raise error(explain(f"unknown {what} {shown!r}.", [("must be one of", ", ".join(options))], fix))

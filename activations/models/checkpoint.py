@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from taxlens.core.artifacts import sha256_file
@@ -16,7 +17,7 @@ _ADAPTERS = ("adapter_model.safetensors",)
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def checkpoint_directory(source: str | Path, *, revision: str | None = None) -> Path:
+def checkpoint_directory(source: str | Path, *, revision: str | None = None, cached: bool = False) -> Path:
     """Return the local directory of a checkpoint, fetching it first if `source` is a hub id.
 
     Only safetensors and text files are fetched, never pickles and never code.
@@ -24,6 +25,7 @@ def checkpoint_directory(source: str | Path, *, revision: str | None = None) -> 
     Args:
         source: a directory, or a hub id ("owner/name").
         revision: branch, tag or commit of a hub id.
+        cached: do not ask the hub; what was fetched before or nothing.
 
     Raises:
         ModelLoadError: if neither a directory nor a reachable hub repository has this name.
@@ -37,8 +39,9 @@ def checkpoint_directory(source: str | Path, *, revision: str | None = None) -> 
         raise ModelLoadError(explain("no checkpoint directory here.", rows, "give the directory of config.json."))
     from huggingface_hub import snapshot_download
 
+    options = {"revision": revision, "allow_patterns": list(_HUB_FILES), "local_files_only": cached}
     try:
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(str(source), **options))
     except Exception as error:
         rows = [("source", source), ("revision", revision or "default"), ("hub says", first_line(error))]
         title, fix = _hub_refusal(error)
@@ -98,8 +101,8 @@ def weights_sha256(files: list[Path]) -> str:
     One file: the file's own hash, as `sha256sum` prints it. Several: the hash of what `sha256sum *` prints.
     """
     if len(files) == 1:
-        return sha256_file(files[0])
-    lines = "".join(f"{sha256_file(path)}  {path.name}\n" for path in files)
+        return _sha256_of(files[0])
+    lines = "".join(f"{_sha256_of(path)}  {path.name}\n" for path in files)
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 
@@ -113,3 +116,33 @@ def unread_weights(directory: Path) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its class where it has none, at most 300 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+_TEXTS = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+_NOT_READ = ("taxlens_restoration.json", "trainer_state.json", "training_args.json", "all_results.json")
+
+
+def checkpoint_sha256(directory: Path, *, gguf: str | None = None) -> str:
+    """Return one SHA-256 of everything in a checkpoint's (or adapter's) directory that decides what it computes.
+
+    These are weights, config, tokenizer and chat template; notes and training logs beside them do not count.
+
+    Args:
+        directory: the directory.
+        gguf: file name inside it, for a GGUF checkpoint.
+    """
+    weights = [directory / gguf] if gguf else sorted(directory.glob("*.safetensors"))
+    texts = {path for pattern in _TEXTS for path in directory.glob(pattern) if path.name not in _NOT_READ}
+    lines = [f"{_sha256_of(path)}  {path.name}\n" for path in (*weights, *sorted(texts))]
+    return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
+
+
+def _sha256_of(path: Path) -> str:
+    """A file's hash, computed once in a process while size, times and place on disk stay as they are."""
+    facts = path.stat()
+    return _kept_sha256(str(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+
+
+@lru_cache(maxsize=256)
+def _kept_sha256(path: str, *facts: int) -> str:
+    return sha256_file(path)

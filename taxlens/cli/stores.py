@@ -69,7 +69,7 @@ def do_verify(source: Path, *, as_json: bool) -> None:
     if (source / "run.json").is_file():
         opened = Run.open(source)
         opened.check()
-        said: dict[str, Any] = {"verified": str(source), "files": len(opened.manifest["outputs"])}
+        said: dict[str, Any] = {"verified": str(source), "files": len(opened.outputs)}
         text = f"{source}: {said['files']} files are as written."
     else:
         from taxlens.activations.store.store import verify

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from taxlens.cli.progress import terminal_progress
 from taxlens.cli.show import show_ledger, show_run
+from taxlens.core.errors import plain
 from taxlens.runs.folder import Run
-from taxlens.runs.running import run, summary
+from taxlens.runs.running import redo_view, run, summary
 
 
 def tell(done: Run, *, as_json: bool) -> None:
-    """Print what a run found."""
+    """Print what a run found, and on standard error what it said of changes."""
+    for sentence in done.told:
+        print(plain(sentence), file=sys.stderr)
     if as_json:
         print(json.dumps(summary(done), ensure_ascii=False))
     else:
@@ -67,9 +70,8 @@ def do_figures(source: Path, *, only: str | None, venue: str | None, width: str 
 
     opened = Run.open(source)
     section = opened.config.figures
-    with opened.locked():
-        paths = draw_run(opened, venue=venue or section.venue, width=width or section.width, only=only)
-        opened.finish(opened.manifest["status"], error=opened.manifest["error"])
+    options = {"venue": venue or section.venue, "width": width or section.width, "only": only}
+    paths = redo_view(opened, "figures", lambda: draw_run(opened, **options), keep=only is not None)
     names = [str(path) for path in paths]
     print(json.dumps({"figures": names}) if as_json else "\n".join(names))
 
@@ -80,9 +82,12 @@ def do_report(source: Path, *, latex: bool, as_json: bool) -> None:
     from taxlens.report.page import write_report
 
     opened = Run.open(source)
-    with opened.locked():
-        paths = [write_report(opened), *(write_latex(opened) if latex else [])]
-        opened.finish(opened.manifest["status"], error=opened.manifest["error"])
+
+    def write() -> list[Path]:
+        opened.checked("figures")
+        return [write_report(opened), *(write_latex(opened) if latex else [])]
+
+    paths = redo_view(opened, "report", write)
     names = [str(path) for path in paths]
     print(json.dumps({"report": names}) if as_json else "\n".join(names))
 

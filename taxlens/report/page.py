@@ -40,6 +40,7 @@ def write_report(run: RunView) -> Path:
 
 def stage_report(job: RunContext, section: Section) -> None:
     """Write report.html."""
+    job.run.checked("figures")
     write_report(job.run)
 
 

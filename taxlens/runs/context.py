@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taxlens.config.schema import Config, SuiteSection
-from taxlens.core.errors import UsageError, explain
+from taxlens.core.errors import TaxlensError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.inputs.resolve import resolve_suite
 from taxlens.runs.folder import Run
+from taxlens.runs.manifest import versions
+from taxlens.runs.provenance import VIEWS, pair_files, section_of, suite_files
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class RunContext:
-    """A run under way."""
+    """A run under way; `facts` is what the manifest will say of pair and suites when a stage has used them."""
 
     def __init__(
         self,
@@ -37,9 +39,15 @@ class RunContext:
     ) -> None:
         self.run = run
         self.stages = tuple(stages)
+        self.facts: dict[str, Any] = {}
         self.progress = progress
         self.resume = resume
         self.target = target or run.folder
+
+    def tell(self, sentence: str) -> None:
+        """Say something that a user should know of this session: to the log, and to whoever asks the run."""
+        logger.info("%s", sentence)
+        self.run.told.append(sentence)
 
     @property
     def config(self) -> Config:
@@ -48,7 +56,7 @@ class RunContext:
 
     @cached_property
     def pair(self) -> ModelPair:
-        """The two checkpoints, loaded, checked and written into the manifest."""
+        """The two checkpoints, loaded and checked."""
         return self._loaded[0]
 
     @property
@@ -75,21 +83,36 @@ class RunContext:
         facts = pair_facts(pair)
         if steps:
             facts[section.several] = [*(step.source for step in steps), pair.aligned.source]
-        self.run.manifest["pair"] = facts
-        self.run.save()
+        self.facts["pair"] = facts
         return pair, steps
 
     @cached_property
     def suites(self) -> dict[str, Suite]:
-        """The suites by name, read, checked and written into the manifest."""
+        """The suites by name, read and checked."""
         root = self.run.root
         read = {section.name: _read(section, root) for section in self.config.suites}
-        self.run.manifest["suites"] = {
+        self.facts["suites"] = {
             name: {"items": len(suite), "groups": len(set(suite.groups)), "kind": suite.kind, "sha256": suite.sha256}
             for name, suite in read.items()
         }
-        self.run.save()
         return read
+
+    def made_from(self, stage: str) -> dict[str, Any]:
+        """Return what a stage is made from now: its settings, the hashes of checkpoints and items, the software.
+
+        Of checkpoints or items that are not here, the hashes are None.
+        """
+        made = {"section": section_of(self.config, stage), "seed": self.config.seed, "versions": versions()}
+        if stage in VIEWS:
+            return made
+        return made | {"pair": pair_files(self.config, self.run.root), "suites": self._suite_hashes}
+
+    @cached_property
+    def _suite_hashes(self) -> dict[str, str] | None:
+        try:
+            return suite_files(self.config, self.suites)
+        except TaxlensError:
+            return None
 
     def by_template(self, *, attributed: bool = False) -> dict[str, list[Suite]]:
         """The suites that can be scored (of them those to attribute), by the template in which each is localised."""
@@ -130,6 +153,7 @@ class RunContext:
             rows = [("run folder", self.run.folder), ("holds", "part {} of {}".format(*self.part))]
             fix = "taxlens merge PART... --out DIR, and go on with DIR."
             raise UsageError(explain("this run holds one part of a capture.", rows, fix))
+        self.run.checked("activations.shards/manifest.json")
         return Store.open(self.store_path)
 
 

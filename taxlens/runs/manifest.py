@@ -1,8 +1,9 @@
-"""What `run.json` says: status, times, versions, config, pair, suites, and the hash of every output."""
+"""What `run.json` says: status, times, config, and of every stage what it was made from and the hash of every output."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -12,7 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from taxlens.core.artifacts import sha256_json
+from taxlens.core.errors import CheckError, UsageError, explain
+from taxlens.core.json_text import read_json
+
+SCHEMA = 2
+READ = (1, SCHEMA)
+"""Schemas that are read; 1 is of taxlens 0.1, and is not gone on with."""
 PACKAGES = (
     "taxlens",
     "torch",
@@ -81,6 +88,34 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def seal(manifest: Mapping[str, Any]) -> str:
+    """Return the hash that a manifest carries of itself: of its JSON without the field `seal`."""
+    bare = {key: value for key, value in manifest.items() if key != "seal"}
+    return sha256_json(json.loads(json.dumps(bare)))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a run folder.
+
+    Raises:
+        UsageError: there is no readable `run.json` of a known schema.
+        CheckError: it was changed since it was written.
+    """
+    path = folder / "run.json"
+    fix = "the folder that `taxlens run` printed"
+    manifest = read_json(path, title="not a run folder.", error=UsageError, fix=fix)
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema not in READ:
+        rows = [("folder", folder), ("schema", schema), ("known", SCHEMA)]
+        raise UsageError(explain("the run was written by another version.", rows, "a newer taxlens, or run it again"))
+    if schema == SCHEMA and manifest.get("seal") != seal(manifest):
+        rows = [("manifest", path), ("found", "its own checksum does not hold")]
+        raise CheckError(explain("run.json was changed since it was written.", rows, "copy the folder again"))
+    if not isinstance(manifest.get("config"), dict) or not isinstance(manifest.get("stages"), dict):
+        raise UsageError(explain("not a run folder.", [("manifest", path), ("lacks", "config or stages")], fix))
+    return manifest
+
+
 def new_manifest(*, given: Mapping[str, Any], resolved: Mapping[str, Any], root: str) -> dict[str, Any]:
     """Return the manifest of a run that has just started.
 
@@ -101,7 +136,8 @@ def new_manifest(*, given: Mapping[str, Any], resolved: Mapping[str, Any], root:
         "pair": None,
         "suites": {},
         "self_check": None,
+        "planned": [],
         "stages": {},
-        "outputs": {},
+        "log": [],
         "error": None,
     }

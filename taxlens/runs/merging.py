@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.runs.folder import Run
+from taxlens.runs.recording import WRITING
 
 if TYPE_CHECKING:
     from taxlens.activations.store.store import Store
@@ -35,18 +36,25 @@ def merge_parts(parts: Sequence[Path], *, out: Path) -> Store:
         raise UsageError(explain("parts are run folders and stores.", rows, "give run folders only, or --out NAME.h5."))
     runs = [Run.open(folder) for folder in folders]
     _same_configs(runs)
+    for run in runs:
+        run.check()
     first = runs[0]
     made = Run.create(first.config, out, given=first.manifest["config"]["given"], root=first.root)
+    facts = {key: first.manifest[key] for key in ("pair", "suites", "versions")}
+    entry = first.manifest["stages"]["capture"]
+    source = {key: entry[key] for key in ("section", "seed", "versions", "pair", "suites")}
     try:
-        store = merge(parts, to=out / "activations.h5", whole=True)
+        with made.locked(), made.stage("capture", made_from=source):
+            store = merge(parts, to=out / "activations.h5", whole=True)
+            made.note(**facts, self_check=store.manifest["self_check"])
     except BaseException:
         _remove(made)
         raise
-    made.manifest |= {key: first.manifest[key] for key in ("pair", "suites", "versions")}
-    made.manifest["self_check"] = store.manifest["self_check"]
-    seconds = sum(run.manifest["stages"].get("capture", {}).get("seconds", 0.0) for run in runs)
-    made.manifest["stages"]["capture"] = {"status": "success", "seconds": round(seconds, 2), "parts": len(runs)}
-    made.finish("success")
+    seconds = sum(run.manifest["stages"]["capture"].get("seconds", 0.0) for run in runs)
+    with made.locked():
+        made.manifest["stages"]["capture"] |= {"seconds": round(seconds, 2), "parts": len(runs)}
+        made.note(planned=["capture"])
+        made.finish("success")
     return store
 
 
@@ -64,6 +72,7 @@ def _same_configs(runs: Sequence[Run]) -> None:
 
 def _remove(made: Run) -> None:
     """Leave nothing that looks like a run."""
-    (made.folder / "run.json").unlink()
+    for name in ("run.json", ".lock", WRITING):
+        (made.folder / name).unlink(missing_ok=True)
     if not any(made.folder.iterdir()):
         made.folder.rmdir()

@@ -33,7 +33,10 @@ def restore_run(
     from taxlens.analysis.frontier.restore import restore
     from taxlens.analysis.frontier.restore_adapter import restore_adapter
 
-    record = read_plan(run.folder / "plans.json", plan)
+    if not run.has_file("plans.json"):
+        rows = [("run folder", run.folder)]
+        raise UsageError(explain("this run has no measured plans.", rows, f"taxlens frontier {run.folder}"))
+    record = read_plan(run.checked("plans.json"), plan)
     job = RunContext(run, progress=progress)
     if not as_adapter:
         return restore(job.pair, record, out=out, accept_benefit_loss=accept_benefit_loss)

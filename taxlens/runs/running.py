@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from taxlens.config.schema import Config, apply_overrides, build_config, load_config
+from taxlens.config.schema import apply_overrides, build_config, load_config
 from taxlens.config.yaml_file import read_yaml
 from taxlens.core.errors import CheckError, UsageError, explain
+from taxlens.core.interrupts import check_interrupted, interrupted
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
-from taxlens.runs.log import logged_to
+from taxlens.runs.provenance import VIEWS, flattened, made_differences, settings_differences
+from taxlens.runs.recording import remove
+from taxlens.runs.verification import damaged, outdated
 from taxlens.stages import STAGES
 from taxlens.stages.stage import Stage
 
@@ -37,7 +40,7 @@ def run(
         config: a config file, or a run folder to go on with.
         out: the run folder (default `runs/NAME` in the working directory).
         overrides: `key.sub=value` texts, as `--set` takes them.
-        resume: go on with a folder that exists; stages that ended well are not done again.
+        resume: go on with a folder that exists; stages that ended well, from what is asked for now, are not done again.
         stages: which stages (default: all that the config plans).
         part: (number from 1, of how many) of the capture, when that is the only stage.
         progress: shows what is under way.
@@ -47,77 +50,117 @@ def run(
 
     Raises:
         UsageError: if the folder exists and `resume` is false.
-        CheckError: if a resumed folder was made by another config.
+        CheckError: if finished stages of the folder were made by another config, or from other files.
 
     Example:
         >>> run("configs/demo.yaml", out="runs/demo")        # doctest: +SKIP
         Run('demo', success, 11 tables, 'runs/demo')
     """
-    opened = open_or_create(Path(config), out=out, overrides=overrides, resume=resume)
-    if part is not None:
-        opened.manifest["part"] = list(part)
-    again = resume and stages is None
-    wanted = tuple(stages or opened.config.planned)
-    with opened.locked(), logged_to(opened.folder / "log.jsonl"):
-        return _work(RunContext(opened, progress=progress, resume=resume, stages=wanted), wanted, skip_done=again)
+    opened, asked = open_or_create(Path(config), out=out, overrides=overrides, resume=resume)
+    with opened.locked(), opened.logged():
+        job = RunContext(opened, progress=progress, resume=resume)
+        wanted = _settled(job, asked, stages, part)
+        return _work(job, wanted, skip_done=resume and stages is None)
 
 
-def open_or_create(source: Path, *, out: Path | str | None, overrides: Sequence[str], resume: bool) -> Run:
-    """Return the run of a run folder, or a new (or resumed) run of a config file.
+def open_or_create(
+    source: Path, *, out: Path | str | None, overrides: Sequence[str], resume: bool
+) -> tuple[Run, dict[str, Any] | None]:
+    """Return the run of a run folder, or a new (or resumed) run of a config file; and what it is now asked for.
+
+    Nothing is written into a folder that exists: `_settled` does that once the folder is locked.
+
+    Returns:
+        (run, (given, resolved and root of the config that is asked for now, or None for the run's own)).
 
     Raises:
         UsageError: if the folder exists and `resume` is false, or it is no run folder.
-        CheckError: if a resumed folder was made by another config.
     """
     if source.is_dir():
         if out is not None and Path(out).resolve() != source.resolve():
             rows = [("run folder", source), ("--out", out)]
             raise UsageError(explain("a run folder is its own output.", rows, "leave --out away, or give a config"))
-        return _with_overrides(Run.open(source), overrides)
+        opened = Run.open(source)
+        if not overrides:
+            return opened, None
+        kept = opened.manifest["config"]
+        resolved = build_config(apply_overrides(kept["resolved"], overrides))
+        given = apply_overrides(kept["given"], overrides)
+        return opened, {"given": given, "resolved": json.loads(resolved.model_dump_json()), "root": kept["root"]}
     config = load_config(source, overrides=overrides)
     folder = Path(out) if out is not None else Path("runs") / config.name
-    if resume and (folder / "run.json").is_file():
-        opened = Run.open(folder)
-        _same_config(opened, config)
-        return opened
     given = apply_overrides(read_yaml(source), overrides)
-    return Run.create(config, folder, given=given, root=source.parent)
+    if resume and (folder / "run.json").is_file() and (folder / "run.json").stat().st_size:
+        asked = {"given": given, "resolved": json.loads(config.model_dump_json()), "root": str(source.parent.resolve())}
+        return Run.open(folder), asked
+    return Run.create(config, folder, given=given, root=source.parent), None
 
 
-def _with_overrides(opened: Run, overrides: Sequence[str]) -> Run:
-    if not overrides:
-        return opened
-    values = apply_overrides(opened.manifest["config"]["resolved"], overrides)
-    opened.manifest["config"]["resolved"] = json.loads(build_config(values).model_dump_json())
-    opened.save()
-    return Run.open(opened.folder)
+def _settled(
+    job: RunContext, asked: dict[str, Any] | None, stages: Sequence[str] | None, part: tuple[int, int] | None
+) -> tuple[str, ...]:
+    """Take over what is asked for now, tell every difference, and return the stages to do.
+
+    Raises:
+        CheckError: stages that ended well, and are not asked for again, were made from something else.
+    """
+    run = job.run
+    changes: list[tuple[str, str]] = []
+    if asked is not None:
+        before, after = (flattened(values["resolved"]) for values in (run.manifest["config"], asked))
+        changes = settings_differences(before, after)
+        run.config, run.root = build_config(asked["resolved"]), Path(asked["root"])
+    wanted = tuple(stages or run.config.planned)
+    again = wanted if stages is not None or not job.resume else ()
+    check_made(job, [name for name in run.ended if name not in again])
+    job.stages = wanted
+    if asked is not None:
+        run.manifest["config"] = asked
+        run.manifest["seed"] = run.config.seed
+    for key, told in changes:
+        job.tell(f"config: {key} {told}")
+    if part is not None:
+        run.manifest["part"] = list(part)
+    planned = [*run.manifest["planned"], *(name for name in wanted if name not in run.manifest["planned"])]
+    run.note(planned=planned)
+    return wanted
 
 
-def _same_config(opened: Run, config: Config) -> None:
-    before, after = opened.manifest["config"]["resolved"], json.loads(config.model_dump_json())
-    different = [
-        (key, f"{before.get(key)!r} -> {value!r}"[:160]) for key, value in after.items() if before.get(key) != value
-    ]
-    if different:
-        title = f"{opened.folder} was made by another config."
-        raise CheckError(explain(title, different, "the old config, or another --out"))
+def check_made(job: RunContext, names: Iterable[str]) -> None:
+    """Refuse to go on where a stage that ended well was made from other settings, checkpoints, items or software.
+
+    Raises:
+        CheckError: naming every difference and the stage, key by key.
+    """
+    rows: dict[str, str] = {}
+    for name in names:
+        entry = job.run.manifest["stages"][name]
+        if name in VIEWS or "section" not in entry:
+            continue
+        for key, told in made_differences(entry, job.made_from(name)):
+            rows[key] = f"{rows[key]}, {name}" if key in rows else f"{told}   in {name}"
+    if rows:
+        title = f"{job.run.folder} was made by another config, or from other files."
+        fix = "the settings and files that it was made from, or another --out"
+        raise CheckError(explain(title, list(rows.items())[:20], fix))
 
 
 def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
     run = job.run
-    run.manifest |= {"status": "started", "error": None}
-    run.save()
+    run.note(status="started", error=None)
     try:
         for name in stages:
-            if skip_done and run.done(name):
+            why = _reason(run, name) if skip_done else ""
+            if why is None:
                 logger.info("stage %s was done before", name)
                 continue
-            with run.stage(name):
-                _do(job, next(stage for stage in STAGES if stage.name == name))
+            if why:
+                job.tell(f"stage {name} is done again: {why}")
+            _one_stage(job, name)
     except BaseException as error:
-        status = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
+        stopped = interrupted(error)
         logger.exception("run ended by %s", type(error).__name__)
-        run.finish(status, error=f"{type(error).__name__}: {error}")
+        run.finish("cancelled" if stopped else "error", error=f"{type(error).__name__}: {error}")
         raise
     run.finish("success")
     return run
@@ -130,6 +173,46 @@ def _do(job: RunContext, stage: Stage) -> None:
         from taxlens.stages.figures.drawing import draw_alone
 
         draw_alone(job, stage)
+
+
+def _reason(run: Run, name: str) -> str | None:
+    """Why a stage is to be done: "" for the first time, None not at all; damaged files are removed."""
+    if not run.done(name):
+        return ""
+    if wrong := damaged(run, name):
+        remove(run.folder, wrong)
+        return f"{wrong[0]} is not as it was written" + (f", nor are {len(wrong) - 1} others" if len(wrong) > 1 else "")
+    return outdated(run, name)
+
+
+def _one_stage(job: RunContext, name: str) -> None:
+    made = job.made_from(name)
+    with job.run.stage(name, made_from=made):
+        _do(job, next(stage for stage in STAGES if stage.name == name))
+        check_interrupted()
+        job.run.manifest |= job.facts
+        after = job.made_from(name)
+        changed = made_differences(made, after)
+        if changed:
+            raise CheckError(explain(f"what stage {name} works on changed while it ran.", changed, "do it again"))
+        if made.get("pair") != after.get("pair"):  # fetched only now
+            check_made(job, [other for other in job.run.ended if other != name])
+            job.run.manifest["stages"][name]["pair"] = after["pair"]
+
+
+def redo_view(run: Run, name: str, work: Callable[[], Sequence[Path]], *, keep: bool = False) -> list[Path]:
+    """Do one of the stages that only show results again, and return the paths that `work` gives.
+
+    Args:
+        run: the run.
+        name: "figures" or "report".
+        work: writes the files.
+        keep: keep the stage's other files.
+    """
+    with run.locked():
+        job = RunContext(run)
+        with run.stage(name, made_from=job.made_from(name), keep=keep):
+            return list(work())
 
 
 def summary(run: Run) -> dict[str, Any]:

@@ -89,6 +89,9 @@ class Stage:
         always: whether `taxlens run` does it without being named; else only where the config has its key.
         needs: stages that must have ended well before it.
         uses: stages whose tables it reads where they are there.
+        reads: keys of the config that its results depend on beside pair, suites, templates, seed and its own section,
+            such as "tax.bootstrap"; None: all of them. What they were is kept in run.json, and a run is not gone on with
+            under others.
         tables: what it writes.
         summary: names of tables that `--json` prints.
         figures: kinds of figures of its tables.
@@ -106,6 +109,7 @@ class Stage:
     always: bool = True
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    reads: tuple[str, ...] | None = None
     tables: tuple[Table, ...] = ()
     summary: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()

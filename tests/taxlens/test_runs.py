@@ -50,7 +50,7 @@ def test_a_run_leaves_tables_and_a_manifest_that_verifies(config, tmp_path, done
     manifest = json.loads((tmp_path / "r" / "run.json").read_text())
     assert done == ["tax", "report"]
     assert manifest["status"] == "success"
-    assert set(manifest["outputs"]) == {"tables/tax.csv", "tables/closure.csv"}
+    assert set(finished.outputs) == {"tables/tax.csv", "tables/closure.csv"}
     assert manifest["stages"]["tax"]["status"] == "success"
     assert manifest["config"]["resolved"]["tax"]["bootstrap"] == 2000
     assert manifest["config"]["given"]["name"] == "small"

@@ -25,8 +25,7 @@ def stage_capture(job: RunContext, section: CaptureSection) -> None:
         resume=job.resume,
         progress=job.progress,
     )
-    job.run.manifest["self_check"] = store.manifest["self_check"]
-    job.run.save()
+    job.run.note(self_check=store.manifest["self_check"])
     store.close()
 
 

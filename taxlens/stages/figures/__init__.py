@@ -12,6 +12,7 @@ FIGURES_STAGE = Stage(
     "figures",
     "Draw a run's figures from its tables.",
     compute=Lazy("taxlens.stages.figures.drawing:stage_figures"),
+    reads=("pair",),
     section=FigureSection,
     key="figures",
     figures=(

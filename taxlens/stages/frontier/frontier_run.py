@@ -101,12 +101,13 @@ def stage_frontier(job: RunContext, section: FrontierSection) -> None:
     job.run.write(FRONTIER_LEAKS, front.leaks)
     job.run.write(FRONTIER_STABILITY, front.stability)
     fit = front.prediction()
-    job.run.manifest["frontier"] = {
-        "recommended": front.recommended,
-        "notes": list(front.notes),
-        "prediction": {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n},
-    }
-    job.run.save()
+    job.run.note(
+        frontier={
+            "recommended": front.recommended,
+            "notes": list(front.notes),
+            "prediction": {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n},
+        }
+    )
     plans = job.run.folder / "plans.json"
     write_plans(front, plans, base=job.pair.base.sha256, aligned=job.pair.aligned.sha256)
     if front.recommended:

@@ -11,6 +11,7 @@ PROBE_STAGE = Stage(
     "probe",
     "Probe both models' activations.",
     compute=Lazy("taxlens.stages.probe.probe_run:stage_probe"),
+    reads=(),
     section=ProbeSection,
     key="probes",
     needs=("capture",),

@@ -18,4 +18,4 @@ def stage_probe(job: RunContext, section: ProbeSection) -> None:
         found = probe_store(store, **dict(section), seed=job.config.seed, progress=job.progress)
     job.run.write(PROBES, found.probes)
     job.run.write(PROBE_DROP, found.drops)
-    found.save(job.run.emptied("probes"))
+    found.save(job.run.folder / "probes")

@@ -9,5 +9,6 @@ REPORT_STAGE = Stage(
     "report",
     "Write a run's report.",
     compute=Lazy("taxlens.report.page:stage_report"),
+    reads=(),
     command=False,
 )

@@ -20,6 +20,7 @@ SIMILARITY_STAGE = Stage(
     "similarity",
     "Compare the two models' activations.",
     compute=Lazy("taxlens.stages.similarity.similarity_run:stage_similarity"),
+    reads=("tax.metrics",),
     section=SimilaritySection,
     key="similarity",
     needs=("capture",),

@@ -35,7 +35,7 @@ def stage_similarity(job: RunContext, section: SimilaritySection) -> None:
             map_rows=section.map_rows,
             spectra=section.spectra,
             name_top=named,
-            probes=probe_directions(job.run.folder / "probes"),
+            probes=probe_directions(job.run.checked("probes")),
             vocabulary=Vocabulary.of_model(job.pair.base) if section.spectra and named else None,
             heads=section.heads,
             seed=job.config.seed,
@@ -45,7 +45,7 @@ def stage_similarity(job: RunContext, section: SimilaritySection) -> None:
     job.run.write(SPECTRA, found.spectra)
     job.run.write(DRIFT_POSITIONS, found.positions)
     job.run.write(DIRECTIONS, found.names)
-    folder = job.run.emptied("directions")
+    folder = job.run.folder / "directions"
     for template, site in found.found:
         directions = found.directions(template, site, top=named)
         if directions:

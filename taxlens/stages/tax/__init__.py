@@ -14,6 +14,7 @@ TAX_STAGE = Stage(
     "tax",
     "Measure what was lost, suite by suite.",
     compute=Lazy("taxlens.stages.tax.tax_run:stage_tax"),
+    reads=(),
     section=TaxSection,
     key="tax",
     tables=(TAX, TAX_2X2, ITEMS, CHANGED, POWER, PRIOR, COSTS, DIVERGENCE, SURROGATE, ANSWERS),

@@ -40,8 +40,7 @@ def stage_tax(job: RunContext, section: TaxSection) -> None:
     job.run.write(ITEMS, tax.items())
     job.run.write(CHANGED, tax.changed())
     job.run.write(POWER, _power(tax))
-    job.run.manifest["tax"] = {"notes": list(tax.notes)}
-    job.run.save()
+    job.run.note(tax={"notes": list(tax.notes)})
     if section.prior:
         from taxlens.analysis.tax.surface_form import measure_prior
 
