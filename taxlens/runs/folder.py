@@ -23,7 +23,7 @@ from taxlens.runs.manifest import SCHEMA, new_manifest, now, read_manifest, seal
 from taxlens.runs.provenance import made_differences
 from taxlens.runs.recording import WRITING, StageRecord, begun, files_of, remove
 from taxlens.runs.verification import outdated, problems
-from taxlens.stages import TABLES
+from taxlens.stages import STAGES, TABLES
 
 logger = logging.getLogger(__name__)
 BY_HAND = "notebook"
@@ -188,6 +188,10 @@ class Run:
             record.adopt()
         except BaseException as error:
             stages[name]["status"] = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
+            unasked = isinstance(error, UsageError) and name not in self.manifest["planned"]
+            if not record.outputs and (before.get("status") == "success" or unasked):
+                stages.pop(name)  # refused before anything was done: what was there still holds
+                stages |= {name: before} if before else {}
             raise
         finally:
             self._record = None
@@ -209,10 +213,10 @@ class Run:
 
     @property
     def ended(self) -> tuple[str, ...]:
-        """The stages that have ended well, in the order they were planned in."""
-        planned = self.manifest.get("planned", [])
-        names = [*planned, *(name for name in self.manifest["stages"] if name not in planned)]
-        return tuple(name for name in names if self.done(name))
+        """The stages that have ended well, in the order in which a run does them."""
+        order = [stage.name for stage in STAGES]
+        known = [name for name in self.manifest["stages"] if self.done(name)]
+        return tuple(sorted(known, key=lambda name: order.index(name) if name in order else len(order)))
 
     def finish(self, status: str, *, error: str | None = None) -> None:
         """Close the manifest with `success`, `error` or `cancelled`."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxlens.core.errors import CheckError, UsageError, explain
+from taxlens.core.errors import CheckError, StoreError, UsageError, explain
 from taxlens.runs.folder import Run
 from taxlens.runs.recording import WRITING
 
@@ -37,7 +37,13 @@ def merge_parts(parts: Sequence[Path], *, out: Path) -> Store:
     runs = [Run.open(folder) for folder in folders]
     _same_configs(runs)
     for run in runs:
-        run.check()
+        run.checked("activations.shards")
+        if not run.done("capture"):
+            rows = [
+                ("part", run.folder),
+                ("capture", run.manifest["stages"].get("capture", {}).get("status", "not run")),
+            ]
+            raise StoreError(explain("a part is unfinished.", rows, f"taxlens capture {run.folder} --resume"))
     first = runs[0]
     made = Run.create(first.config, out, given=first.manifest["config"]["given"], root=first.root)
     facts = {key: first.manifest[key] for key in ("pair", "suites", "versions")}
@@ -53,7 +59,6 @@ def merge_parts(parts: Sequence[Path], *, out: Path) -> Store:
     seconds = sum(run.manifest["stages"]["capture"].get("seconds", 0.0) for run in runs)
     with made.locked():
         made.manifest["stages"]["capture"] |= {"seconds": round(seconds, 2), "parts": len(runs)}
-        made.note(planned=["capture"])
         made.finish("success")
     return store
 

@@ -121,8 +121,7 @@ def _settled(
         job.tell(f"config: {key} {told}")
     if part is not None:
         run.manifest["part"] = list(part)
-    planned = [*run.manifest["planned"], *(name for name in wanted if name not in run.manifest["planned"])]
-    run.note(planned=planned)
+    run.note(**({"planned": list(wanted)} if stages is None else {}))
     return wanted
 
 

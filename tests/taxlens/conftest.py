@@ -25,3 +25,16 @@ def put():
         run.write(TABLES[name], filled(name, frame))
 
     return write
+
+
+@pytest.fixture(scope="session")
+def take_away():
+    """Make a run one that never had a table."""
+
+    def remove(run, name):
+        (run.folder / "tables" / f"{name}.csv").unlink()
+        for entry in run.manifest["stages"].values():
+            entry["outputs"].pop(f"tables/{name}.csv", None)
+        run.save()
+
+    return remove

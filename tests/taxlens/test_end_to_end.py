@@ -123,7 +123,7 @@ def test_the_manifest_says_what_was_compared(runs):
     assert manifest["pair"]["weights sha256"]["base"] != manifest["pair"]["weights sha256"]["aligned"]
     assert manifest["suites"]["facts"]["items"] == 24
     assert manifest["self_check"]
-    assert "probes/facts_plain_correct_resid_post.safetensors" in manifest["outputs"]
+    assert "probes/facts_plain_correct_resid_post.safetensors" in manifest["stages"]["probe"]["outputs"]
     assert runs["qwen2"].verify() == []
 
 

@@ -94,7 +94,7 @@ def test_tables_hold_the_runs_numbers(run):
     assert "random, 2 draws" in front
 
 
-def test_methods_say_what_was_run_and_no_more(run):
+def test_methods_say_what_was_run_and_no_more(take_away, run):
     said = methods_paragraph(run)
     assert "15 gradients" in said
     assert "2000 draws, seed 0" in said
@@ -103,7 +103,7 @@ def test_methods_say_what_was_run_and_no_more(run):
     assert "Probes" not in said
     assert "paragraph{State.}" not in said
     for name in ("frontier", "attribution", "closure"):
-        (run.folder / "tables" / f"{name}.csv").unlink()
+        take_away(run, name)
     said = methods_paragraph(run)
     assert "Getting it back" not in said
     assert "sundararajan2017axiomatic" not in said

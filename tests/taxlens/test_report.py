@@ -74,10 +74,10 @@ def test_the_largest_tax_opens_the_page_whatever_the_order_of_suites(opened, put
     assert headline(opened)[0].startswith("facts lost 57.1 points")
 
 
-def test_a_gain_is_said_with_its_interval_in_rising_order(opened, put):
+def test_a_gain_is_said_with_its_interval_in_rising_order(opened, put, take_away):
     gained = TAX.assign(tax=[-0.02, 0.002, -0.8], low=[-0.04, -0.01, -0.9], high=[-0.01, 0.012, -0.7])
     put(opened, "tax", gained)
-    (opened.folder / "tables" / "tax_2x2.csv").unlink()
+    take_away(opened, "tax_2x2")
     assert any("facts gained 2.0 points [1.0, 4.0] of probability" in said for said in headline(opened))
 
 
