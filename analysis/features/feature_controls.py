@@ -20,7 +20,7 @@ from taxlens.activations.hooks.sites import Address
 from taxlens.analysis.features.account_run import LOG_ODDS
 from taxlens.analysis.features.feature_tables import FEATURES_CONTROLS
 from taxlens.analysis.features.give_back import ChangeCodes, SuiteStreams, coded_change, suite_streams
-from taxlens.analysis.path.chain_rule import GRADIENTS
+from taxlens.analysis.scoring.metrics import smooth_metrics
 from taxlens.core.stats.intervals import Interval, ratio_interval
 from taxlens.probes.rows.folds import group_folds
 
@@ -324,7 +324,7 @@ def _eigenvectors(work: _Work, fit: Tensor, inside: Tensor) -> tuple[Tensor, int
 
     A warning and no rival: they are fitted to the tax and can return more than there is, on items never seen.
     """
-    metric = work.metrics[work.main] if work.main in GRADIENTS else work.metrics.get("log_odds", "probability")
+    metric = work.metrics[work.main] if work.main in smooth_metrics() else work.metrics.get("log_odds", "probability")
     gradients = work.streams.gradient(metric)
     moved = work.streams.moved.double()
     product = moved[fit].T @ gradients[fit].double()

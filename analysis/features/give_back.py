@@ -16,10 +16,9 @@ from taxlens.analysis.features.change_codes import Span, least_squares, span_of
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.training.activation_stream import OUTLYING
 from taxlens.analysis.path.adaptive_quadrature import loss_sign
-from taxlens.analysis.path.chain_rule import GRADIENTS, ScoreMetric
+from taxlens.analysis.path.chain_rule import ScoreMetric, as_metric, values_of
 from taxlens.analysis.path.engine import choices_of
 from taxlens.analysis.path.gradient_passes import ItemShard, log_probability, score_shard, shard_of
-from taxlens.analysis.scoring.metrics import item_metrics
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -88,9 +87,7 @@ class SuiteStreams:
         """A metric of each item from the rows' scores, [items]."""
         choices = choices_of(self.shard, self.suite)
         table = choices.table(scores)
-        if isinstance(metric, ScoreMetric):
-            return metric.value(table, choices.gold)
-        return item_metrics(table, choices.gold, n_bytes=choices.n_bytes, metrics=(metric,))[metric]
+        return values_of(metric, table, choices.gold, choices.n_bytes)
 
     def tax(self, metric: str | ScoreMetric) -> np.ndarray:
         """The measured tax of each item [items]; positive is loss."""
@@ -121,7 +118,7 @@ class SuiteStreams:
         """
         choices = choices_of(self.shard, self.suite)
         table = choices.table(self.scores["aligned"])
-        slope = metric.gradient if isinstance(metric, ScoreMetric) else GRADIENTS[metric]
+        slope = as_metric(metric).gradient
         weights = torch.as_tensor(np.nan_to_num(slope(table, choices.gold))[choices.item, choices.choice])
         out = torch.zeros_like(self.aligned)
         loaded = self.pair.aligned

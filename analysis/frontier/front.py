@@ -14,7 +14,7 @@ from taxlens.analysis.frontier.frontier_tables import FRONTIER, FRONTIER_COMPARI
 from taxlens.analysis.frontier.plan_runs import GENERATED
 from taxlens.analysis.frontier.plans import Plan
 from taxlens.analysis.scoring.evaluator import Values, named
-from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.analysis.scoring.metrics import metric_of
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import Interval
@@ -272,7 +272,7 @@ class Frontier(Result):
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
         """Loss taken back and loss of each held-out item, and groups, by suite; all taxed suites for a blank one."""
         suites: Sequence[str] = [suite] if suite else self.taxed
-        sign = LOSS_SIGN[metric]
+        sign = metric_of(metric).sign
         back = [sign * (values[s][metric] - self.aligned[s][metric]) for s in suites]
         whole = [sign * (self.base[s][metric] - self.aligned[s][metric]) for s in suites]
         return back, whole, [self.groups[s] for s in suites]

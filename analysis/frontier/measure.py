@@ -14,6 +14,7 @@ from taxlens.activations.items.holdout import SuiteSplit, leak_report, split_sui
 from taxlens.analysis.frontier.effects_cache import kept_or_new
 from taxlens.analysis.frontier.front import Benefit, Frontier
 from taxlens.analysis.frontier.options import ANSWER_TOKENS, MEASURED, Options, ready_options
+from taxlens.analysis.frontier.orders import ORDERS
 from taxlens.analysis.frontier.plan_runs import PlanRuns
 from taxlens.analysis.frontier.plans import (
     Plan,
@@ -244,8 +245,7 @@ class _Work:
         """Plans that the options ask for (checkpoints not counted)."""
         o = self.options
         drawn = o.shares if o.draw_shares is None else o.draw_shares
-        per_share = {"random": 0, "uniform": 0, "per_layer": 1, "relearn": 0, "checkpoint": 0}
-        count = sum(per_share.get(order, 1) * len(o.shares) for order in o.orders)
+        count = sum(ORDERS[order].per_share * len(o.shares) for order in o.orders)
         count += o.draws * len(drawn) * ("random" in o.orders) + len(o.uniform) * ("uniform" in o.orders)
         count += 2 * ("per_layer" in o.orders) + ("relearn" in o.orders)
         count += len(o.keeps) * len(o.shares) * len({"path", "one_gradient", "per_layer"} & set(o.orders))

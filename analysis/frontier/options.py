@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taxlens.activations.items.holdout import KEYS
-from taxlens.analysis.frontier.plans import ORDERS
+from taxlens.analysis.frontier.orders import order_names
 from taxlens.core.errors import one_of
 
 DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer")
@@ -27,7 +27,7 @@ class Options:
     Args:
         unit: "component", "head" or "singular".
         shares: of the units, undone in whole.
-        orders: of `plans.ORDERS`.
+        orders: of `orders.ORDERS`.
         draws: random plans a share.
         draw_shares: shares that random plans are drawn at; None: all.
         uniform: coefficients of order "uniform".
@@ -84,5 +84,5 @@ def ready_options(options: Options | None, more: Mapping[str, Any]) -> Options:
     given = {} if options is None else {name: getattr(options, name) for name in Options.__dataclass_fields__}
     ready = Options(**(given | dict(more)))
     for order in ready.orders:
-        one_of(order, ORDERS, what="order")
+        one_of(order, order_names(), what="order")
     return ready

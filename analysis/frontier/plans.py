@@ -19,12 +19,6 @@ from scipy.optimize import linprog
 from taxlens.analysis.weights.units import Difference
 from taxlens.core.errors import UsageError, explain
 
-ORDERS = (
-    "path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer",
-    "learned_mask", "weight_patch", "checkpoint", "relearn", "reverse",
-)  # fmt: skip
-"""Every order of frontier.csv."""
-
 Open = Callable[[], AbstractContextManager[Any]]
 """Opens the model that a plan describes, for plans that are no mixture of the pair's weights."""
 

@@ -17,7 +17,7 @@ from taxlens.activations.models.pair import ModelPair
 from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.interventions.steering import Ablation
 from taxlens.analysis.scoring.choices import score_suite
-from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.analysis.scoring.metrics import metric_of
 from taxlens.core.direction import Direction
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
@@ -133,7 +133,7 @@ def direction_effects(
             with apply(part):
                 changed.append(score(loaded)[0])
         for metric in metrics:
-            losses = [LOSS_SIGN[metric] * (plain[metric] - values[metric]) for values in changed]
+            losses = [metric_of(metric).sign * (plain[metric] - values[metric]) for values in changed]
             interval = mean_interval(losses[0], groups, seed=seed)
             randoms = np.array([loss.mean() for loss in losses[1:]])
             extreme = randoms.max() if name == "ablate" else randoms.min()

@@ -16,8 +16,8 @@ from taxlens.activations.hooks.paired_forward import hidden, replaced_output
 from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.interventions.patching import every_part, patched_values
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, losses
-from taxlens.analysis.scoring.metrics import LOSS_SIGN
-from taxlens.analysis.weights.gradients import SMOOTH, choice_scores, item_batches, smooth_metric
+from taxlens.analysis.scoring.metrics import metric_of, smooth_metrics
+from taxlens.analysis.weights.gradients import choice_scores, item_batches, metric_slopes
 from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.stats.intervals import sum_intervals
@@ -111,19 +111,18 @@ def attribution_patch(
     References:
         Attribution patching: Nanda 2023; Syed et al. 2023, arXiv 2310.10348.
     """
-    one_of(metric, SMOOTH, what="smooth metric")
+    one_of(metric, smooth_metrics(), what="smooth metric")
     aligned = pair.aligned
     encoded = one_prompting(pair, suite, template).rows(suite)
     items = sorted({row.item for row in encoded})
-    gold = np.array([suite.items[i].gold for i in items], dtype=np.int64)
     names = tuple(every_part(aligned.anatomy.n_layers))
     effects = np.zeros((len(items), len(names)))
     batches = item_batches(aligned.model, encoded, batch_tokens)
     with progress.task("screen", total=len(batches), unit="batches") as task:
         for rows in batches:
             owners = np.searchsorted(items, [row.item for row in rows])
-            found = _first_order(pair, rows, owners, gold, metric)
-            np.add.at(effects, owners, LOSS_SIGN[metric] * found)
+            found = _first_order(pair, rows, suite, metric)
+            np.add.at(effects, owners, metric_of(metric).sign * found)
             task.advance(1)
     order = np.argsort(-np.abs(effects.mean(axis=0)), kind="stable")
     chosen = [*order[:check], *order[len(order) // 2 :][:check]] if check else []
@@ -137,7 +136,7 @@ def attribution_patch(
     return Screen(suite.name, metric, names, effects, checked, np.column_stack(measured) if measured else None)
 
 
-def _first_order(pair: ModelPair, rows: list[Any], owners: np.ndarray, gold: np.ndarray, metric: str) -> np.ndarray:
+def _first_order(pair: ModelPair, rows: list[Any], suite: Suite, metric: str) -> np.ndarray:
     """<gradient, base output - aligned output> of every part, by row, float64 [rows, parts]."""
     with _outputs(pair.base, grad=False) as theirs, torch.no_grad():
         choice_scores(pair.base.model, rows)
@@ -146,9 +145,7 @@ def _first_order(pair: ModelPair, rows: list[Any], owners: np.ndarray, gold: np.
         stack.enter_context(replaced_output(embed, lambda stream: stream.detach().requires_grad_(True)))
         mine = stack.enter_context(_outputs(pair.aligned, grad=True))
         scores = choice_scores(pair.aligned.model, rows)
-        items = list(dict.fromkeys(owners.tolist()))
-        by_item = [scores[np.flatnonzero(owners == item)] for item in items]
-        smooth_metric(by_item, [int(gold[item]) for item in items], metric).sum().backward()
+        scores.backward(metric_slopes(rows, scores, suite, metric)[1])
     columns = [((t - m.detach()) * m.grad).sum(dim=(1, 2)).double().numpy() for t, m in zip(theirs, mine, strict=True)]
     return np.column_stack(columns)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.interventions.graft import graft_effects
+from taxlens.analysis.interventions.method_registry import METHODS, intervening
 from taxlens.analysis.interventions.patching import patch_effects
 from taxlens.analysis.interventions.shapley import EXACT_PLAYERS, shapley_effects
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
@@ -22,8 +23,28 @@ if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.interventions.effects import UnitEffects
 
-METHODS = ("graft", "restore", "shapley", "patch_cause", "patch_carrier")
-"""Methods of attribution.csv that intervene."""
+
+def run_grafts(
+    pair: ModelPair, measure: ChoiceMeasure, wanted: Sequence[str], units: Sequence[str], **options: Any
+) -> list[UnitEffects]:
+    """Effects of grafting and of restoring each component alone, those of the methods wanted."""
+    grafts = graft_effects(pair, measure, units=units, **options)
+    return [one for one in (grafts.graft, grafts.restore) if one.method in wanted]
+
+
+def run_shapley(
+    pair: ModelPair, measure: ChoiceMeasure, _wanted: Sequence[str], _units: Sequence[str], **options: Any
+) -> list[UnitEffects]:
+    """Shapley values with every changed component as a player."""
+    return [shapley_effects(pair, measure, **options)]
+
+
+def run_patches(
+    pair: ModelPair, measure: ChoiceMeasure, wanted: Sequence[str], units: Sequence[str], **options: Any
+) -> list[UnitEffects]:
+    """Effects of patching each block's part, its own weights' and what it inherits apart."""
+    blocks = [name for name in units if name.endswith((".attn", ".mlp"))]
+    return [one for one in patch_effects(pair, measure, units=blocks, **options) if one.method in wanted]
 
 
 def swap_tables(
@@ -32,7 +53,7 @@ def swap_tables(
     found: Any,
     *,
     template: str = "plain",
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     leading: int = 8,
     controls: int = 4,
     seed: int = 0,
@@ -50,7 +71,7 @@ def swap_tables(
         suites: suites with choices, all in one template.
         found: a path attribution of the same suites (its `to_frame()` ranks the components), or None.
         template: "plain" or "chat".
-        methods: of graft, restore, shapley, patch_cause, patch_carrier.
+        methods: of `METHODS`; None: all that intervene.
         leading: components by rank.
         controls: random components beside them.
         seed: of the controls, the orders and the bootstrap.
@@ -60,8 +81,9 @@ def swap_tables(
     Returns:
         {"attribution": rows of attribution.csv, "closure": rows of closure.csv}; empty if the weights are equal.
     """
-    for method in methods:
-        one_of(method, METHODS, what="method")
+    wanted = intervening() if methods is None else tuple(methods)
+    for method in wanted:
+        one_of(method, intervening(), what="method")
     measure = ChoiceMeasure(pair, tuple(suites), template=template)
     options: dict[str, Any] = {
         "groups": measure.groups, "template": template, "draws": bootstrap, "seed": seed, "progress": progress,
@@ -70,14 +92,9 @@ def swap_tables(
     if not units:
         return {}  # the two have the same weights: there is nothing to swap
     effects: list[UnitEffects] = []
-    if {"graft", "restore"} & set(methods):
-        grafts = graft_effects(pair, measure, units=units, **options)
-        effects += [one for one in (grafts.graft, grafts.restore) if one.method in methods]
-    if "shapley" in methods:
-        effects.append(shapley_effects(pair, measure, **options))
-    if {"patch_cause", "patch_carrier"} & set(methods):
-        blocks = [name for name in units if name.endswith((".attn", ".mlp"))]
-        effects += [one for one in patch_effects(pair, measure, units=blocks, **options) if one.method in methods]
+    for run in dict.fromkeys(METHODS[name].run for name in METHODS if name in wanted):
+        assert run is not None
+        effects += run(pair, measure, wanted, units, **options)
     asked = measure.asked_apart()
     effects = [_with_apart(one, asked) for one in effects]
     return {

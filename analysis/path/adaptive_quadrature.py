@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from taxlens.analysis.path.chain_rule import Chained, Path, ScoreMetric, chain
+from taxlens.analysis.path.chain_rule import Chained, Path, ScoreMetric, as_metric, chain, values_of
 from taxlens.analysis.path.contraction import Tally
 from taxlens.analysis.path.quadrature import LADDER, QuadratureRule, companion, cumulative, gauss_patterson, panelled
-from taxlens.analysis.scoring.metrics import LOSS_SIGN, item_metrics
 
 SMALL = 0.02
 """Taxes below this are judged by an absolute bound: tolerance * SMALL."""
@@ -222,14 +221,9 @@ def change(path: Path, metric: str | ScoreMetric, *, ends: tuple[np.ndarray, np.
         ends: scores [items, choices] to take instead of the path's own ends.
     """
     start, end = ends or (path.start, path.end)
-    if isinstance(metric, ScoreMetric):
-        return metric.value(end, path.gold) - metric.value(start, path.gold)
-    values = [
-        item_metrics(scores, path.gold, n_bytes=path.n_bytes, metrics=(metric,))[metric] for scores in (start, end)
-    ]
-    return values[1] - values[0]
+    return values_of(metric, end, path.gold, path.n_bytes) - values_of(metric, start, path.gold, path.n_bytes)
 
 
 def loss_sign(metric: str | ScoreMetric) -> float:
     """Sign that makes a fall of the metric (a rise of nll) a positive loss."""
-    return metric.sign if isinstance(metric, ScoreMetric) else LOSS_SIGN[metric]
+    return as_metric(metric).sign

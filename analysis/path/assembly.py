@@ -10,9 +10,8 @@ import numpy as np
 
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walked, change, loss_sign
 from taxlens.analysis.path.attribution import SuiteEffects, TokenEffects
-from taxlens.analysis.path.chain_rule import ScoreMetric, direct
+from taxlens.analysis.path.chain_rule import ScoreMetric, direct, values_of
 from taxlens.analysis.path.gradient_passes import ItemShard
-from taxlens.analysis.scoring.metrics import item_metrics
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -215,9 +214,7 @@ def _values(piece: Piece, number: int, metric: str | ScoreMetric) -> np.ndarray:
     inner = len(walked.measured)
     ends = {0: path.start, inner + 1: path.end}
     scores = ends[number] if number in ends else choices.table(walked.measured[number - 1])
-    if isinstance(metric, ScoreMetric):
-        return metric.value(scores, path.gold)
-    return item_metrics(scores, path.gold, n_bytes=path.n_bytes, metrics=(metric,))[metric]
+    return values_of(metric, scores, path.gold, path.n_bytes)
 
 
 def _end_errors(walked: Walked) -> tuple[np.ndarray, np.ndarray]:

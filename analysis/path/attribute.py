@@ -9,11 +9,11 @@ import numpy as np
 
 from taxlens.analysis.path.attribution import Attribution
 from taxlens.analysis.path.barrier import walkability
-from taxlens.analysis.path.chain_rule import ScoreMetric
+from taxlens.analysis.path.chain_rule import ScoreMetric, not_chained
 from taxlens.analysis.path.engine import NodeTap, PathSettings, opened
 from taxlens.analysis.path.logit_metrics import KL, LogitMetric, logit_effects
 from taxlens.analysis.path.quadrature import QuadratureRule, single
-from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+from taxlens.analysis.scoring.metrics import metric_of, smooth_metrics
 from taxlens.analysis.weights.units import LEVELS
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.activations.models.pair import ModelPair
 
-METRICS = ("accuracy", "probability", "nll")
+ATTRIBUTED = ("accuracy", "probability", "nll")
 """Metrics that are attributed unless others are named."""
 
 
@@ -31,7 +31,7 @@ def attribute(
     suites: Suite | Sequence[Suite],
     *,
     template: str = "plain",
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] = ATTRIBUTED,
     levels: Sequence[str] = ("component", "singular"),
     tolerance: float = 0.01,
     max_gradients: int = 32,
@@ -124,12 +124,12 @@ def gradient_effects(
         pair: the two checkpoints.
         suites: one suite or several.
         t: where on the path the gradient is taken, in 0..1.
-        metrics: "probability", "margin" or "nll".
+        metrics: those with a gradient ("probability", "margin", "nll").
         levels: as for `attribute`.
         options: as for `attribute`.
     """
     for metric in metrics:
-        one_of(metric, ("probability", "margin", "nll"), what="metric with a gradient")
+        one_of(metric, smooth_metrics(), what="metric with a gradient")
     if not 0 <= t <= 1:
         raise UsageError(explain("a point on the path lies between 0 and 1.", [("t", t)]))
     return attribute(pair, suites, metrics=metrics, levels=levels, rules=[single(t)], **options)
@@ -143,7 +143,9 @@ def _checked(
     if not metrics:
         raise UsageError(explain("no metric to attribute.", (), "name at least one metric."))
     for metric in metrics:
-        one_of(metric, (*CHOICE_METRICS, *named), what="metric")
+        if metric in named or metric_of(metric).chain:
+            continue
+        raise UsageError(not_chained(metric_of(metric)))
     for level in levels:
         one_of(level, LEVELS, what="level")
     of_scores = {name: one for name, one in named.items() if isinstance(one, ScoreMetric)}

@@ -8,6 +8,7 @@ over components, heads, triples and tokens hold to rounding.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import torch
 
 from taxlens.analysis.path.accuracy import GRAZE, accuracy_weights, margin_weights
 from taxlens.analysis.path.quadrature import QuadratureRule, Trajectory, interpolation
-from taxlens.analysis.scoring.metrics import item_metrics
+from taxlens.analysis.scoring.metrics import Gradient, Metric, chained_metrics, margin_value, metric_of
 from taxlens.core.errors import UsageError, explain
 
 CELLS = 128
@@ -48,7 +49,7 @@ class ScoreMetric:
 
     @property
     def sign(self) -> float:
-        """Sign that makes the tax positive for a loss, as in `metrics.LOSS_SIGN`."""
+        """Sign that makes the tax positive for a loss, as of a `Metric`."""
         return 1.0 if self.higher_is_better else -1.0
 
     def value(self, scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -61,6 +62,13 @@ class ScoreMetric:
         with torch.enable_grad():
             (gradient,) = torch.autograd.grad(self.function(asked, torch.as_tensor(gold)).sum(), asked)
         return torch.nan_to_num(gradient).numpy()
+
+    def metric(self, name: str = "") -> Metric:
+        """What is known of it: shown as its own numbers, chained by its gradient."""
+        return Metric(
+            name, "a user's own function of the choices' scores", unit="", scale=1.0, sign=self.sign, value=self.value,
+            gradient=self.gradient, chain="gradient",
+        )  # fmt: skip
 
     @staticmethod
     def _tensor(scores: np.ndarray) -> torch.Tensor:
@@ -121,23 +129,23 @@ class Path:
         looks at |gold minus best other| alone, so that exchanging the ends changes no effect but its sign.
         """
         missed = self.end - self.predicted_end()
-        near = [np.abs(item_metrics(s, self.gold, metrics=("margin",))["margin"]) for s in (self.start, self.end)]
+        near = [np.abs(margin_value(s, self.gold)) for s in (self.start, self.end)]
         at_end = np.where(near[0] > near[1], 1.0, np.where(near[0] < near[1], 0.0, 0.5))
         return Trajectory(self.rule, self.start + at_end[:, None] * missed, self.slopes)
 
 
-def chain(path: Path, metric: str | ScoreMetric) -> Chained:
+def chain(path: Path, metric: str | Metric | ScoreMetric) -> Chained:
     """Return what each node's derivatives are worth in a metric, item by item.
 
     Args:
         path: scores along the path.
-        metric: "accuracy", "accuracy_norm", "probability", "margin", "nll", or a function that returns a metric's
-            gradient with respect to the scores.
+        metric: a metric, its name, or a user's own.
 
     Raises:
-        UsageError: an unknown metric, or accuracy_norm without bytes.
+        UsageError: an unknown metric, one that is only measured, or one by bytes without bytes.
     """
-    pieces = [_chain(_slice(path, slice(i, i + CHUNK)), metric) for i in range(0, len(path.gold), CHUNK)]
+    known = as_metric(metric)
+    pieces = [_chain(_slice(path, slice(i, i + CHUNK)), known) for i in range(0, len(path.gold), CHUNK)]
     return Chained(
         np.concatenate([p.weights for p in pieces], axis=1),
         np.concatenate([p.end for p in pieces]),
@@ -145,7 +153,7 @@ def chain(path: Path, metric: str | ScoreMetric) -> Chained:
     )
 
 
-def direct(path: Path, metric: str | ScoreMetric, scores: np.ndarray) -> np.ndarray:
+def direct(path: Path, metric: str | Metric | ScoreMetric, scores: np.ndarray) -> np.ndarray:
     """Weights of plain quadrature of the metric itself, float64 [nodes, items, choices]: a cross-check.
 
     Needs many more nodes than the chain rule where the metric saturates. With a rule of one node it is the
@@ -153,66 +161,73 @@ def direct(path: Path, metric: str | ScoreMetric, scores: np.ndarray) -> np.ndar
 
     Args:
         path: scores along the path.
-        metric: "probability", "margin", "nll" or a user metric; accuracy has no gradient.
+        metric: one with a gradient; accuracy has none.
         scores: the scores that the forward passes at the nodes gave, float64 [nodes, items, choices].
     """
-    gradient = metric.gradient if isinstance(metric, ScoreMetric) else GRADIENTS[metric]
-    return np.nan_to_num(gradient(scores, path.gold) * path.rule.weights()[:, None, None])
+    return np.nan_to_num(_gradient(as_metric(metric))(scores, path.gold) * path.rule.weights()[:, None, None])
 
 
-def probability_gradient(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Gradient of the gold choice's softmax probability, the shape of `scores`."""
-    present = np.where(np.isnan(scores), -np.inf, scores)
-    p = np.exp(present - present.max(axis=-1, keepdims=True))
-    p /= p.sum(axis=-1, keepdims=True)
-    right = np.zeros(scores.shape[-2:])
-    right[np.arange(len(gold)), gold] = 1.0
-    return (p * right).sum(axis=-1, keepdims=True) * (right - p)
+def as_metric(metric: str | Metric | ScoreMetric) -> Metric:
+    """Return what is known of a metric: the registered one of that name, or a user's own function."""
+    if isinstance(metric, Metric):
+        return metric
+    return metric.metric() if isinstance(metric, ScoreMetric) else metric_of(metric)
 
 
-def margin_gradient(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Gradient of gold minus best other, the shape of `scores`."""
-    right = np.zeros(scores.shape[-2:])
-    right[np.arange(len(gold)), gold] = 1.0
-    others = np.where(np.isnan(scores) | (right > 0), -np.inf, scores)
-    best = np.arange(scores.shape[-1]) == np.argmax(others, axis=-1)[..., None]
-    return right - best
+def values_of(
+    metric: str | Metric | ScoreMetric, scores: np.ndarray, gold: np.ndarray, n_bytes: np.ndarray | None = None
+) -> np.ndarray:
+    """A metric of every item from a table of scores, float64 [..., items].
+
+    Raises:
+        UsageError: a metric that is no function of the scores, or one by bytes without bytes.
+    """
+    known = as_metric(metric)
+    if known.value is None:
+        raise UsageError(explain(f"{known.name} is no function of the choices' scores.", [("meaning", known.meaning)]))
+    return np.asarray(known.value(_by_bytes(known, scores, n_bytes), gold))
 
 
-def nll_gradient(scores: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Gradient of minus the gold score, the shape of `scores`."""
-    out = np.zeros(scores.shape)
-    out[..., np.arange(len(gold)), gold] = -1.0
-    return out
+def _by_bytes(metric: Metric, table: np.ndarray, n_bytes: np.ndarray | None) -> np.ndarray:
+    if not metric.by_bytes:
+        return table
+    if n_bytes is None:
+        raise UsageError(explain(f"{metric.name} divides by the bytes of each choice.", (), "pass n_bytes."))
+    return table / n_bytes
 
 
-GRADIENTS = {"probability": probability_gradient, "margin": margin_gradient, "nll": nll_gradient}
-"""Metrics with a gradient by the scores."""
-
-
-def _chain(path: Path, metric: str | ScoreMetric) -> Chained:
-    if isinstance(metric, ScoreMetric):
-        end = metric.value(path.trajectory().at(np.ones(1))[0], path.gold)
-        return Chained(_smooth(path, metric.gradient), end)
-    if metric == "accuracy_norm":
-        if path.n_bytes is None:
-            raise UsageError(explain("accuracy_norm divides by the bytes of each choice.", (), "pass n_bytes."))
-        size = path.n_bytes
-        scaled = Path(path.rule, path.start / size, path.end / size, path.slopes / size, path.gold, graze=path.graze)
-        found = _chain(scaled, "accuracy")
-        return Chained(np.nan_to_num(found.weights / size), found.end, found.grazes)
+def _chain(path: Path, metric: Metric) -> Chained:
+    if metric.by_bytes:
+        start, end, slopes = (_by_bytes(metric, part, path.n_bytes) for part in (path.start, path.end, path.slopes))
+        scaled = Path(path.rule, start, end, slopes, path.gold, graze=path.graze)
+        found = _chain(scaled, dataclasses.replace(metric, by_bytes=False))
+        return Chained(np.nan_to_num(_by_bytes(metric, found.weights, path.n_bytes)), found.end, found.grazes)
     trajectory = path.trajectory()
-    end = item_metrics(trajectory.at(np.ones(1))[0], path.gold, metrics=(metric,))[metric]
-    if metric == "probability":
-        return Chained(_smooth(path, probability_gradient), end)
-    if metric == "nll":
-        weights = np.zeros(path.slopes.shape)
-        weights[:, np.arange(len(path.gold)), path.gold] = -path.rule.weights()[:, None]
-        return Chained(weights, end)
-    if metric == "margin":
+    end = values_of(metric, trajectory.at(np.ones(1))[0], path.gold)
+    if metric.chain == "gradient":
+        return Chained(_smooth(path, _gradient(metric)), end)
+    if metric.chain == "linear":
+        slope = np.nan_to_num(_gradient(metric)(path.start, path.gold))
+        return Chained(path.rule.weights()[:, None, None] * slope, end)
+    if metric.chain == "best_other":
         return Chained(margin_weights(trajectory, path.gold), end)
-    weights, grazes = accuracy_weights(trajectory, path.gold, graze=path.graze)
-    return Chained(weights, end, grazes)
+    if metric.chain == "crossings":
+        weights, grazes = accuracy_weights(trajectory, path.gold, graze=path.graze)
+        return Chained(weights, end, grazes)
+    raise UsageError(not_chained(metric))
+
+
+def not_chained(metric: Metric) -> str:
+    """Why a metric cannot be attributed along the path, in words."""
+    rows = [("metric", metric.name), ("is", metric.meaning)]
+    fix = f"attribute one of {', '.join(chained_metrics())}; {metric.name} stays in the tax."
+    return explain("this metric has no gradient by the choices' scores: it is only measured.", rows, fix)
+
+
+def _gradient(metric: Metric) -> Gradient:
+    if metric.gradient is None:
+        raise UsageError(not_chained(metric))
+    return metric.gradient
 
 
 def _smooth(path: Path, gradient: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from taxlens.activations.models.prompts import as_asked, asked_apart, one_prompting
 from taxlens.analysis.scoring.choices import score_suite
-from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.analysis.scoring.metrics import metric_of
 from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def losses(worse: Values, better: Values) -> dict[tuple[str, str], np.ndarray]:
     lost: dict[tuple[str, str], np.ndarray] = {}
     for suite, metrics in worse.items():
         for metric, value in metrics.items():
-            change = LOSS_SIGN[metric] * (better[suite][metric] - value)
+            change = metric_of(metric).sign * (better[suite][metric] - value)
             bad = np.flatnonzero(~np.isfinite(change))
             if len(bad):
                 rows = [("suite", suite), ("metric", metric), ("items", f"{len(bad)}, first {bad[0]}")]

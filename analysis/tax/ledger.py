@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.scoring.metrics import HITS, LOSS_SIGN
+from taxlens.analysis.scoring.metrics import metric_of
 from taxlens.analysis.tax.tax_tables import TAX
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.stats.intervals import (
@@ -60,7 +60,7 @@ class Paired:
 
     def loss(self, metric: str) -> np.ndarray:
         """What each item lost in a metric, [n]: positive is loss."""
-        return LOSS_SIGN[metric] * (self.base[metric] - self.aligned[metric])
+        return metric_of(metric).sign * (self.base[metric] - self.aligned[metric])
 
     def changes(self, metric: str = "accuracy") -> np.ndarray:
         """[n] 'lost' (right to wrong), 'won' (wrong to right) or '' for each item."""
@@ -108,14 +108,14 @@ def tax_frame(
 def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: float, interval: str) -> dict[str, object]:
     loss, groups = paired.loss(metric), paired.groups
     found = mean_interval(loss, groups, draws=bootstrap, seed=seed, method=interval)
-    hits = metric if metric in HITS else "accuracy" if "accuracy" in paired.base else None
+    hits = metric if metric_of(metric).hit else "accuracy" if "accuracy" in paired.base else None
     changes = paired.changes(hits) if hits else np.empty(0)
     lost, won = int((changes == "lost").sum()), int((changes == "won").sum())
     flip = sign_flip_p(loss, groups, seed=seed)
-    exact = metric in HITS
+    exact = metric_of(metric).hit
     means = group_means(loss, groups)
     macro = mean_interval(means, range(len(means)), draws=bootstrap, seed=seed, method=interval)
-    single = np.arange(len(loss))
+    single, within = np.arange(len(loss)), metric_of(metric).equivalence(margin)
     return {
         "suite": paired.suite,
         "kind": paired.kind,
@@ -133,7 +133,7 @@ def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: floa
         "n_groups": found.n_groups,
         "p_test": "mcnemar_exact" if exact else "group_sign_flip",
         "p_group": flip,
-        "p_equivalent": np.nan if metric in ("margin", "nll") else tost_p(loss, groups, margin),
+        "p_equivalent": tost_p(loss, groups, within) if within else np.nan,
         "macro_tax": macro.value,
         "macro_low": macro.low,
         "macro_high": macro.high,

@@ -16,7 +16,7 @@ import pandas as pd
 
 from taxlens.activations.items.items import Suite
 from taxlens.analysis.scoring.choices import SuiteScores, score_suite
-from taxlens.analysis.scoring.metrics import LOSS_SIGN, item_metrics, log_sum_exp
+from taxlens.analysis.scoring.metrics import item_metrics, log_sum_exp, metric_of
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.analysis.tax.tax import Tax
 from taxlens.analysis.tax.tax_tables import PRIOR
@@ -132,7 +132,7 @@ def _parts(
 ) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for metric in METRICS:
-        tax, knowledge = (LOSS_SIGN[metric] * (sides[0][k][metric] - sides[1][k][metric]) for k in (0, 1))
+        tax, knowledge = (metric_of(metric).sign * (sides[0][k][metric] - sides[1][k][metric]) for k in (0, 1))
         columns = np.stack([tax, knowledge, tax - knowledge], axis=1)
         low, high = sum_intervals(columns, paired.groups, draws=bootstrap, seed=seed)
         for number, part in enumerate(("tax", "knowledge", "calibration")):

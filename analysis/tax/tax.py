@@ -12,7 +12,7 @@ import pandas as pd
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.models.prompts import as_asked, template_notes
 from taxlens.analysis.scoring.choices import SuiteScores, score_suite
-from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS, shown_metric
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS
 from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
@@ -101,10 +101,10 @@ class Tax(Result):
         first = frame[frame["metric"] == ("accuracy" if "accuracy" in set(frame["metric"]) else frame["metric"][0])]
         parts = []
         for row in first.itertuples():
-            scale, unit = (1, "nats") if row.metric in ("margin", "nll") else (100, "pts")
+            known = shown_metric(row.metric)
             parts.append(
-                f"{row.suite} ({row.template}) {row.tax * scale:+.1f} {unit} "
-                f"[{row.low * scale:.1f}, {row.high * scale:.1f}], n={row.n_items} items in {row.n_groups} groups"
+                f"{row.suite} ({row.template}) {known.shown(row.tax, sign=True)} {known.unit} "
+                f"[{known.shown(row.low)}, {known.shown(row.high)}], n={row.n_items} items in {row.n_groups} groups"
             )
         return "Tax: " + "; ".join(parts)
 
@@ -129,7 +129,7 @@ def measure_tax(
         suites: items; those without choices are passed over, and a suite without any is noted.
         templates: ``plain``, ``chat`` or both; both give the 2 x 2. Where base has no chat
             template, aligned's serves both and a note says so.
-        metrics: which, of `CHOICE_METRICS`.
+        metrics: which, of `scored_metrics`.
         bootstrap: draws of the group bootstrap.
         seed: of the draws.
         margin: half width of "no tax" for equivalence, in metrics of 0..1.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.analysis.scoring.metrics import metric_of, shown_metric
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.analysis.tax.tax_tables import TAX_2X2
 from taxlens.core.errors import UsageError, explain
@@ -35,7 +35,7 @@ def item_effects(plain: Paired, chat: Paired, metric: str) -> np.ndarray:
     if plain.items != chat.items:
         rows = [("plain", f"{len(plain.items)} items"), ("chat", f"{len(chat.items)} items")]
         raise UsageError(explain(f"the two templates of {plain.suite} hold different items.", rows))
-    sign = LOSS_SIGN[metric]
+    sign = metric_of(metric).sign
     weights = sign * (plain.base[metric] - plain.aligned[metric])
     template = sign * (plain.base[metric] - chat.base[metric])
     total = sign * (plain.base[metric] - chat.aligned[metric])
@@ -106,11 +106,11 @@ def headline(frame: pd.DataFrame, suite: str, *, metric: str = "accuracy") -> st
                 "templates: [plain, chat]",
             )
         )
-    scale, unit = (1.0, "nats") if metric in ("margin", "nll") else (100.0, "points")
+    known = shown_metric(metric)
     sign = 1.0 if float(chosen["total"]) >= 0 else -1.0
     moved = "lost" if sign > 0 else "gained"
-    parts = {effect: round(sign * float(chosen[effect]) * scale, 1) + 0.0 for effect in EFFECTS}  # no "-0.0"
+    parts = {effect: round(sign * float(chosen[effect]) * known.scale, 1) + 0.0 for effect in EFFECTS}  # no "-0.0"
     return (
-        f"{suite}: of {parts['total']:.1f} {unit} {moved}, {parts['template']:.1f} are the template, "
+        f"{suite}: of {parts['total']:.1f} {known.unit} {moved}, {parts['template']:.1f} are the template, "
         f"{parts['weights']:.1f} the weights and {parts['interaction']:.1f} their interaction."
     )

@@ -13,7 +13,7 @@ from taxlens.activations.items.batches import Piece, packed, pad
 from taxlens.activations.models.lengths import length_class, network
 from taxlens.activations.models.prompts import Prompting, one_prompting
 from taxlens.analysis.scoring.logits import head_logits
-from taxlens.analysis.scoring.metrics import LOSS_SIGN
+from taxlens.analysis.scoring.metrics import metric_of, smooth_metrics
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import common_rows
 from taxlens.core.errors import one_of
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from taxlens.activations.items.tokens import Row
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.weights.units import Difference, Part, Unit
-
-SMOOTH = ("probability", "margin", "nll")
-"""Metrics with a gradient."""
 
 Slopes = Mapping[tuple[str, str], torch.Tensor]
 """(module, parameter) -> gradient, in the shape that the checkpoint stores."""
@@ -58,7 +55,7 @@ def weight_slopes(
     Returns:
         Gradients by (module, parameter), and the mean metric.
     """
-    one_of(metric, SMOOTH, what="smooth metric")
+    one_of(metric, smooth_metrics(), what="smooth metric")
     hf = network(model)
     rows = prompting.rows(suite)
     items = {row.item for row in rows}
@@ -66,10 +63,9 @@ def weight_slopes(
     with _requiring(hf, modules) as wanted:
         for batch in item_batches(hf, rows, batch_tokens):
             scores = choice_scores(hf, batch)
-            golds = [suite.items[item].gold for item in dict.fromkeys(row.item for row in batch)]
-            value = smooth_metric(_by_item(batch, scores), golds, metric).sum() / len(items)
-            value.backward()
-            total += float(value.detach())
+            value, slope = metric_slopes(batch, scores, suite, metric)
+            scores.backward(slope / len(items))
+            total += value / len(items)
         return {key: _taken(p) for key, p in wanted.items()}, total
 
 
@@ -115,7 +111,7 @@ def first_order_loss(
     found = {}
     for suite, prompting in suites:
         slopes, _ = weight_slopes(model, suite, prompting, modules=modules, metric=metric)
-        found[suite.name] = -LOSS_SIGN[metric] * unit_slopes(slopes, difference, units)
+        found[suite.name] = -metric_of(metric).sign * unit_slopes(slopes, difference, units)
     return found
 
 
@@ -155,19 +151,25 @@ def choice_scores(model: Any, rows: Sequence[Row]) -> torch.Tensor:
     return torch.zeros(len(rows), dtype=logp.dtype, device=logp.device).index_add(0, asked[:, 0].to(logp.device), logp)
 
 
-def smooth_metric(scores: Sequence[torch.Tensor], golds: Sequence[int | None], metric: str) -> torch.Tensor:
-    """The metric of each item from its choices' scores, with gradient, [items]."""
-    found = []
-    for logp, gold in zip(scores, golds, strict=True):
-        right = logp[int(gold or 0)]
-        if metric == "probability":
-            found.append(torch.exp(right - logp.logsumexp(0)))
-        elif metric == "nll":
-            found.append(-right)
-        else:
-            others = torch.cat([logp[: int(gold or 0)], logp[int(gold or 0) + 1 :]])
-            found.append(right - others.max())
-    return torch.stack(found)
+def metric_slopes(rows: Sequence[Row], scores: torch.Tensor, suite: Suite, metric: str) -> tuple[float, torch.Tensor]:
+    """Return a metric summed over the rows' items, and its derivative by each row's score [rows].
+
+    Args:
+        rows: all choices of some items.
+        scores: of each row, [rows].
+        suite: the items.
+        metric: one with a gradient.
+    """
+    known, items = metric_of(metric), sorted({row.item for row in rows})
+    place = {item: number for number, item in enumerate(items)}
+    at = np.array([place[row.item] for row in rows]), np.array([row.choice for row in rows])
+    table = np.full((len(items), int(at[1].max()) + 1), np.nan)
+    table[at] = scores.detach().double().cpu().numpy()
+    gold = np.array([suite.items[item].gold for item in items], dtype=np.int64)
+    assert known.value is not None
+    assert known.gradient is not None
+    slope = np.nan_to_num(known.gradient(table, gold))[at]
+    return float(known.value(table, gold).sum()), torch.as_tensor(slope).to(scores)
 
 
 def item_batches(model: Any, rows: Sequence[Row], batch_tokens: int) -> list[list[Row]]:
@@ -180,13 +182,6 @@ def item_batches(model: Any, rows: Sequence[Row], batch_tokens: int) -> list[lis
     widths = [max(len(row.ids) for row in mine) for mine in held]
     pieces = [Piece(width, len(mine), kind=of(width)) for width, mine in zip(widths, held, strict=True)]
     return [[row for i in batch for row in held[i]] for batch in packed(pieces, batch_tokens=batch_tokens)]
-
-
-def _by_item(batch: Sequence[Row], scores: torch.Tensor) -> list[torch.Tensor]:
-    places: dict[int, list[int]] = {}
-    for place, row in enumerate(batch):
-        places.setdefault(row.item, []).append(place)
-    return [scores[mine] for mine in places.values()]
 
 
 def _taken(parameter: torch.Tensor) -> torch.Tensor:

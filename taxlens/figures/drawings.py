@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
+from taxlens.analysis.scoring import metrics
 from taxlens.figures.style import Drawn
 
 Tables = Mapping[str, pd.DataFrame]
@@ -13,6 +14,5 @@ Jobs = Iterator[tuple[str, Callable[[], Drawn]]]
 
 
 def main_metric(frame: pd.DataFrame) -> str:
-    """Return the metric that figures of one metric show: probability, or the table's first."""
-    found = list(dict.fromkeys(frame["metric"]))
-    return "probability" if "probability" in found else str(found[0])
+    """Return the metric that figures of one metric show (see `scoring.metrics.main_metric`)."""
+    return metrics.main_metric(frame["metric"])

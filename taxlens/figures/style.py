@@ -11,6 +11,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from taxlens.analysis.scoring.metrics import shown_metric
 from taxlens.core.errors import one_of
 from taxlens.words.amounts import unit_of
 
@@ -103,18 +104,19 @@ def width_of(venue: str = "neurips", width: str = "page") -> float:
 
 _WRITTEN = {
     "auc": "AUC", "cka": "CKA", "cca": "CCA", "svcca": "SVCCA", "pwcca": "PWCCA", "gulp": "GULP", "rsa": "RSA", "r2": "R²",
-    "kl": "KL", "nll": "NLL", "mdl": "MDL", "knn": "kNN",
+    "mdl": "MDL", "knn": "kNN",
 }  # fmt: skip
 
 
 def written(name: str) -> str:
     """Return a table's name of a measure or metric as a paper writes it: "linear_r2" is "linear R²"."""
-    return " ".join(_WRITTEN.get(part, part) for part in name.split("_"))
+    return shown_metric(name).words or " ".join(_WRITTEN.get(part, part) for part in name.split("_"))
 
 
 def effect_label(what: str, metric: str, *, width: float) -> str:
     """Return an axis label such as "effect on NLL (nats); positive is loss", short where the figure is a column wide."""
-    label = f"{what} {written(metric)} ({unit_of(metric)[0]})"
+    unit = unit_of(metric)[0]
+    label = f"{what} {written(metric)}{f' ({unit})' if unit else ''}"
     return label if width < 4.5 else f"{label}; positive is loss"
 
 

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from taxlens.core.errors import UsageError, one_of
+from taxlens.core.lazy import Lazy
+
+
+def registered(names: Lazy, what: str) -> AfterValidator:
+    """Return a check that a value is a name of a registry, which is imported when a value is checked."""
+
+    def check(value: str) -> str:
+        try:
+            return one_of(value, tuple(names()), what=what)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+    return AfterValidator(check)
+
 
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_z", "mlp_post"]
 Dtype = Literal["float32", "float16", "bfloat16"]

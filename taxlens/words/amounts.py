@@ -1,39 +1,47 @@
-"""Amounts in the unit of their metric: points for shares, nats for log-probabilities. The only home of a metric's unit."""
+"""Amounts in the unit of their metric: points for shares, nats for log-probabilities."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-NATS = ("nll", "margin", "kl", "prior_kl")
-"""Metrics in nats; all others are shares, shown in points."""
+from taxlens.analysis.scoring.metrics import shown_metric
 
 
 def unit_of(metric: str) -> tuple[str, float]:
     """Return the unit that a metric is shown in, and the factor from the table's unit to it."""
-    return ("nats", 1.0) if metric in NATS else ("points", 100.0)
+    known = shown_metric(metric)
+    return known.unit, known.scale
+
+
+def units_of(metrics: Iterable[str]) -> str:
+    """Return the units of some metrics, the first's first: "points (nll and margin in nats)"."""
+    units: dict[str, list[str]] = {}
+    for name in dict.fromkeys(metrics):
+        units.setdefault(unit_of(name)[0] or "their own numbers", []).append(name)
+    first, *others = units
+    more = ", ".join(f"{' and '.join(units[unit])} in {unit}" for unit in others)
+    return f"{first}{f' ({more})' if more else ''}"
 
 
 def digits_of(metric: str) -> int:
     """Return how many digits after the point a metric is printed with in its unit."""
-    return 2 if metric in NATS else 1
+    return shown_metric(metric).digits
 
 
 def bare(value: float, metric: str) -> str:
     """Return a value in the metric's unit without the unit: "12.4", "0.31"; never "-0.0"."""
-    said = f"{value:.3g}" if metric in NATS else f"{100 * value:.1f}"
-    return said.lstrip("-") if float(said) == 0 else said
+    return shown_metric(metric).shown(value)
 
 
 def amount(value: float, metric: str) -> str:
     """Return a loss as read aloud: "12.4 points", "0.31 nats"."""
-    return f"{bare(value, metric)} {unit_of(metric)[0]}"
+    return f"{bare(value, metric)} {unit_of(metric)[0]}".rstrip()
 
 
 def signed(value: float, metric: str) -> str:
     """Return a value with its sign as terminals show it: "+12.4", "+0.310"; "-" where it is undefined."""
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:+.3f}" if metric in NATS else f"{100 * value:+.1f}"
+    return shown_metric(metric).shown(value, sign=True) if math.isfinite(value) else "-"
 
 
 def bracketed(low: float, high: float, metric: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from taxlens.analysis.scoring import metrics
 from taxlens.words.run_view import RunView
 
 
 def main_metric(run: RunView) -> str:
-    """Return the metric that a run is told in: probability, or the tax table's first; blank without that table."""
-    if not run.has("tax"):
-        return ""
-    metrics = run.table("tax")["metric"]
-    return "probability" if "probability" in set(metrics) else str(metrics.iloc[0])
+    """Return the metric that a run is told in (see `scoring.metrics.main_metric`); blank without a tax table."""
+    return metrics.main_metric(run.table("tax")["metric"]) if run.has("tax") else ""
 
 
 def by_loss(run: RunView) -> list[str]:

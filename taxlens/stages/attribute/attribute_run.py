@@ -10,7 +10,7 @@ import pandas as pd
 
 from taxlens.analysis.interventions.effect_tables import SCREEN
 from taxlens.analysis.readings.reading_tables import ATTRIBUTION_SEEDS
-from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+from taxlens.analysis.scoring.metrics import main_metric, scored_metrics, smooth_metrics
 from taxlens.stages.attribute import ATTRIBUTE_STAGE
 from taxlens.stages.attribute.attribution_section import AttributionSection
 from taxlens.stages.attribute.restoration_profile import measure_restoration
@@ -109,18 +109,13 @@ def _seeds(found: Sequence[Attribution], metrics: Sequence[str]) -> pd.DataFrame
     return ATTRIBUTION_SEEDS.join(frames)[list(ATTRIBUTION_SEEDS.names)]
 
 
-def _main_metric(job: RunContext) -> str:
-    metrics = job.config.attribution.metrics
-    return "probability" if "probability" in metrics else metrics[0]
-
-
 def _read(job: RunContext, suites: Sequence[Suite], found: Attribution) -> Tables:
     from taxlens.analysis.readings.triple_tables import reading_tables
 
     top = job.config.attribution.reading
     if not top or "singular" not in next(iter(found.suites.values())).units or not _has(found, "singular"):
         return {}
-    return reading_tables(job.pair, suites, found, metric=_main_metric(job), top=top)
+    return reading_tables(job.pair, suites, found, metric=main_metric(job.config.attribution.metrics), top=top)
 
 
 def _has(found: Attribution, level: str) -> bool:
@@ -188,7 +183,7 @@ def _patched(job: RunContext, suites: Sequence[Suite], template: str, found: Att
         return {}
     table, seed = found.to_frame(), job.config.seed
     patches = chosen_patches(job.pair, table, leading=section.patches, positions=section.patch_positions, seed=seed)
-    metrics = tuple(metric for metric in section.metrics if metric in CHOICE_METRICS) or ("probability",)
+    metrics = tuple(metric for metric in section.metrics if metric in scored_metrics()) or ("probability",)
     asked = [drawn(suite, section.patch_items, seed) for suite in suites]
     shared = {"draws": job.config.tax.bootstrap, "seed": seed, "progress": job.progress}
     return {"patches": patch_table(job.pair, asked, patches, template=template, metrics=metrics, **shared)}
@@ -198,12 +193,15 @@ def _screened(job: RunContext, suites: Sequence[Suite], template: str) -> Tables
     """Attribution patching of every part, in the main metric (nll where that has no gradient), with its check."""
     from taxlens.analysis.interventions.attribution_patching import attribution_patch
     from taxlens.analysis.path.attribute import drawn
-    from taxlens.analysis.weights.gradients import SMOOTH
 
     section, seed = job.config.attribution, job.config.seed
     if not section.screen:
         return {}
-    metric = _main_metric(job) if _main_metric(job) in SMOOTH else "nll"
+    metric = (
+        main_metric(job.config.attribution.metrics)
+        if main_metric(job.config.attribution.metrics) in smooth_metrics()
+        else "nll"
+    )
     frames = []
     for suite in (drawn(suite, section.patch_items, seed) for suite in suites):
         found = attribution_patch(

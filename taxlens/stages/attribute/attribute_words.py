@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from taxlens.analysis.interventions.effects import APART_KIND
+from taxlens.analysis.interventions.method_registry import METHODS
 from taxlens.words.amounts import amount, digits_of, signed, unit_of
 from taxlens.words.latex_text import booktabs, escaped, number, span
 from taxlens.words.run_view import RunView
@@ -105,9 +106,8 @@ def attribute_methods(run: RunView) -> list[str]:
         if run.has("closure")
         else []
     )
-    others = {"graft": "one component of aligned in base", "restore": "one component of base in aligned", "shapley": "Shapley values over components",
-              "patch_cause": "activation patches split into a component's own weights", "patch_carrier": "and what it inherits"}  # fmt: skip
-    swaps = [text for method, text in others.items() if method in set(frame["method"])]
+    used = set(frame["method"])
+    swaps = [method.words for method in METHODS.values() if method.run is not None and method.name in used]
     items = section.items
     return [
         "\\paragraph{Attribution.} Along "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Count, Section
+from taxlens.core.lazy import Lazy
+from taxlens.stages.section import Count, Section, registered
 
-AttributedMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll", "kl"]
-Method = Literal["path", "graft", "restore", "shapley", "patch_cause", "patch_carrier"]
+_METRICS = Lazy("taxlens.analysis.scoring.metrics:chained_metrics")
+AttributedMetric = Annotated[str, registered(_METRICS, "metric of the attribution")]
+Method = Annotated[str, registered(Lazy("taxlens.analysis.interventions.method_registry:method_names"), "method")]
 Level = Literal["component", "head", "neuron", "singular"]
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import pandas as pd
 
 from taxlens.analysis.interventions.effects import APART_KIND
+from taxlens.analysis.interventions.method_registry import METHODS
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import SERIES, Drawn, effect_label, new_figure, paper_style, written
 from taxlens.words.amounts import unit_of
-
-ORDER = ("path", "shapley", "graft", "restore", "patch_cause", "patch_carrier")
-"""Methods of attribution.csv, those that sum to the tax first."""
 
 
 def methods_rows(
@@ -30,7 +30,7 @@ def methods_rows(
     if rows.empty:
         wanted = [("suite", suite), ("metric", metric), ("level", level)]
         raise UsageError(explain("the table holds no effects of that kind.", wanted))
-    methods = [method for method in ORDER if method in set(rows["method"])]
+    methods = [method for method in METHODS if method in set(rows["method"])]
     others = [rows.loc[rows["method"] == method, "component"] for method in methods]
     common = set(others[0]).intersection(*others[1:])
     first = rows[(rows["method"] == methods[0]) & rows["component"].isin(common)]
@@ -64,7 +64,7 @@ def draw_methods(
     with paper_style():
         figure = new_figure(width, 0.9 + (0.07 + 0.06 * len(methods)) * len(names))
         axes = figure.subplots()
-        for place, (method, (colour, marker, _)) in enumerate(zip(methods, SERIES)):
+        for place, (method, (colour, marker, _)) in enumerate(zip(methods, cycle(SERIES))):
             shift = (place - (len(methods) - 1) / 2) * 0.7 / max(len(methods), 2)
             part = rows[rows["method"] == method]
             at = [names.index(name) + shift for name in part["component"]]

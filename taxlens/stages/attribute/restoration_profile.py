@@ -19,7 +19,7 @@ def measure_restoration(job: RunContext, section: AttributionSection) -> None:
     """
     from taxlens.analysis.interventions.stitching import stitched_profile
     from taxlens.analysis.scoring.evaluator import ChoiceMeasure
-    from taxlens.analysis.scoring.metrics import CHOICE_METRICS
+    from taxlens.analysis.scoring.metrics import scored_metrics
 
     if not section.stitch:
         return
@@ -32,7 +32,7 @@ def measure_restoration(job: RunContext, section: AttributionSection) -> None:
         found = stitched_profile(
             job.pair,
             ChoiceMeasure(
-                job.pair, asked, template=template, metrics=tuple(m for m in section.metrics if m in CHOICE_METRICS)
+                job.pair, asked, template=template, metrics=tuple(m for m in section.metrics if m in scored_metrics())
             ),
             groups={suite.name: suite.groups for suite in asked},
             layers=layers,

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from taxlens.analysis.interventions.method_registry import METHODS
 from taxlens.core.errors import ConfigError
 from taxlens.demo import truth as demo_truth
 from taxlens.figures.style import BLUE, GREY, ORANGE, Drawn, new_figure, paper_style
-from taxlens.stages.attribute.methods_figure import ORDER
 
 
 def planted_components(config: Any) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def mass_on_truth(attribution: pd.DataFrame, truth: pd.DataFrame, *, metric: str
     """
     rows = attribution[(attribution["metric"] == metric) & (attribution["level"] == "component")]
     found = []
-    for method in [m for m in ORDER if m in set(rows["method"])]:
+    for method in [m for m in METHODS if m in set(rows["method"])]:
         shares = []
         for suite, planted in truth.groupby("suite"):
             part = rows[(rows["method"] == method) & (rows["suite"] == suite)]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
+from taxlens.analysis.frontier.orders import ORDERS
 from taxlens.core.errors import UsageError, explain
 from taxlens.figures.style import BLACK, GREY, SERIES, Drawn, new_figure, paper_style, written
 from taxlens.words.amounts import unit_of
 
-ORDERS = (
-    "path", "one_gradient", "magnitude", "random", "uniform", "per_layer", "smallest", "learned_mask", "weight_patch",
-    "checkpoint", "relearn", "reverse",
-)  # fmt: skip
-"""Orders of frontier.csv, as figures list them."""
 _MORE = (
     (GREY, "x", "-"),
     (BLACK, "+", "--"),
@@ -24,7 +22,7 @@ _MORE = (
     (GREY, "h", "-"),
     (BLACK, "8", "--"),
 )
-LOOKS: dict[str, tuple[str, str, str]] = dict(zip(ORDERS, [*SERIES, *_MORE]))
+LOOKS: dict[str, tuple[str, str, str]] = dict(zip(ORDERS, cycle([*SERIES, *_MORE])))
 KEPT = 0.95
 """Share of the benefit at which orders are compared."""
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Count, Section, Share
+from taxlens.core.lazy import Lazy
+from taxlens.stages.section import Count, Section, Share, registered
 
-Order = Literal[
-    "path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "learned_mask", "weight_patch",
-    "checkpoint", "relearn", "reverse",
-]  # fmt: skip
+OrderName = Annotated[str, registered(Lazy("taxlens.analysis.frontier.orders:order_names"), "order")]
 
 
 class FrontierSection(Section):
@@ -28,7 +26,7 @@ class FrontierSection(Section):
         default=(0.01, 0.025, 0.05), min_length=1, description="shares of the units that plans undo"
     )
     draws: int = Field(default=20, ge=1, le=10_000, description="random plans of each share")
-    orders: tuple[Order, ...] = Field(
+    orders: tuple[OrderName, ...] = Field(
         default=("path", "one_gradient", "magnitude", "smallest", "random", "uniform"),
         min_length=1,
         description="how the units of plans are chosen",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from taxlens.analysis.frontier.orders import ORDERS
 from taxlens.words.latex_text import booktabs, escaped, number, span
 from taxlens.words.run_view import RunView
 from taxlens.words.suite_rows import by_loss, capital, main_metric
@@ -18,14 +19,6 @@ RETURNED = 0.05
 """Share of the tax that a plan must return to be named where none is recommended."""
 KEPT = 0.95
 """Share of the benefit that a plan must keep to be named where none is recommended."""
-_ORDERS = {
-    "one_gradient": "one gradient at the aligned weights", "magnitude": "largest singular values first \\citep{shuttleworth2025lora}",
-    "smallest": "smallest first \\citep{abro2026spectral}", "random": "random units of equal energy",
-    "uniform": "a uniform sweep \\citep{lin2024mitigating}", "per_layer": "per-layer coefficients",
-    "learned_mask": "a learned mask \\citep{he2024localize}", "weight_patch": "whole-module weight patching \\citep{sun2026weight}",
-    "relearn": "relearning on the same items \\citep{zheng2025spurious}", "checkpoint": "earlier checkpoints of the same training",
-    "reverse": "the path's order reversed",
-}  # fmt: skip
 
 
 def frontier_clauses(run: RunView, suite: str) -> list[str]:
@@ -95,7 +88,8 @@ def frontier_methods(run: RunView) -> list[str]:
     if not run.has("frontier"):
         return []
     frame, split = run.table("frontier"), run.config.split
-    orders = [_ORDERS[o] for o in dict.fromkeys(frame["order"]) if o in _ORDERS]
+    used = dict.fromkeys(frame["order"])
+    orders = [ORDERS[name].words for name in used if name in ORDERS and ORDERS[name].words]
     unit = {"singular": "singular triples of the update", "head": "heads", "component": "components"}[
         str(frame["unit"].iloc[0])
     ]

@@ -18,6 +18,7 @@ from taxlens.figures.style import (
     paper_style,
     written,
 )
+from taxlens.words.amounts import unit_of
 
 SHARES = (("unshifted", BLUE, ""), ("marginal", ORANGE, "////"), ("shifted", GREEN, "...."))
 
@@ -117,7 +118,7 @@ def draw_prior(frame: pd.DataFrame, *, metric: str = "probability", width: float
     rows = frame[(frame["metric"] == metric) & (frame["part"] != "shift")].reset_index(drop=True)
     if rows.empty:
         raise UsageError(explain("nothing to draw.", [("metric", metric)]))
-    scale, unit = (1.0, "nats") if metric == "margin" else (100.0, "points")
+    unit, scale = unit_of(metric)
     keys = list(rows[["suite", "template"]].drop_duplicates().itertuples(index=False))
     parts = (("knowledge", BLUE, ""), ("calibration", ORANGE, "////"), ("tax", GREY, ""))
     with paper_style():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Section, Template
+from taxlens.core.lazy import Lazy
+from taxlens.stages.section import Section, Template, registered
 
-Metric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll"]
+Metric = Annotated[str, registered(Lazy("taxlens.analysis.scoring.metrics:scored_metrics"), "metric of the tax")]
 
 
 class TaxSection(Section):

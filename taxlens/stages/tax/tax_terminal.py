@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.table import Table
 
+from taxlens.analysis.scoring.metrics import main_metric
 from taxlens.analysis.tax.two_by_two import headline
-from taxlens.words.amounts import signed
+from taxlens.words.amounts import signed, units_of
 from taxlens.words.run_view import RunView
 from taxlens.words.terminal_tables import new_table, span
 
@@ -27,9 +28,10 @@ def tax_sentences(run: RunView) -> list[str]:
     if run.has("tax_2x2"):
         frame, tax = run.table("tax_2x2"), run.table("tax")
         capability = dict.fromkeys(tax.loc[tax["kind"] == "capability", "suite"])
-        metrics = [m for m in ("accuracy", "probability") if m in set(frame["metric"])]
-        said = [headline(frame, s, metric=metrics[0]) for s in capability if metrics and s in set(frame["suite"])]
-        said = [f"{sentence[:-1]} ({metrics[0]})." for sentence in said]
+        found = set(frame["metric"])
+        metric = "accuracy" if "accuracy" in found else main_metric(frame["metric"])
+        said = [headline(frame, s, metric=metric) for s in capability if s in set(frame["suite"])]
+        said = [f"{sentence[:-1]} ({metric})." for sentence in said]
     return said + [f"note: {note}" for note in (run.manifest.get("tax") or {}).get("notes", ())]
 
 
@@ -46,7 +48,7 @@ def tax_tables(run: RunView) -> Iterator[Table]:
 def ledger_table(frame: pd.DataFrame, interval: str) -> Table:
     """Return the ledger: every row of a tax table, with what must be read beside the net number."""
     table = new_table(
-        f"tax (points; nll and margin in nats; positive is loss; 95 % by {interval} group bootstrap; p flips whole groups, "
+        f"tax ({units_of(frame['metric'])}; positive is loss; 95 % by {interval} group bootstrap; p flips whole groups, "
         "Holm over suites)",
         ("suite", "kind", "template", "metric"),
         ("base", "aligned", "tax", "95 %", "by group", "p", "lost", "won", "items", "groups"),

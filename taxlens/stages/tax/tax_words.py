@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from taxlens.words.amounts import amount, bare, digits_of, unit_of
+from taxlens.analysis.scoring.metrics import shown_metric
+from taxlens.words.amounts import amount, bare, digits_of, unit_of, units_of
 from taxlens.words.latex_text import booktabs, escaped, number, span
 from taxlens.words.run_view import RunView
 from taxlens.words.suite_rows import is_told, main_metric, told_row
@@ -102,8 +103,16 @@ def tax_methods(run: RunView) -> list[str]:
         f"({section.bootstrap} draws, seed {seed}) "
         "\\citep{miller2024adding}; accuracy is tested by exact McNemar \\citep{mcnemar1947note}, other metrics by "
         "sign flips of groups, with Holm's "
-        f"correction over suites \\citep{{holm1979simple}}.{split}{prior}"
+        f"correction over suites \\citep{{holm1979simple}}.{split}{prior} Metrics: {_metrics(run)}."
     ]
+
+
+def _metrics(run: RunView) -> str:
+    """Every metric of the tax table with what it is and its unit."""
+    known = [shown_metric(str(name)) for name in dict.fromkeys(run.table("tax")["metric"])]
+    return "; ".join(
+        f"{escaped(one.name)}, {escaped(one.meaning)}{f' (in {one.unit})' if one.unit else ''}" for one in known
+    )
 
 
 def tax_latex(run: RunView, metric: str) -> dict[str, str]:
@@ -118,15 +127,14 @@ def _tax(run: RunView, metric: str) -> str:
     rows = []
     for row in frame[frame["metric"].isin(shown)].sort_values(["suite", "template"], kind="stable").itertuples():
         kind, digits = {"scale": unit_of(str(row.metric))[1]}, digits_of(str(row.metric))
-        counts = [f"{int(v)}" if v == v else "--" for v in (row.lost, row.won)]
+        counts = [f"{int(v)}" if pd.notna(v) else "--" for v in (row.lost, row.won)]
         cells = [number(row.base, digits=digits, **kind), number(row.aligned, digits=digits, **kind)]
         rows.append([
             escaped(row.suite), escaped(row.template), escaped(row.metric), *cells,
             span(row.tax, row.low, row.high, digits=digits, **kind), "/".join(counts), f"{int(row.n_items)}/{int(row.n_groups)}",
         ])  # fmt: skip
     caption = (
-        "Tax of every suite: base minus aligned on the same items, in points (nll and margin in nats); positive is "
-        "loss. "
+        f"Tax of every suite: base minus aligned on the same items, in {escaped(units_of(shown))}; positive is loss. "
         "Brackets: 95\\,\\% intervals by group bootstrap."
     )
     heads = ["suite", "template", "metric", "base", "aligned", "tax", "lost/won", "items/groups"]

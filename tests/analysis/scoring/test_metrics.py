@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.special import logsumexp
 
-from taxlens.analysis.scoring.metrics import CHOICE_METRICS, LOSS_SIGN, item_metrics
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS, METRICS, item_metrics
 from taxlens.core.errors import UsageError
 
 NAN = np.nan
@@ -57,8 +57,8 @@ def test_probability_survives_very_unlikely_choices():
 
 
 def test_every_metric_has_a_sign_that_makes_loss_positive():
-    assert set(CHOICE_METRICS) < set(LOSS_SIGN)
-    assert LOSS_SIGN["nll"] == -1.0
+    assert set(CHOICE_METRICS) < set(METRICS)
+    assert METRICS["nll"].sign == -1.0
 
 
 def test_gold_without_a_choice_is_refused_with_its_row():

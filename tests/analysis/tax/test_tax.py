@@ -140,7 +140,7 @@ def test_asking_for_what_was_not_measured_lists_what_was(tax):
 
 def test_repr_says_points_interval_and_n(tax):
     assert "n=40 items in 10 groups" in repr(tax)
-    assert "pts [" in repr(tax)
+    assert "points [" in repr(tax)
 
 
 def test_two_runs_write_identical_bytes(fake_pair, word_suite, tax):
