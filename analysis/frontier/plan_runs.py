@@ -80,7 +80,7 @@ class PlanRuns:
             with plan.open() as model:
                 yield model
         else:
-            with mixture(self.pair, plan.undo, difference=self.difference) as model:
+            with mixture(self.pair, plan.undo, difference=self.difference, level=plan.unit) as model:
                 yield model
 
     def _models(self) -> list[tuple[str, Any]]:

@@ -49,7 +49,7 @@ def restore(pair: ModelPair, plan: PlanRecord, *, out: Path | str, accept_benefi
         >>> restore(pair, read_plan("runs/x/frontier/plans.json", "path-2.5%"), out="restored")     # doctest: +SKIP
     """
     check_plan(pair, plan, accept_benefit_loss=accept_benefit_loss)
-    with new_directory(out) as folder, mixture(pair, plan.undo) as model:
+    with new_directory(out) as folder, mixture(pair, plan.undo, level=plan.unit) as model:
         _save(model, folder)
         describe(pair, plan, folder)
     return Path(out)

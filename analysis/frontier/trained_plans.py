@@ -138,7 +138,10 @@ def learned_mask(
             mask = 1 / (1 + np.exp(-logits))
             gain, lost = np.zeros(len(mask)), np.zeros(len(mask))
             with mixture(
-                lesson.pair, dict(zip(units.names, mask.tolist(), strict=True)), difference=difference
+                lesson.pair,
+                dict(zip(units.names, mask.tolist(), strict=True)),
+                difference=difference,
+                level=units.level,
             ) as model:
                 for name in dict.fromkeys([*lesson.taxed, *lesson.benefit.suites]):
                     suite = at_most(lesson.suites[name], items, seed=lesson.seed + step)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def _swapped(
     base, aligned = measure(pair.base.model), measure(pair.aligned.model)
     taxes = losses(aligned, base)
     changed = [difference.moved(unit) for unit in parts]
-    edits = {"graft": (grafted, base), "restore": (mixture, aligned)}
+    edits = {"graft": (partial(grafted, level=level), base), "restore": (partial(mixture, level=level), aligned)}
     found: dict[str, list[dict[tuple[str, str], np.ndarray] | None]] = {method: [] for method in methods}
     with progress.task(" and ".join(methods), total=len(names), unit="units") as task:
         for name, moved in zip(names, changed, strict=True):

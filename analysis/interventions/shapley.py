@@ -165,7 +165,7 @@ def shapley_effects(
 
         def game(coalition: frozenset[int]) -> np.ndarray:
             undo = {u: 1.0 for i, name in enumerate(moved) if i not in coalition for u in held[name]}
-            with mixture(pair, undo, difference=difference) as model:
+            with mixture(pair, undo, difference=difference, level=level) as model:
                 lost = losses(measure(model), base)
             task.advance(1)
             return np.concatenate([lost[key] for key in taxes])

@@ -44,7 +44,9 @@ class _Edit:
 
 
 @contextmanager
-def mixture(pair: ModelPair, undo: Mapping[str, float], *, difference: Difference | None = None) -> Iterator[Any]:
+def mixture(
+    pair: ModelPair, undo: Mapping[str, float], *, difference: Difference | None = None, level: str | None = None
+) -> Iterator[Any]:
     """Yield the aligned model with a share of the named units' change removed; restore it exactly on leaving.
 
     The weights in the block are `aligned - sum over units of coefficient * change of the unit`: coefficient 1
@@ -60,6 +62,7 @@ def mixture(pair: ModelPair, undo: Mapping[str, float], *, difference: Differenc
         pair: the two checkpoints.
         undo: unit name to coefficient, names as in attribution.csv ("3.mlp", "3.attn.h2", "3.mlp.down.s0").
         difference: the pair's weight difference, if it is at hand (its singular triples are cached there).
+        level: the level of units named "rest", where no other name says it.
 
     Yields:
         The Hugging Face model of `pair.aligned`, changed.
@@ -73,12 +76,14 @@ def mixture(pair: ModelPair, undo: Mapping[str, float], *, difference: Differenc
         ...     logits = model(ids).logits
     """
     difference = difference or difference_of(pair)
-    with _edited(pair.aligned.model, pair.base.model, difference, undo, sign=-1.0) as model:
+    with _edited(pair.aligned.model, pair.base.model, difference, undo, sign=-1.0, level=level) as model:
         yield model
 
 
 @contextmanager
-def grafted(pair: ModelPair, add: Mapping[str, float], *, difference: Difference | None = None) -> Iterator[Any]:
+def grafted(
+    pair: ModelPair, add: Mapping[str, float], *, difference: Difference | None = None, level: str | None = None
+) -> Iterator[Any]:
     """Yield the base model with a share of the named units' change added; restore it exactly on leaving.
 
     The mirror of `mixture`: weights are `base + sum over units of coefficient * change of the unit`.
@@ -87,6 +92,7 @@ def grafted(pair: ModelPair, add: Mapping[str, float], *, difference: Difference
         pair: the two checkpoints.
         add: unit name to coefficient.
         difference: the pair's weight difference, if it is at hand.
+        level: the level of units named "rest", where no other name says it.
 
     Yields:
         The Hugging Face model of `pair.base`, changed.
@@ -95,15 +101,15 @@ def grafted(pair: ModelPair, add: Mapping[str, float], *, difference: Difference
         UsageError: as `mixture`.
     """
     difference = difference or difference_of(pair)
-    with _edited(pair.base.model, pair.aligned.model, difference, add, sign=1.0) as model:
+    with _edited(pair.base.model, pair.aligned.model, difference, add, sign=1.0, level=level) as model:
         yield model
 
 
 @contextmanager
 def _edited(
-    model: Any, other: Any, difference: Difference, coefficients: Mapping[str, float], *, sign: float
+    model: Any, other: Any, difference: Difference, coefficients: Mapping[str, float], *, sign: float, level: str | None
 ) -> Iterator[Any]:
-    edits = _edits(difference, coefficients)
+    edits = _edits(difference, coefficients, level)
     if id(model) in _OPEN:
         raise UsageError(explain("a mixture of this model is open already.", (), "leave the outer `with` block first."))
     _OPEN.add(id(model))
@@ -124,9 +130,9 @@ def _edited(
         _OPEN.discard(id(model))
 
 
-def _edits(difference: Difference, coefficients: Mapping[str, float]) -> list[_Edit]:
+def _edits(difference: Difference, coefficients: Mapping[str, float], level: str | None) -> list[_Edit]:
     grouped: dict[tuple[str, str], list[tuple[Part, float]]] = {}
-    level = level_of(coefficients)
+    level = level or level_of(coefficients)
     for name, coefficient in coefficients.items():
         if not np.isfinite(coefficient):
             rows = [("unit", name), ("coefficient", coefficient)]

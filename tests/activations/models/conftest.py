@@ -30,6 +30,9 @@ SMALL = {
     "pad_token_id": 0,
 }  # fmt: skip
 
+NO_GROUPS = ("gpt2", "gpt_neox", "opt", "bloom", "gptj")
+"""Families without grouped keys and values: their configs take no such number."""
+
 
 class Replicas:
     """Makes checkpoints under one folder and asks plain transformers about them."""
@@ -71,7 +74,8 @@ class Replicas:
     def model(self, kind="llama", *, seed=0, std=0.15, cls=AutoModelForCausalLM, **config):
         """A random model; `drift` moves it."""
         torch.manual_seed(seed)
-        made = AutoConfig.for_model(kind, **(SMALL | config))
+        sizes = {k: v for k, v in SMALL.items() if kind not in NO_GROUPS or k != "num_key_value_heads"}
+        made = AutoConfig.for_model(kind, **(sizes | config))
         model = cls.from_config(made, attn_implementation="eager") if hasattr(cls, "from_config") else cls(made)
         with torch.no_grad():
             for parameter in model.parameters():
