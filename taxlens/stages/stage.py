@@ -27,6 +27,7 @@ class Figure:
         first: patterns of file names that the report shows first, one figure a pattern; SUITE stands for a suite.
         rank: figures of lower rank come first among those.
         alone: whether the stage draws it when it is asked alone.
+        each: whether there is a drawing for every suite or template: then only the leading ones are drawn by default.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Figure:
     first: tuple[str, ...] = ()
     rank: int = 1
     alone: bool = False
+    each: bool = False
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -44,14 +44,19 @@ ATTRIBUTE_STAGE = Stage(
     figures=(
         Figure(
             "attribution", ("attribution", "closure"), Lazy(f"{_DRAWINGS}:attribution_drawings"), group="Attribution",
-            first=("attribution_SUITE_*",),
+            first=("attribution_SUITE_*",), each=True,
         ),
-        Figure("methods", ("attribution",), Lazy(f"{_DRAWINGS}:methods_drawings"), group="Attribution"),
+        Figure(
+            "layer_profile", ("attribution",), Lazy(f"{_DRAWINGS}:layer_profile_drawings"), group="Attribution",
+            optional=("probe_drop", "similarity", "restoration"), each=True,
+        ),
+        Figure("suite_matrix", ("attribution",), Lazy(f"{_DRAWINGS}:suite_matrix_drawings"), group="Attribution"),
+        Figure("methods", ("attribution",), Lazy(f"{_DRAWINGS}:methods_drawings"), group="Attribution", each=True),
         Figure(
             "maps", ("attribution",), Lazy(f"{_DRAWINGS}:maps_drawings"), group="Attribution",
-            files=("layer_map", "head_map"),
+            files=("layer_map", "head_map"), each=True,
         ),
-        Figure("tokens", ("attribution_tokens",), Lazy(f"{_DRAWINGS}:tokens_drawings"), group="Tokens"),
+        Figure("tokens", ("attribution_tokens",), Lazy(f"{_DRAWINGS}:tokens_drawings"), group="Tokens", each=True),
         Figure("path", ("path",), Lazy(f"{_DRAWINGS}:profile_drawings"), group="Attribution"),
         Figure(
             "restoration", ("restoration",), Lazy(f"{_DRAWINGS}:restoration_drawings"), group="Attribution",

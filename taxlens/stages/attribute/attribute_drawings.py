@@ -6,9 +6,11 @@ from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.figures.drawings import Jobs, Tables, main_metric
 from taxlens.figures.maps import draw_head_map, draw_layer_map
 from taxlens.stages.attribute.attribution_figure import draw_attribution
+from taxlens.stages.attribute.layer_profile_figure import draw_layer_profile
 from taxlens.stages.attribute.methods_figure import draw_methods
 from taxlens.stages.attribute.path_figure import draw_profile
 from taxlens.stages.attribute.restoration_figure import draw_restoration_profile
+from taxlens.stages.attribute.suite_matrix_figure import draw_suite_matrix
 from taxlens.stages.attribute.tokens_figure import draw_tokens
 
 
@@ -89,3 +91,26 @@ def restoration_drawings(tables: Tables, width: float) -> Jobs:
             f"restoration_profile_{metric}",
             lambda m=metric: draw_restoration_profile(frame, metric=m, width=width),
         )
+
+
+def layer_profile_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind layer_profile: (file name, function that draws)."""
+    frame = tables["attribution"]
+    frame = frame[(frame["method"] == "path") & (frame["metric"] == main_metric(frame))] if len(frame) else frame
+    for key in frame[["suite", "metric"]].drop_duplicates().itertuples(index=False) if len(frame) else ():
+        yield (
+            f"layer_profile_{key.suite}",
+            lambda k=key: draw_layer_profile(
+                frame, suite=k.suite, metric=k.metric, drops=tables.get("probe_drop"),
+                similarity=tables.get("similarity"), restoration=tables.get("restoration"), width=width,
+            ),
+        )  # fmt: skip
+
+
+def suite_matrix_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind suite_matrix: (file name, function that draws)."""
+    frame = tables["attribution"]
+    frame = frame[(frame["method"] == "path") & (frame["metric"] == main_metric(frame))] if len(frame) else frame
+    if len(frame) and frame["suite"].nunique() > 1:
+        metric = str(frame["metric"].iloc[0])
+        yield "suite_matrix", lambda: draw_suite_matrix(frame, metric=metric, width=width)

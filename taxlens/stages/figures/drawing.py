@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.figures.drawings import main_metric
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import Drawn, width_of
 from taxlens.stages import FIGURES
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def stage_figures(job: RunContext, section: FigureSection) -> None:
-    """Draw every figure that the run's tables allow."""
-    draw_run(job.run, venue=section.venue, width=section.width)
+    """Draw the figures that the run's tables allow: the leading ones, or all of them."""
+    draw_run(job.run, venue=section.venue, width=section.width, which=section.which)
 
 
 def draw_alone(job: RunContext, stage: Stage) -> None:
@@ -34,14 +35,18 @@ def draw_alone(job: RunContext, stage: Stage) -> None:
             draw_run(job.run, venue=section.venue, width=section.width, only=figure.name)
 
 
-def draw_run(run: RunView, *, venue: str = "neurips", width: str = "page", only: str | None = None) -> list[Path]:
-    """Draw and save every figure that the run's tables allow, and return the written paths.
+def draw_run(
+    run: RunView, *, venue: str = "neurips", width: str = "page", only: str | None = None, which: str = "all"
+) -> list[Path]:
+    """Draw and save the figures that the run's tables allow, and return the written paths.
 
     Args:
         run: the run.
         venue: whose page widths to use.
         width: "column" or "page".
-        only: draw this kind alone.
+        only: draw this kind alone, every drawing of it.
+        which: "all", or "leading": the main metric only, and of kinds with a drawing for each suite or template those
+            of the suites that lost most, in the first template.
 
     Raises:
         UsageError: unknown venue, width or figure, or `only` names a figure whose tables the run lacks.
@@ -57,11 +62,53 @@ def draw_run(run: RunView, *, venue: str = "neurips", width: str = "page", only:
         if missing:
             continue
         tables = {name: run.table(name) for name in (*kind.tables, *kind.optional) if run.has(name)}
+        if which == "leading" and not only:
+            tables = leading_rows(run, tables, each=kind.each)
         if "truth" in kind.optional:
             tables["truth"] = planted_components(run.config)
         for name, draw in kind.jobs(tables, inches):
             written += save_figure(draw(), run.folder / "figures", name)
     return written
+
+
+def leading_suites(run: RunView) -> list[str]:
+    """Return the capability suites that lost most in the main metric: the largest tax, and others of at least a fifth of it.
+
+    A suite counts if its interval leaves 0 out; where none does, the one with the largest tax stands alone.
+    """
+    if not run.has("tax"):
+        return []
+    frame = run.table("tax")
+    frame = frame[(frame["metric"] == main_metric(frame)) & (frame["kind"] == "capability")]
+    largest = frame.loc[frame.groupby("suite", sort=False)["tax"].idxmax().dropna()].sort_values("tax", ascending=False)
+    if largest.empty:
+        return []
+    sure = largest[(largest["low"] > 0) & (largest["tax"] >= 0.2 * largest["tax"].iloc[0])]
+    return list((sure if len(sure) else largest.head(1))["suite"])
+
+
+def leading_rows(run: RunView, tables: dict[str, pd.DataFrame], *, each: bool) -> dict[str, pd.DataFrame]:
+    """Return the rows of the main metric and, for kinds with many drawings, of the leading suites and the first template.
+
+    Rows without a suite stay. A table that would be left empty stays whole.
+    """
+    suites = leading_suites(run) if each else []
+    found = {}
+    for name, table in tables.items():
+        rows = table
+        if "metric" in rows and "probability" in set(rows["metric"]):
+            rows = rows[rows["metric"] == "probability"]
+        if each and suites and "suite" in rows:
+            rows = _or_whole(rows[rows["suite"].isin(suites) | rows["suite"].isna()], rows)
+        if each and "template" in rows and rows["template"].notna().any():
+            first = rows["template"].dropna().iloc[0]
+            rows = rows[(rows["template"] == first) | rows["template"].isna()]
+        found[name] = rows.reset_index(drop=True)
+    return found
+
+
+def _or_whole(some: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+    return some if len(some) else whole
 
 
 def draw_result(

@@ -16,3 +16,7 @@ class FigureSection(Section):
         default="neurips", description="venue whose page widths are used"
     )
     width: Literal["column", "page"] = Field(default="page", description="a column or the page")
+    which: Literal["leading", "all"] = Field(
+        default="leading",
+        description="leading: the main metric, and of figures for each suite those of the suites that lost most; all: every one",
+    )

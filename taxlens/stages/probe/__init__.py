@@ -23,6 +23,7 @@ PROBE_STAGE = Stage(
             Lazy("taxlens.stages.probe.probe_drawings:probe_drawings"),
             ("probe_drop",),
             group="Probes",
+            each=True,
         ),
     ),
     words=Words(

@@ -28,12 +28,14 @@ SIMILARITY_STAGE = Stage(
     tables=(SIMILARITY, SPECTRA, DRIFT_POSITIONS, DIRECTIONS, DIRECTION_EFFECTS),
     figures=(
         Figure("similarity", ("similarity",), Lazy(f"{_DRAWINGS}:similarity_drawings"), group=_GROUP),
-        Figure("similarity_map", ("similarity",), Lazy(f"{_DRAWINGS}:similarity_map_drawings"), group=_GROUP),
-        Figure("directions", ("directions",), Lazy(f"{_DRAWINGS}:directions_drawings"), group=_GROUP),
+        Figure(
+            "similarity_map", ("similarity",), Lazy(f"{_DRAWINGS}:similarity_map_drawings"), group=_GROUP, each=True
+        ),
+        Figure("directions", ("directions",), Lazy(f"{_DRAWINGS}:directions_drawings"), group=_GROUP, each=True),
         Figure(
             "direction_effects", ("direction_effects",), Lazy(f"{_DRAWINGS}:direction_effects_drawings"), group=_GROUP
         ),
-        Figure("spectra", ("spectra",), Lazy(f"{_DRAWINGS}:spectra_drawings"), group=_GROUP),
+        Figure("spectra", ("spectra",), Lazy(f"{_DRAWINGS}:spectra_drawings"), group=_GROUP, each=True),
     ),
     words=Words(
         limits=Lazy("taxlens.stages.similarity.similarity_words:similarity_limits"),

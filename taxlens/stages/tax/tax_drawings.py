@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taxlens.figures.drawings import Jobs, Tables
+from taxlens.stages.tax.item_scatter_figure import draw_item_scatter
 from taxlens.stages.tax.ledger_figure import draw_lost_won, draw_two_by_two
 from taxlens.stages.tax.other_taxes_figure import draw_costs, draw_divergence, draw_power, draw_prior
 from taxlens.stages.tax.tax_figure import draw_tax
@@ -55,3 +56,18 @@ def power_drawings(tables: Tables, width: float) -> Jobs:
     known = frame[frame["power"].notna()] if len(frame) else frame
     for metric in dict.fromkeys(known["metric"]) if len(known) else ():
         yield f"power_{metric}", lambda m=metric: draw_power(frame, metric=m, width=width)
+
+
+def items_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind items: (file name, function that draws)."""
+    frame = tables["items"]
+    metric = next(
+        (name for name in ("probability", "margin", "nll") if name in frame and frame[name].notna().any()), ""
+    )
+    for key in frame[["suite", "template"]].drop_duplicates().itertuples(index=False) if metric else ():
+        yield (
+            f"items_{key.suite}_{key.template}",
+            lambda k=key: draw_item_scatter(
+                frame, suite=k.suite, template=k.template, metric=metric, width=min(width, 3.25)
+            ),
+        )
