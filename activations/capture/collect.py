@@ -143,7 +143,7 @@ class Collector:
             self._move(plane, aim.mean_target, means.to(self._dtype))
         if not len(aim.target):
             return
-        if not x.is_cuda and len(aim.target) > 4 * len(aim.runs):
+        if x.device.type == "cpu" and len(aim.target) > 4 * len(aim.runs):
             for number, low, row, length in aim.runs:
                 plane[row : row + length] = x[number, low : low + length]
             return
@@ -154,7 +154,7 @@ class Collector:
     def _move(self, plane: torch.Tensor, target: torch.Tensor, rows: torch.Tensor) -> None:
         """Put rows of the device into a plane of the buffers: at once on the CPU, else by a copy that runs on."""
         if not rows.is_cuda:
-            plane.index_copy_(0, target, rows)
+            plane.index_copy_(0, target, rows.to("cpu"))
             return
         host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
         host.copy_(rows, non_blocking=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a module's call."""
@@ -76,8 +77,9 @@ def replaced_input(module: nn.Module, change: Change) -> Iterator[None]:
 
     def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+            return (change(args[0]).to(args[0].device), *args[1:]), kwargs
+        stream = kwargs["hidden_states"]
+        return args, kwargs | {"hidden_states": change(stream).to(stream.device)}
 
     handle = module.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -92,14 +94,19 @@ def replaced_output(module: nn.Module, change: Change) -> Iterator[None]:
 
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
+            return (change(output[0]).to(output[0].device), *output[1:])
+        return change(output).to(output.device)
 
     handle = module.register_forward_hook(hook)
     try:
         yield
     finally:
         handle.remove()
+
+
+def call_on(call: Call, device: torch.device) -> Call:
+    """A module's call with its tensors on a device: the two models may lie over several devices in two ways."""
+    return tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, call)
 
 
 def hidden(output: Any) -> torch.Tensor:

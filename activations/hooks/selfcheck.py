@@ -142,7 +142,9 @@ def _bridge(
     real = mask.bool()
     fused = FUSED[loaded.dtype] if loaded.anatomy.qkv != "separate" else 0.0
     for name, address in names.items():
-        mine, theirs = read[address][real].float(), cache[name].reshape(read[address].shape)[real].float()
+        here = real.to(read[address].device)
+        mine = read[address][here].float()
+        theirs = cache[name].to(here.device).reshape(read[address].shape)[here].float()
         worst[address.site] = max(worst.get(address.site, 0.0), float((mine - theirs).abs().max()))
         limits[address.site] = max(limits.get(address.site, 0.0), fused * float(mine.abs().max()))
     return [Check(model, s, "bridge", gap, limits[s], gap <= limits[s]) for s, gap in worst.items()]
@@ -164,6 +166,8 @@ def _zeroing(
             address = Address(site, layer)
             with replacing(loaded.model, loaded.anatomy, address, torch.zeros_like):
                 gap = float((run_logits(loaded.model, *batch) - plain)[real].abs().max())
-            silent = not bool(read[address][real].any())  # a site that is zero already cannot change anything
+            silent = not bool(
+                read[address][real.to(read[address].device)].any()
+            )  # a site that is zero already cannot change anything
             found.append(Check(model, site, "zeroing", gap, 0.0, gap > 0.0 or silent))
     return found

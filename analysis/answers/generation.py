@@ -105,15 +105,17 @@ def _greedy(model: Any, tokenizer: Any, rows: list[list[int]], max_new_tokens: i
             **{name: cache},
         )
         cache, token = out[name], out.logits[:, -1].argmax(-1)
-        keep = [k for k, value in enumerate(token.tolist()) if value not in ends]
+        said = token.tolist()  # the one wait for the device in a token
+        keep = [k for k, value in enumerate(said) if value not in ends]
         for k in keep:
-            done[live[k]].append(int(token[k]))
+            done[live[k]].append(said[k])
         if not keep:
             break
         if len(keep) < len(live):
-            index = torch.tensor(keep, device=ids.device)
+            index = torch.tensor(keep)
+            cache.batch_select_indices(index)  # on the CPU: the cache may lie over several devices
+            index = index.to(ids.device, non_blocking=True)
             live, mask, token, position = [live[k] for k in keep], mask[index], token[index], position[index]
-            cache.batch_select_indices(index)
         ids, position = token[:, None], position[:, -1:] + 1
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
     return done

@@ -146,8 +146,8 @@ def _first_order(pair: ModelPair, rows: list[Any], suite: Suite, metric: str) ->
         mine = stack.enter_context(_outputs(pair.aligned, grad=True))
         scores = choice_scores(pair.aligned.model, rows)
         scores.backward(metric_slopes(rows, scores, suite, metric)[1])
-    columns = [((t - m.detach()) * m.grad).sum(dim=(1, 2)).double().numpy() for t, m in zip(theirs, mine, strict=True)]
-    return np.column_stack(columns)
+    found = [((t.to(m.device) - m.detach()) * m.grad).sum(dim=(1, 2)) for t, m in zip(theirs, mine, strict=True)]
+    return np.column_stack([column.double().cpu().numpy() for column in found])
 
 
 @contextmanager

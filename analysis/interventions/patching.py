@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from taxlens.activations.hooks.paired_forward import Seen, hidden, replaced_output, twin
+from taxlens.activations.hooks.paired_forward import Seen, call_on, hidden, replaced_output, twin
 from taxlens.analysis.interventions.effects import UnitEffects
 from taxlens.analysis.interventions.graft import check_unchanged
 from taxlens.analysis.scoring.evaluator import MeasureFunction, Values, losses
@@ -156,7 +156,7 @@ def patched_values(
                 moved = _difference(pair, place, calls, part)
             finally:
                 busy.pop()
-            return output + sign * _at(moved, seen, positions)
+            return output + sign * _at(moved.to(output.device), seen, positions)
 
         stack.enter_context(replaced_output(mine, change))
         return measure(model.model)
@@ -173,13 +173,15 @@ def _difference(pair: ModelPair, place: _Place, calls: tuple[Any, Any], part: st
         if part == "carrier":
             return _output(pair.base, place, calls[1]) - _output(pair.base, place, calls[0])
         start = calls[1] if part == "cause" else calls[0]
-        return _output(pair.aligned, place, calls[1]) - _output(pair.base, place, start)
+        end = _output(pair.aligned, place, calls[1])
+        return end - _output(pair.base, place, start).to(end.device)
 
 
 def _output(loaded: Any, place: _Place, call: Any) -> torch.Tensor:
     """What one model's part gives on the other's (or its own) call: whole, or one head's share of it."""
-    args, kwargs = call[0], {name: value for name, value in call[1].items() if name not in _CACHES}
     module = _module(loaded.anatomy, place)
+    own = (call[0], {name: value for name, value in call[1].items() if name not in _CACHES})
+    args, kwargs = call_on(own, next(module.parameters()).device)
     if place.head is None:
         return hidden(module(*args, **kwargs))
     role = loaded.anatomy.role("o", place.layer)

@@ -77,13 +77,13 @@ def walk(pair: ModelPair) -> Iterator[Walk]:
         parameter, start, end = (h[name] for h in held)
         if start.shape != end.shape:
             start, end = _as_long(start, end), _as_long(end, start)
-        if torch.equal(start.data, end.data):
+        target = end.data.to(start.device)  # the two models may lie over several devices in two ways
+        if torch.equal(start.data, target):
             continue
-        if not bool(torch.isfinite(end.data - start.data).all()):
+        if not bool(torch.isfinite(target - start.data).all()):
             rows = [("weight", name)]
             raise TaxlensError(explain("a weight is not finite.", rows, "check the checkpoint."))
         originals.append((parameter, parameter.data))
-        target = end.data.to(start.device)
         path.ends.append((parameter, start.data, target, torch.empty_like(start.data)))
     experts = moved.config._experts_implementation if moved._can_set_experts_implementation() else None
     try:
