@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from taxlens.activations.capture.capture import capture
+from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.answers.answers import generate_answers
 from taxlens.analysis.answers.generation import generate
 from taxlens.analysis.answers.positions import answer_divergence
@@ -68,9 +69,8 @@ def one_gradient(pair, suites, tmp):
 def first_order(pair, suites, tmp):
     difference = difference_of(pair)
     units = [u for level in ("component", "head", "neuron", "singular") for u in difference.units(level).values()]
-    return list(
-        first_order_loss(pair.aligned.model, suites, pair.aligned.tokenizer, difference, units).values()
-    )  # fmt: skip
+    asked = [(suite, one_prompting(pair, suite, "plain")) for suite in suites]
+    return list(first_order_loss(pair.aligned.model, asked, difference, units).values())
 
 
 def screened(pair, suites, tmp):
