@@ -255,7 +255,7 @@ def _refused(x: FakeTensor) -> Any:
 def _backward(roots: Any, gradients: Any = None, retain_graph: bool | None = None, *_more: Any, **more: Any) -> None:
     """autograd.backward itself, so that hooks on gradients see the tensors' own functions."""
     roots = (roots,) if isinstance(roots, torch.Tensor) else tuple(roots)
-    given = more.get("grad_tensors", gradients)
+    given = more.get("grad_tensors", more.get("gradient", gradients))
     given = [None] * len(roots) if given is None else given if isinstance(given, list | tuple) else [given]
     seeds = tuple(torch.ones_like(r) if g is None else g for r, g in zip(roots, given, strict=True))
     engine = torch.autograd.Variable._execution_engine
