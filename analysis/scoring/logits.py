@@ -7,7 +7,7 @@ architecture does after its backbone (scaling, soft-capping) still happens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ def head_logits(
     attention_mask: torch.Tensor,
     position_ids: torch.Tensor,
     asked: torch.Tensor,
+    *,
+    read: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Next-token logits at chosen positions of a batch; part of the graph where gradients are on.
 
@@ -34,9 +36,10 @@ def head_logits(
         attention_mask: [batch, seq], 1 where there is a token; or additive [batch, 1, seq, seq].
         position_ids: [batch, seq].
         asked: int64 [asked, 2], batch index and position.
+        read: what the output head reads instead of the final stream at the asked positions: from [asked, d] to [n, d].
 
     Returns:
-        [asked, vocabulary] in float32 (float64 of a model in float64), on the device of the model's head.
+        [asked, vocabulary], or [n, vocabulary] in float32 (float64 of a model in float64), on the device of the model's head.
     """
     hf = network(model)
     device = hf.get_input_embeddings().weight.device
@@ -45,7 +48,8 @@ def head_logits(
     def gather(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         hidden = output.last_hidden_state
         where = asked.to(hidden.device)
-        output.last_hidden_state = hidden[where[:, 0], where[:, 1]][None]
+        final = hidden[where[:, 0], where[:, 1]]
+        output.last_hidden_state = (final if read is None else read(final))[None]
         return output
 
     handle = hf.base_model.register_forward_hook(gather)

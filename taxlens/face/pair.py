@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from taxlens.analysis.interventions.stitching import StitchProfile
     from taxlens.analysis.path.attribute import Attribution
     from taxlens.analysis.path.polyline import Polyline
+    from taxlens.analysis.readings.logit_lens import LogitLens
     from taxlens.analysis.state.diagnose import Diagnosis
     from taxlens.analysis.state.diagnoses import Diagnoses
     from taxlens.analysis.tax.tax import Tax
@@ -253,6 +254,18 @@ class Pair:
         return stitched_profile(
             self.models, measure, groups=groups, layers=layers, **({"progress": self._progress} | options)
         )
+
+    def logit_lens(self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any) -> LogitLens:
+        """Return what each layer's stream would answer if the model ended there, in both models, with intervals.
+
+        Args:
+            suites: one suite or several.
+            template: "plain" or "chat".
+            options: `bootstrap`, `seed`, `batch_tokens`.
+        """
+        from taxlens.analysis.readings.logit_lens import logit_lens
+
+        return logit_lens(self.models, _many(suites), template=template, **({"progress": self._progress} | options))
 
     def diagnose(
         self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any

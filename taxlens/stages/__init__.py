@@ -7,6 +7,7 @@ from taxlens.stages.capture import CAPTURE_STAGE
 from taxlens.stages.diagnose import DIAGNOSE_STAGE
 from taxlens.stages.figures import FIGURES_STAGE
 from taxlens.stages.frontier import FRONTIER_STAGE
+from taxlens.stages.lens import LENS_STAGE
 from taxlens.stages.probe import PROBE_STAGE
 from taxlens.stages.report import REPORT_STAGE
 from taxlens.stages.similarity import SIMILARITY_STAGE
@@ -18,6 +19,7 @@ STAGES: tuple[Stage, ...] = (
     CAPTURE_STAGE,
     PROBE_STAGE,
     SIMILARITY_STAGE,
+    LENS_STAGE,
     ATTRIBUTE_STAGE,
     DIAGNOSE_STAGE,
     FRONTIER_STAGE,
