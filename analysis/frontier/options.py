@@ -10,7 +10,7 @@ from taxlens.activations.items.holdout import KEYS
 from taxlens.analysis.frontier.orders import order_names
 from taxlens.core.errors import one_of
 
-DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer")
+DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
 """Orders of a frontier that is not told otherwise."""
 
 MEASURED = ("accuracy", "probability", "margin", "nll")
@@ -66,7 +66,7 @@ class Options:
     train_items: int | str = "all"
     generate: int = 0
     generate_plans: tuple[str, ...] | None = None
-    budget_minutes: float | None = None
+    budget_minutes: float | None = 40.0
     tolerance: float = 0.01
     max_gradients: int = 32
     bootstrap: int = 2000

@@ -32,18 +32,18 @@ def attribute(
     *,
     template: str = "plain",
     metrics: Sequence[str] = ATTRIBUTED,
-    levels: Sequence[str] = ("component", "singular"),
+    levels: Sequence[str] = ("component", "head", "singular"),
     tolerance: float = 0.01,
     max_gradients: int = 32,
     items: int | str = "all",
     functions: Mapping[str, ScoreMetric | LogitMetric] | None = None,
     rules: Sequence[QuadratureRule] | None = None,
     tokens: bool = True,
-    neurons: int = 64,
+    neurons: int = 32,
     texts: Suite | None = None,
     perplexity: bool = True,
     batch_tokens: int = 1024,
-    checkpoint: bool = False,
+    recompute: bool = False,
     bootstrap: int = 2000,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -75,7 +75,7 @@ def attribute(
         texts: what perplexity along the path is taken on; by default the items' prompts with their gold choices.
         perplexity: whether to take it.
         batch_tokens: most padded tokens in a batch.
-        checkpoint: recompute each block in the backward pass, for prompts too long for the memory.
+        recompute: compute each block again in the backward pass, for prompts too long for the memory.
         bootstrap, seed: group-bootstrap draws of the intervals, and their seed.
         progress, tap: told of every rule, with the state of closure; looks on at every node of the walk.
 
@@ -93,7 +93,7 @@ def attribute(
     of_scores, of_logits = _checked(metrics, levels, functions)
     kept = tuple(metric for metric in metrics if metric not in of_logits)
     settings = PathSettings(
-        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, checkpoint, neurons, progress, tap
+        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, recompute, neurons, progress, tap
     )
     chosen = [drawn(suite, items, seed) for suite in _suites(suites)]
     fit = None
@@ -112,7 +112,7 @@ def gradient_effects(
     *,
     t: float = 1.0,
     metrics: Sequence[str] = ("probability", "nll"),
-    levels: Sequence[str] = ("component", "singular"),
+    levels: Sequence[str] = ("component", "head", "singular"),
     **options: Any,
 ) -> Attribution:
     """Return the first-order estimate of the same effects, from one gradient at t (1: at the aligned weights).

@@ -133,11 +133,11 @@ def diagnose(
     suite: Suite,
     *,
     template: str = "plain",
-    layers: Sequence[int] | None = None,
+    layers: str | Sequence[int] = "auto",
     label: str = "auto",
     other: Suite | None = None,
-    items: int | None = None,
-    relearn: str = "if needed",
+    items: int | str = "all",
+    relearn: bool | str = True,
     effects: Mapping[int, float] | None = None,
     folds: int = 4,
     draws: int = 1000,
@@ -156,13 +156,13 @@ def diagnose(
         pair: the two checkpoints.
         suite: items with choices.
         template: "plain" or "chat".
-        layers: layers to look at; by default five, refined where the damage appears.
+        layers: layers to look at, "all", or "auto": five, refined where the damage appears.
         label: "correct" (right against wrong choice), "answer" (which answer, at the last prompt token), the name
             of a label of the items (at the same token), or "auto": the one of the first two that the base's own probe
             reads better, where few different answers occur in several groups; else "correct".
         other: another suite, whose steering vector is the control of Z1.
-        items: most items to use (spread over groups, seeded).
-        relearn: "never", "always", or "if needed": run Q where everything else says erased (D is then read by a
+        items: most items to use (spread over groups, seeded), or "all".
+        relearn: "never" (or False), "always", or "if needed" (or True): run Q where everything else says erased (D is then read by a
             small network too). Without Q a capability is never called erased.
         effects: layer to path effect, for the share of the tax; by default the steps of I.
         folds: group folds of every fit.
@@ -181,10 +181,14 @@ def diagnose(
         Jain et al. 2024 (wrappers), Lee et al. 2024 (bypassed, not removed), Arditi et al. 2024 (one direction),
         Wu et al. 2024 (rotation), Xu et al. 2025 (reversible and irreversible forgetting).
     """
-    suite = suite if items is None else at_most(suite, items, seed=seed)
+    suite = at_most(suite, items, seed=seed) if isinstance(items, int) else suite
+    relearn = {True: "if needed", False: "never"}.get(relearn, relearn)
     bench = _bench(pair, suite, template, folds=folds, draws=draws, seed=seed)
     depth = pair.aligned.anatomy.n_layers
-    first = _coarse(depth) if layers is None else sorted(set(layers))
+    if isinstance(layers, str):
+        one_of(layers, ("auto", "all"), what="choice of layers")
+    refined = layers == "auto"
+    first = _coarse(depth) if refined else sorted(set(range(depth) if isinstance(layers, str) else layers))
     if any(not 0 <= layer < depth for layer in first):
         raise UsageError(explain("a layer is out of range.", [("got", first), ("allowed", f"0 to {depth - 1}")]))
     work = _Work(pair, suite, template, bench, other, relearn, draws, seed, progress)
@@ -194,7 +198,7 @@ def diagnose(
     if tax.low <= 0 or tax.high <= NEGLIGIBLE:
         return work.without_tax(first, tax)
     work.look(first)
-    if layers is None:
+    if refined:
         work.refine(depth)
     return work.finish(tax, effects)
 

@@ -78,9 +78,9 @@ def diagnose_suites(
     suites: Sequence[Suite],
     *,
     template: Mapping[str, str],
-    layers: Sequence[int] | None = None,
-    items: int | None = None,
-    relearn: str = "if needed",
+    layers: str | Sequence[int] = "auto",
+    items: int | str = "all",
+    relearn: bool | str = True,
     effects: Mapping[str, Mapping[int, float]] | None = None,
     draws: int = 1000,
     seed: int = 0,
@@ -92,9 +92,7 @@ def diagnose_suites(
         pair: the two checkpoints.
         suites: capability suites.
         template: suite name to template.
-        layers: layers to look at; None: five, refined where the damage appears.
-        items: most items a suite.
-        relearn: as for `diagnose`.
+        layers, items, relearn: as for `diagnose`.
         effects: suite name to path effect by layer.
         draws, seed: as for `diagnose`.
         progress: told of each layer.

@@ -17,7 +17,10 @@ from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.face.layer_arrays import LayerArrays, chosen_layers
 from taxlens.probes.pair.result import PairProbe
+from taxlens.stages.probe.probe_section import ProbeSection
 from taxlens.stages.probe.store_probes import ProbeTables, probe_store
+from taxlens.stages.section import asked
+from taxlens.stages.similarity.similarity_section import SimilaritySection
 from taxlens.stages.similarity.store_similarity import SimilarityTables, similarity_store
 
 
@@ -147,31 +150,25 @@ class Activations:
 
         return labels_of(self.store)
 
-    def probe(
-        self, label: str = "all", *, probe: Any = "ridge", permutations: int = 199, seed: int = 0, **options: Any
-    ) -> ProbeCurve:
+    def probe(self, label: str = "all", *, probe: Any = None, seed: int = 0, **options: Any) -> ProbeCurve:
         """Return a label's held-out score by layer in both models, with controls and paired drops.
 
         Args:
             label: one of `labels`, or "all".
             probe: "ridge", "logistic", "diff_of_means", "lda", "mlp", "mdl", or an estimator with fit and predict
-                (scikit-learn's), cloned for every fold.
-            permutations: swap-and-refit permutations of the test of each drop.
+                (scikit-learn's), cloned for every fold; by default the config's.
             seed: of folds, intervals and permutations.
-            options: passed to `probes.pair.probe_pair.probe_pair`.
+            options: of the config's section `probes` (permutations, heads), and of `probes.pair.probe_pair.probe_pair`.
 
         Raises:
             UsageError: for an unknown label or probe, or a label that cannot be probed.
         """
-        found = probe_store(
-            self.store,
-            labels="all" if label == "all" else (label,),
-            probe=probe,
-            permutations=permutations,
-            seed=seed,
-            progress=self._progress,
-            **options,
-        )
+        shared = {name: options.pop(name) for name in ("permutations", "heads") if name in options}
+        shared |= {"probe": probe} if isinstance(probe, str) else {}
+        chosen = asked(ProbeSection, probe_store, shared | {"labels": "all" if label == "all" else (label,)})
+        chosen |= {"probe": probe} if probe is not None else {}
+        found = probe_store(self.store, **chosen, seed=seed, progress=self._progress, **options)
+        probe = chosen["probe"]
         shown = found.probes[found.probes["control"].fillna("none") == "none"]
         kind = probe if isinstance(probe, str) else type(probe).__name__
         title = f"ProbeCurve({label!r}, {kind}, {shown['layer'].nunique()} layers, {_best(shown)})"
@@ -179,39 +176,31 @@ class Activations:
 
     def similarity(
         self,
-        measures: str | Sequence[str] = "cka",
+        measures: str | Sequence[str] | None = None,
         *,
         layers: str = "matched",
-        spectra: bool = False,
-        name: int = 0,
         seed: int = 0,
+        **options: Any,
     ) -> SimilarityCurve:
         """Return similarity measures by layer, and the gain and loss spectra if asked for.
 
         Args:
-            measures: one name or several (see `probes.similarity.similarity`).
+            measures: one name or several (see `probes.similarity.similarity`); by default the config's.
             layers: "matched", or "all": every base layer against every aligned layer (debiased CKA is fast there).
-            spectra: compute the spectra of matched layers too.
-            name: name this many directions beyond the null a spectrum and layer, by the items at their ends.
             seed: of intervals and nulls.
+            options: of the config's section `similarity`: spectra, name_directions, heads, map_rows.
 
         Raises:
-            UsageError: if a measure is unknown, or `layers` is neither.
+            UsageError: if a measure or option is unknown, or `layers` is neither.
 
         Example:
             >>> acts.similarity("cka", layers="all").plot()               # doctest: +SKIP
         """
-        named = (measures,) if isinstance(measures, str) else tuple(measures)
+        given = {} if measures is None else {"measures": (measures,) if isinstance(measures, str) else tuple(measures)}
         every = one_of(layers, ("matched", "all"), what="layers") == "all"
-        found = similarity_store(
-            self.store,
-            measures=() if every else named,
-            map_measures=named if every else (),
-            spectra=spectra,
-            name_top=name,
-            seed=seed,
-            progress=self._progress,
-        )
+        chosen = asked(SimilaritySection, similarity_store, options | given)
+        chosen |= {"measures": (), "map": chosen["measures"]} if every else {"map": ()}
+        found = similarity_store(self.store, **chosen, seed=seed, progress=self._progress)
         frame = found.similarity
         spans = (
             [f"{name} {_span(frame, name)}" for name in dict.fromkeys(frame["measure"])] if len(frame) else ["no rows"]

@@ -13,6 +13,7 @@ from taxlens.core.progress import SILENT, Progress
 from taxlens.face.activations import Activations
 from taxlens.inputs.checkpoints import Names, load_chain
 from taxlens.inputs.resolve import resolve_suite
+from taxlens.stages.section import asked
 
 if TYPE_CHECKING:
     from taxlens.activations.models.loading import LoadedModel
@@ -134,22 +135,20 @@ class Pair:
         suites: Suite | Sequence[Suite],
         *,
         templates: Sequence[str] = ("plain",),
-        metrics: Sequence[str] = ("accuracy", "probability", "nll"),
-        bootstrap: int = 2000,
-        seed: int = 0,
+        **options: Any,
     ) -> Tax:
-        """Return how much each suite lost, with paired intervals and the items lost and won."""
-        from taxlens.analysis.tax.tax import measure_tax
+        """Return how much each suite lost, with paired intervals and the items lost and won.
 
-        return measure_tax(
-            self.models,
-            _many(suites),
-            templates=tuple(templates),
-            metrics=tuple(metrics),
-            bootstrap=bootstrap,
-            seed=seed,
-            progress=self._progress,
-        )
+        Args:
+            suites: one suite or several.
+            templates: "plain", "chat", or both.
+            options: of the config's section `tax` (metrics, bootstrap, interval, margin), and seed.
+        """
+        from taxlens.analysis.tax.tax import measure_tax
+        from taxlens.stages.tax.tax_section import TaxSection
+
+        chosen = {"progress": self._progress} | asked(TaxSection, measure_tax, options)
+        return measure_tax(self.models, _many(suites), templates=tuple(templates), **chosen)
 
     def capture(
         self,
@@ -170,7 +169,7 @@ class Pair:
             templates: "plain", "chat", or both.
             exist: "error" refuses where a store is; "reuse" opens it if it was captured by the same request, goes on
                 where it was interrupted, and refuses another request's store. So a notebook's cell can run twice.
-            options: as in the config's section `capture`.
+            options: of the config's section `capture`.
 
         Raises:
             UsageError: a store is there already and `exist` is "error".
@@ -178,6 +177,7 @@ class Pair:
         """
         from taxlens.activations.capture.capture import capture
         from taxlens.core.errors import UsageError, explain, one_of
+        from taxlens.stages.capture.capture_section import CaptureSection
 
         if (
             one_of(exist, ("error", "reuse"), what="exist") == "error"
@@ -188,15 +188,8 @@ class Pair:
             raise UsageError(explain("a store is here already.", rows, 'exist="reuse", or another path.'))
         options |= {"resume": True} if exist == "reuse" and Path(to).exists() else {}
         named = (sites,) if isinstance(sites, str) else tuple(sites)
-        store = capture(
-            self.models,
-            _many(suites),
-            to=Path(to),
-            sites=named,
-            templates=tuple(templates),
-            progress=self._progress,
-            **options,
-        )
+        chosen = asked(CaptureSection, capture, options | {"sites": named, "templates": tuple(templates)})
+        store = capture(self.models, _many(suites), to=Path(to), **({"progress": self._progress} | chosen))
         return Activations(store, progress=self._progress)
 
     def attribute(
@@ -204,25 +197,23 @@ class Pair:
         suites: Suite | Sequence[Suite],
         *,
         template: str = "plain",
-        metrics: Sequence[str] = ("accuracy", "probability", "nll"),
-        levels: Sequence[str] = ("component",),
-        tolerance: float = 0.01,
         **options: Any,
     ) -> Attribution:
-        """Return the effect of every component, head or singular on the tax; effects sum to the tax.
+        """Return the effect of every component, head and singular triple on the tax; effects sum to the tax.
 
-        With checkpoints between base and aligned, effects are summed along the polyline through them. `metrics` may
-        name "kl", or functions of scores or logits given as `functions` (options are `analysis.path.attribute`'s).
+        With checkpoints between base and aligned, effects are summed along the polyline through them.
+
+        Args:
+            suites: one suite or several.
+            template: "plain" or "chat".
+            options: of the config's section `attribution` (metrics, levels, tolerance, ...), and of
+                `analysis.path.attribute.attribute`: seed, or `functions` of scores or logits that `metrics` then names.
         """
+        if self.steps:
+            return self.polyline(suites, template=template, **options).whole()
         from taxlens.analysis.path.attribute import attribute
 
-        asked = {
-            "template": template, "metrics": tuple(metrics), "levels": tuple(levels), "tolerance": tolerance,
-            "progress": self._progress, **options,
-        }  # fmt: skip
-        if self.steps:
-            return self.polyline(suites, **asked).whole()
-        return attribute(self.models, _many(suites), **asked)
+        return attribute(self.models, _many(suites), template=template, **self._path_options(options))
 
     def polyline(self, suites: Suite | Sequence[Suite], **options: Any) -> Polyline:
         """Return the attribution segment by segment through the checkpoints between base and aligned.
@@ -234,7 +225,14 @@ class Pair:
         from taxlens.analysis.path.polyline import attribute_polyline
 
         models = [self.models.base, *self.steps, self.models.aligned]
-        return attribute_polyline(models, _many(suites), **({"progress": self._progress} | options))
+        return attribute_polyline(models, _many(suites), **self._path_options(options))
+
+    def _path_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        from taxlens.analysis.path.attribute import attribute
+        from taxlens.stages.attribute.attribution_section import AttributionSection
+
+        named = {"metrics": tuple(options.pop("metrics"))} if options.get("functions") and "metrics" in options else {}
+        return {"progress": self._progress} | asked(AttributionSection, attribute, options) | named
 
     def restoration(
         self,
@@ -248,9 +246,9 @@ class Pair:
         from taxlens.analysis.interventions.stitching import stitched_profile
         from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 
-        asked = tuple(_many(suites))
-        groups = {suite.name: suite.groups for suite in asked}
-        measure = ChoiceMeasure(self.models, asked, template=template)
+        several = tuple(_many(suites))
+        groups = {suite.name: suite.groups for suite in several}
+        measure = ChoiceMeasure(self.models, several, template=template)
         return stitched_profile(
             self.models, measure, groups=groups, layers=layers, **({"progress": self._progress} | options)
         )
@@ -272,15 +270,20 @@ class Pair:
     ) -> Diagnosis | Diagnoses:
         """Return in which state a capability is, with its evidence; of several suites, all their diagnoses.
 
-        Options are those of `analysis.state.diagnose` and `analysis.diagnoses.diagnose_suites`.
+        Args:
+            suites: one suite or several.
+            template: "plain" or "chat".
+            options: of the config's section `diagnose` (layers, items, relearn), and of `analysis.state.diagnose`.
         """
         from taxlens.analysis.state.diagnose import diagnose
         from taxlens.analysis.state.diagnoses import diagnose_suites
+        from taxlens.stages.diagnose.diagnose_section import DiagnoseSection
 
-        asked = {"progress": self._progress} | options
+        engine = diagnose if isinstance(suites, Suite) else diagnose_suites
+        chosen = {"progress": self._progress} | asked(DiagnoseSection, engine, options)
         if isinstance(suites, Suite):
-            return diagnose(self.models, suites, template=template, **asked)
-        return diagnose_suites(self.models, suites, template={suite.name: template for suite in suites}, **asked)
+            return diagnose(self.models, suites, template=template, **chosen)
+        return diagnose_suites(self.models, suites, template={suite.name: template for suite in suites}, **chosen)
 
     def frontier(
         self, suites: Sequence[Suite], *, benefit: str, against: str = "", template: Any = "plain", **options: Any
@@ -292,12 +295,12 @@ class Pair:
             benefit: name of the suite that alignment was for.
             against: name of a suite of harmless prompts.
             template: "plain" or "chat", or suite name to template.
-            options: `analysis.frontier.Options` by keyword.
+            options: of the config's section `frontier`, and of `analysis.frontier.options.Options`.
         """
         from taxlens.analysis.frontier.measure import frontier
 
-        asked = {"benefit": benefit, "against": against, "template": template}
-        return frontier(self.models, _many(suites), **asked, **({"progress": self._progress} | options))
+        named = {"benefit": benefit, "against": against, "template": template}
+        return frontier(self.models, _many(suites), **named, **({"progress": self._progress} | options))
 
     def restore(self, front: Frontier, *, plan: str, out: str | Path, accept_benefit_loss: bool = False) -> Path:
         """Write the checkpoint that a measured plan describes and return its directory.

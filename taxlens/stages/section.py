@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from taxlens.core.errors import UsageError, one_of
+from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.lazy import Lazy
 
 
@@ -33,3 +35,46 @@ class Section(BaseModel):
     """Base of sections: a key that is not declared is refused, and so are infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+
+def arguments(section: Section, engine: Callable[..., Any], *, leave: Collection[str] = ()) -> dict[str, Any]:
+    """Return the options of a section that an engine takes by the same name.
+
+    Args:
+        section: the options.
+        engine: a function.
+        leave: names to leave out.
+    """
+    takes = inspect.signature(engine).parameters
+    return {name: value for name, value in section if name in takes and name not in leave}
+
+
+def asked(kind: type[Section], engine: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a notebook asks an engine for: the section's options with their defaults, and the engine's own.
+
+    So the defaults of a notebook are those of a config, and both are checked alike.
+
+    Args:
+        kind: the section's class.
+        engine: a function.
+        given: options by name.
+
+    Raises:
+        UsageError: neither the section nor the engine knows an option, or its value is none.
+    """
+    parameters = inspect.signature(engine).parameters.values()
+    takes = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    shared = [name for name in kind.model_fields if name in takes]
+    for name in given:
+        one_of(name, [*shared, *(other for other in takes if other not in shared)], what="option")
+    try:
+        section = kind(**{name: value for name, value in given.items() if name in shared})
+    except ValidationError as error:
+        first = error.errors()[0]
+        rows = [
+            ("option", ".".join(map(str, first["loc"]))),
+            ("got", repr(first["input"])[:120]),
+            ("expected", first["msg"]),
+        ]
+        raise UsageError(explain("an option cannot be used.", rows)) from error
+    return {name: getattr(section, name) for name in shared} | {n: v for n, v in given.items() if n not in shared}

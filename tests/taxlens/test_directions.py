@@ -52,7 +52,7 @@ def acts(pair, facts, tmp_path_factory):
 @pytest.fixture(scope="module")
 def compared(acts, pair):
     return similarity_store(
-        acts.store, measures=("cka", "drift"), map_measures=("cka",), map_rows=200, spectra=True, name_top=2,
+        acts.store, measures=("cka", "drift"), map=("cka",), map_rows=200, spectra=True, name_directions=2,
         vocabulary=Vocabulary.of_model(pair.models.base),
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ def test_directions_beyond_the_null_are_named_by_tokens_and_items(compared):
 def test_a_model_against_itself_has_no_direction_to_name(pair, facts, tmp_path):
     same = taxlens.load_pair("demo:base", "demo:base")
     store = same.capture(facts, to=tmp_path / "same.h5").store
-    found = similarity_store(store, measures=(), spectra=True, name_top=3)
+    found = similarity_store(store, measures=(), spectra=True, name_directions=3)
     assert found.names.empty
     assert found.directions("plain", "resid_post", top=3) == []
     effects = direction_test(same.models, [facts], found.found, found.centres, template="plain")
@@ -111,7 +111,7 @@ def test_a_direction_is_named_by_the_probe_it_follows(acts, compared, tmp_path):
     )
     known = probe_directions(tmp_path)
     assert list(known["resid_post", direction.layer]) == ["facts truth plain"]
-    found = similarity_store(acts.store, measures=(), spectra=True, name_top=1, probes=known)
+    found = similarity_store(acts.store, measures=(), spectra=True, name_directions=1, probes=known)
     row = found.names.query("kind == 'probe'").iloc[0]
     assert (row["name"], row["layer"]) == ("facts truth plain", direction.layer)
     assert abs(row["value"]) == pytest.approx(1)
@@ -181,7 +181,7 @@ def test_the_notebook_draws_a_map_and_gives_directions(acts):
     assert "not the layer of the same depth" in drawn.caption
     with pytest.raises(UsageError, match="layers"):
         acts.similarity("cka", layers="some")
-    curve = acts.similarity("cka", spectra=True, name=1)
+    curve = acts.similarity("cka", spectra=True, name_directions=1)
     assert {"spectra", "drift_positions", "directions"} <= set(curve.more)
     assert curve.directions()[0].site == "resid_post"
 

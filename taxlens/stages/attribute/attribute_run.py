@@ -14,6 +14,7 @@ from taxlens.analysis.scoring.metrics import main_metric, scored_metrics, smooth
 from taxlens.stages.attribute import ATTRIBUTE_STAGE
 from taxlens.stages.attribute.attribution_section import AttributionSection
 from taxlens.stages.attribute.restoration_profile import measure_restoration
+from taxlens.stages.section import arguments
 from taxlens.stages.stage import tables_of
 
 if TYPE_CHECKING:
@@ -70,13 +71,10 @@ def _walked(job: RunContext, suites: Sequence[Suite], template: str) -> tuple[At
 
 
 def _options(job: RunContext, template: str) -> dict[str, Any]:
-    section = job.config.attribution
-    return {
-        "template": template, "metrics": section.metrics, "levels": section.levels, "tolerance": section.tolerance,
-        "max_gradients": section.max_gradients, "items": section.items, "neurons": section.neurons,
-        "batch_tokens": section.batch_tokens, "checkpoint": section.recompute,
-        "bootstrap": job.config.tax.bootstrap, "seed": job.config.seed, "progress": job.progress,
-    }  # fmt: skip
+    from taxlens.analysis.path.attribute import attribute
+
+    shared = {"bootstrap": job.config.tax.bootstrap, "seed": job.config.seed, "progress": job.progress}
+    return arguments(job.config.attribution, attribute) | shared | {"template": template}
 
 
 def _tables(job: RunContext, found: Attribution) -> Tables:

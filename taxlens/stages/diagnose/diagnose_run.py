@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from taxlens.analysis.interventions.effect_tables import ATTRIBUTION
 from taxlens.analysis.state.state_tables import EVIDENCE, STATES
 from taxlens.stages.diagnose.diagnose_section import DiagnoseSection
+from taxlens.stages.section import arguments
 
 if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
@@ -20,17 +21,11 @@ def stage_diagnose(job: RunContext, section: DiagnoseSection) -> None:
     config = job.config
     templates = {one.name: job.template_of(one) for one in config.suites}
     suites = [suite for several in job.by_template().values() for suite in several if suite.kind == "capability"]
-    depth = job.pair.aligned.anatomy.n_layers
-    layers = (
-        {"auto": None, "all": range(depth)}.get(section.layers) if isinstance(section.layers, str) else section.layers
-    )
     found = diagnose_suites(
         job.pair,
         suites,
         template=templates,
-        layers=layers,
-        items=None if section.items == "all" else section.items,
-        relearn="if needed" if section.relearn else "never",
+        **arguments(section, diagnose_suites),
         effects=_effects_by_layer(job),
         draws=min(config.tax.bootstrap, 1000),
         seed=config.seed,

@@ -16,7 +16,7 @@ class DiagnoseSection(Section):
         default="auto", description="blocks, all, or auto: five, refined where the damage appears"
     )
     items: Literal["all"] | Count = Field(default="all", description="most items a suite")
-    relearn: bool = Field(
+    relearn: bool | Literal["always", "never", "if needed"] = Field(
         default=True, description="where a capability looks erased, see whether a little training brings it back"
     )
 

@@ -31,26 +31,15 @@ def frontier_arguments(job: RunContext, section: FrontierSection) -> dict[str, A
     config = job.config
     suites = [suite for several in job.by_template().values() for suite in several]
     templates = {one.name: job.template_of(one) for one in config.suites}
-    return {
+    return dict(section) | {
         "suites": sorted(suites, key=lambda suite: list(job.suites).index(suite.name)),
         "benefit": benefit_suite(config, section),
         "against": section.against or "",
         "candidates": section.suites,
         "template": templates,
-        "unit": section.unit,
-        "shares": section.shares,
         "orders": tuple(o for o in section.orders if o != "checkpoint" or earlier_names(config)),
-        "draws": section.draws,
-        "items": section.items,
-        "train_items": section.train_items,
-        "draw_shares": section.draw_shares,
-        "keeps": section.keeps,
-        "generate": section.generate,
-        "generate_plans": section.generate_plans,
-        "budget_minutes": section.budget_minutes,
         "holdout": config.split.holdout,
         "disjoint": config.split.disjoint,
-        "leave_out": section.leave_out,
         "tolerance": config.attribution.tolerance,
         "max_gradients": section.max_gradients or config.attribution.max_gradients,
         "bootstrap": config.tax.bootstrap,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from taxlens.stages.section import arguments
 from taxlens.stages.similarity.similarity_section import SimilaritySection
 from taxlens.stages.similarity.similarity_tables import (
     DIRECTION_EFFECTS,
@@ -30,14 +31,9 @@ def stage_similarity(job: RunContext, section: SimilaritySection) -> None:
     with job.open_store() as store:
         found = similarity_store(
             store,
-            measures=section.measures,
-            map_measures=section.map,
-            map_rows=section.map_rows,
-            spectra=section.spectra,
-            name_top=named,
+            **arguments(section, similarity_store),
             probes=probe_directions(job.run.checked("probes")),
             vocabulary=Vocabulary.of_model(job.pair.base) if section.spectra and named else None,
-            heads=section.heads,
             seed=job.config.seed,
             progress=job.progress,
         )

@@ -59,10 +59,10 @@ def similarity_store(
     store: Store,
     *,
     measures: Sequence[str] = ("cka", "procrustes", "linear_r2", "drift"),
-    map_measures: Sequence[str] = (),
+    map: Sequence[str] = ("cka",),
     map_rows: int = MAP_ROWS,
-    spectra: bool = False,
-    name_top: int = 0,
+    spectra: bool = True,
+    name_directions: int = 3,
     probes: Mapping[tuple[str, int], Mapping[str, Direction]] | None = None,
     vocabulary: Vocabulary | None = None,
     heads: bool = True,
@@ -74,10 +74,10 @@ def similarity_store(
     Args:
         store: the store.
         measures: measures of matched layers.
-        map_measures: measures of every base layer against every aligned layer ("cka" is fast, others are not).
+        map: measures of every base layer against every aligned layer ("cka" is fast, others are not).
         map_rows: most rows of a map: whole groups, drawn by the seed.
         spectra: whether to compute the gain and loss spectra too.
-        name_top: directions beyond the null to name, a spectrum and layer.
+        name_directions: directions beyond the null to name, a spectrum and layer.
         probes: base's probe directions by (site, layer) and name, to compare directions with.
         vocabulary: base's unembedding, for the tokens that directions of the stream promote.
         heads: compare sites that have heads head by head too.
@@ -93,7 +93,7 @@ def similarity_store(
     made: dict[str, list[pd.DataFrame]] = {name: [] for name in ("similarity", "spectra", "positions", "names")}
     found: dict[tuple[str, str], Spectra] = {}
     centres = {}
-    reader = _Reader(store, measures, spectra, name_top, probes or {}, vocabulary, heads, seed)
+    reader = _Reader(store, measures, spectra, name_directions, probes or {}, vocabulary, heads, seed)
     with progress.task("similarity", total=sum(len(store.layers(site)) for _, site in places), unit="layers") as task:
         for template, site in places:
             index = np.flatnonzero((rows["template"] == template).to_numpy())
@@ -109,7 +109,7 @@ def similarity_store(
                     )
                     centres[template, site, layer] = one.centre
                 task.advance(note=f"{site}.{layer}")
-            for measure in map_measures:
+            for measure in map:
                 table = _map(store, site, index, groups, measure, map_rows, seed, progress)
                 made["similarity"].append(table.assign(**named))
     return SimilarityTables(

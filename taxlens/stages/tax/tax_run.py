@@ -8,6 +8,7 @@ import pandas as pd
 
 from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
+from taxlens.stages.section import arguments
 from taxlens.stages.tax.tax_section import TaxSection
 
 if TYPE_CHECKING:
@@ -26,12 +27,9 @@ def stage_tax(job: RunContext, section: TaxSection) -> None:
     tax = measure_tax(
         job.pair,
         sorted(scored, key=lambda suite: list(job.suites).index(suite.name)),
+        **arguments(section, measure_tax),
         templates=config.templates,
-        metrics=section.metrics,
-        bootstrap=section.bootstrap,
         seed=config.seed,
-        interval=section.interval,
-        margin=section.margin,
         progress=job.progress,
     )
     generated = _generated_taxes(job, section, asked)
@@ -81,9 +79,7 @@ def _generated_taxes(job: RunContext, section: TaxSection, asked: list[tuple[Sui
     found = measure_other_taxes(
         job.pair,
         asked,
-        max_new_tokens=section.max_new_tokens,
-        samples=section.samples,
-        bootstrap=section.bootstrap,
+        **arguments(section, measure_other_taxes),
         seed=config.seed,
         progress=job.progress,
     )

@@ -78,7 +78,7 @@ def test_long_prompts_with_recomputed_blocks_give_the_same_effects_and_keep_less
     pair, suite = build("llama", max_position_embeddings=128), long_suite()
     options = QUICK | {"max_gradients": 3, "tokens": False}
     plain = attribute(pair, suite, **options).effects("long", "nll")[1]
-    again = attribute(pair, suite, checkpoint=True, **options).effects("long", "nll")[1]
+    again = attribute(pair, suite, recompute=True, **options).effects("long", "nll")[1]
     assert again == pytest.approx(plain, abs=1e-9)
     assert kept_bytes(pair, suite, on=True) < 0.6 * kept_bytes(pair, suite, on=False)
 
