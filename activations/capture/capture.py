@@ -22,6 +22,7 @@ from taxlens.activations.store.manifest import NAME, differences, locate, read_m
 from taxlens.activations.store.shard import FORMAT, VERSION, check_header
 from taxlens.activations.store.store import Store
 from taxlens.activations.store.virtual_dataset import write_view
+from taxlens.core.artifacts import sha256_file
 from taxlens.core.errors import StoreError, TaxlensError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 
@@ -108,6 +109,8 @@ def _complete(pair: ModelPair, request: Request, folder: Path, view: Path, resum
     for leftover in (*folder.glob(".*.tmp"), *view.parent.glob(f".{view.name}.*.tmp")):
         leftover.unlink()
     manifest = _start(pair, request, folder, resume)
+    if manifest["complete"] and not (view.is_file() and sha256_file(view) == manifest["view_sha256"]):
+        manifest["complete"] = False  # the shards are whole, what shows them as one file is not
     if not manifest["complete"]:
         done = sum(entry["bytes"] for entry in manifest["shards"])
         check_free(folder, int(request.total_bytes * 1.02) + (1 << 20) - done)
@@ -130,9 +133,15 @@ def check_free(folder: Path, wanted: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if wanted > free:
-        rows = [("folder", folder), ("needs", f"{wanted / 1e9:.2f} GB"), ("free", f"{free / 1e9:.2f} GB")]
+        rows = [("folder", folder), ("needs", _size(wanted)), ("free", _size(free))]
         fix = "positions: last, fewer layers or sites, dtype: bfloat16, or another disk."
         raise StoreError(explain("the disk cannot hold this capture.", rows, fix))
+
+
+def _size(count: int) -> str:
+    """Bytes in the unit that shows them, such as "12.3 MB"."""
+    power = min(max(len(str(max(count, 1))) - 1, 0) // 3, 4)
+    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def _check_target(folder: Path, resume: bool) -> None:

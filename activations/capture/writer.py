@@ -37,6 +37,7 @@ class Writer:
             self._free.put(flat)
         self._error: BaseException | None = None
         self._shard: ShardFile | None = None
+        self._path: Path | str = "a shard"
         self._thread = threading.Thread(target=self._work, name="taxlens-writer", daemon=True)
         self._thread.start()
 
@@ -102,11 +103,12 @@ class Writer:
             try:
                 job()
             except OSError as error:
-                self._error = disk_error(self._shard.path if self._shard else "-", error)
+                self._error = disk_error(self._shard.path if self._shard else self._path, error)
             except BaseException as error:
                 self._error = error
 
     def _begin(self, path: Path, rows: slice) -> None:
+        self._path = path
         self._shard = ShardFile(
             temporary(path),
             self._request.plan.frame.iloc[rows],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from taxlens.activations.items.template_limits import TemplateLimitError, bounded
 from taxlens.core.errors import ModelLoadError, explain
 
 if TYPE_CHECKING:
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 """{"role": "system", "user" or "assistant", "content": text}."""
+
+
+MOST_CHARACTERS = 1 << 18
+"""Most characters that a template may add to the messages."""
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError)
 
 
 def render_chat(
@@ -44,22 +50,46 @@ def render_chat(
         if _holds(found, messages):
             return found
         error: Exception | None = None
-    except (TemplateError, TypeError, ValueError, KeyError) as raised:
+    except TemplateLimitError as raised:
+        raise ModelLoadError(_refusal(tokenizer, messages, "", raised)) from raised
+    except _TEMPLATE_ERRORS as raised:
         found, error = "", raised
     parts = [m | {"content": [{"type": "text", "text": m["content"]}]} for m in messages]
     try:
         in_parts = _rendered(tokenizer, parts, chat_template, reply)
-    except (TemplateError, TypeError, ValueError, KeyError) as raised:
+    except (TemplateLimitError, *_TEMPLATE_ERRORS) as raised:
         in_parts, error = "", error or raised
     if _holds(in_parts, messages) and "'type': 'text'" not in in_parts:
         return in_parts
     raise ModelLoadError(_refusal(tokenizer, messages, found, error))
 
 
+def render_messages(
+    tokenizer: Tokenizer, messages: Sequence[Message], *, chat_template: str | None = None, reply: bool = True
+) -> str:
+    """Return messages in a chat template as it renders them, within the limits of time, memory and length.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        messages: what is said.
+        chat_template: template text; by default the tokenizer's own.
+        reply: open the assistant's turn after them.
+
+    Raises:
+        TemplateLimitError: it takes too long, too much memory, or makes a text out of all proportion.
+        jinja2.TemplateError: it is no template, or refuses the messages.
+    """
+    options = {"tokenize": False, "add_generation_prompt": reply, "chat_template": chat_template}
+    with bounded():
+        found = str(tokenizer.apply_chat_template(list(messages), **options))
+    most = MOST_CHARACTERS + 8 * sum(len(str(message.get("content"))) for message in messages)
+    if len(found) > most:
+        raise TemplateLimitError(f"it makes {len(found)} characters, at most {most} are read")
+    return found
+
+
 def _rendered(tokenizer: Tokenizer, messages: list[dict[str, Any]], template: str | None, reply: bool) -> str:
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply, chat_template=template)
-    )
+    return render_messages(tokenizer, messages, chat_template=template, reply=reply)
 
 
 def _holds(rendered: str, messages: Sequence[Message]) -> bool:

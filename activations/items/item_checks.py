@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from taxlens.activations.items.item_files import json_object
 from taxlens.activations.items.items import FIELDS, Item, Label
 from taxlens.activations.items.messages import messages_of
 from taxlens.core.errors import ItemError, explain, one_of
+
+_MOST = 2**53
+"""Largest whole number that a label may be: a float holds it exactly."""
+_UNSEEN = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
 
 def parse_item(line: str, *, where: str) -> Item:
@@ -107,7 +112,18 @@ def _text(raw: Mapping[str, Any], key: str, where: str, *, empty: bool = False) 
         kind = "any text" if empty else "a text that is not empty"
         raise _fail(f"{key} must be {kind}.", where, repr(value), f'"{key}": "..."')
     _check_unicode(value, key, where)
+    if key in ("id", "group"):
+        _check_name(value, key, where)
     return value
+
+
+def _check_name(value: str, key: str, where: str) -> None:
+    """Refuse a name that a table or a terminal would not show as it is."""
+    _check_unicode(value, key, where)
+    bad = next((c for c in value if c in _UNSEEN or unicodedata.category(c) in ("Cc", "Zl", "Zp")), None)
+    if bad is not None:
+        title = f"{key} holds a character that is not seen."
+        raise _fail(title, where, f"{value[:60]!a} (U+{ord(bad):04X})", "remove it.")
 
 
 def _check_unicode(value: str, key: str, where: str) -> None:
@@ -189,6 +205,13 @@ def _labels(raw: Mapping[str, Any], where: str) -> dict[str, Label]:
     if not isinstance(labels, dict):
         raise _fail("labels must be an object.", where, repr(labels), '"labels": {"truth": 1}')
     for name, value in labels.items():
+        _check_name(name, "a label's name", where)
+        if isinstance(value, str):
+            _check_unicode(value, f"label {name!r}", where)
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise _fail(
+                f"label {name!r} is too large a number.", where, f"{len(str(value))} digits", "give it as text."
+            )
         if not name or name == "correct":
             raise _fail("this label's name is taken.", where, repr(name), "rename it ('correct' is automatic).")
         if not isinstance(value, str | int | float | bool | None):
@@ -218,5 +241,8 @@ def _check_whole(item: Item, where: str) -> None:
         if not 0 <= gold < len(item.choices):
             fix = f"use 0 to {len(item.choices) - 1}."
             raise _fail("gold is out of range.", where, f"{gold} of {len(item.choices)} choices", fix)
+    if not item.contexts and len(set(item.choices)) < len(item.choices):
+        same = next(choice for choice in item.choices if item.choices.count(choice) > 1)
+        raise _fail("two choices are one text.", where, repr(same[:80]), "drop one of them, and count gold again.")
     if len(item.right) == len(item.choices):
         raise _fail("every choice is right: nothing can be lost.", where, list(item.right), "add a wrong choice.")

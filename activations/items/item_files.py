@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,10 +13,13 @@ from typing import Any
 
 from taxlens.activations.items.item_tables import SEPARATORS, table_rows
 from taxlens.core.errors import ItemError, TaxlensError, explain
+from taxlens.core.json_text import JsonError, parse_json
 
 Row = tuple[str, Mapping[str, Any]]
 """(where it stands, for errors; field -> value)"""
 
+MOST_LINE = 1 << 24
+"""Most characters of one JSON line."""
 MOST_BYTES = 2**31
 """Most bytes that a compressed file may unpack to."""
 _WRAPPERS = ("data", "items", "rows", "examples", "questions", "instances", "samples")
@@ -120,10 +122,9 @@ def json_object(line: str, *, where: str) -> dict[str, Any]:
         ItemError: it holds none.
     """
     try:
-        raw = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        column = getattr(error, "colno", "?")
-        rows = [("line", where), ("column", column), ("reason", getattr(error, "msg", "nested too deeply"))]
+        raw = parse_json(line, size=MOST_LINE, finite=False, unicode=False)
+    except JsonError as error:
+        rows = [("line", where), ("column", error.column or "-"), ("reason", error.reason)]
         raise ItemError(explain("not a JSON line.", rows, "write one JSON object a line.")) from error
     if not isinstance(raw, dict):
         rows = [("line", where), ("got", type(raw).__name__)]
@@ -170,8 +171,8 @@ def _is_one_object(text: str) -> bool:
     """Whether a text that begins with { is no object a line: its first line is no whole object."""
     first = text.lstrip().split("\n", 1)[0]
     try:
-        value = json.loads(first)
-    except (json.JSONDecodeError, RecursionError):
+        value = parse_json(first, finite=False, unicode=False)
+    except JsonError:
         return "\n" in text.strip()
     wraps = isinstance(value, dict) and (
         any(isinstance(value.get(name), list) for name in _WRAPPERS) or _columns(value)
@@ -188,14 +189,13 @@ def _columns(whole: Mapping[str, Any]) -> bool:
 
 def _whole(text: str, path: Path) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return parse_json(text, finite=False, unicode=False)
+    except JsonError as error:
         if text.lstrip()[:1] == "{":
             return None  # objects a line, one of which is damaged: the line is named
         rows = [
             ("file", path),
-            ("line", getattr(error, "lineno", "?")),
-            ("reason", getattr(error, "msg", "nested too deeply")),
+            ("reason", error.reason),
         ]
         raise ItemError(explain("the suite's JSON array cannot be read.", rows, "was the file cut short?")) from error
 

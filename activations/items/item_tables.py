@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from taxlens.core.errors import ItemError, explain
+from taxlens.core.json_text import MOST_DIGITS, JsonError, parse_json
 
+MOST_COLUMNS = 2000
+"""Most columns of a table."""
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PLAIN = (
     "id",
@@ -33,7 +36,7 @@ _PLAIN = (
     "rendered",
     "match",
 )
-_NUMBERED = re.compile(r"(choice|context)_(\d+)")
+_NUMBERED = re.compile(r"(choice|context)_(\d{1,4})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 
 
@@ -86,7 +89,10 @@ def _separator(text: str, path: Path) -> str:
 
 
 def _check_header(columns: list[str], where: str) -> None:
-    doubled = sorted({name for name in columns if columns.count(name) > 1})
+    if len(columns) > MOST_COLUMNS:
+        rows = [("at", where), ("columns", len(columns)), ("at most", MOST_COLUMNS)]
+        raise ItemError(explain("the table has too many columns.", rows, "keep the columns that are used."))
+    doubled = sorted(name for name, count in Counter(columns).items() if count > 1)
     if doubled:
         rows = [("at", where), ("columns", ", ".join(doubled))]
         raise ItemError(explain("two columns have one name.", rows, "rename or drop one of them."))
@@ -108,7 +114,7 @@ def _fields(cells: Mapping[str, str], where: str) -> dict[str, Any]:
             elif column == "gold" and cell.strip():
                 found[column] = (
                     int(cell)
-                    if re.fullmatch(r"\s*\d+\s*", cell)
+                    if re.fullmatch(r"\s*\d{1,18}\s*", cell)
                     else _json(cell, column, where)
                     if cell.strip()[0] == "["
                     else cell
@@ -139,15 +145,15 @@ def _numbered(cells: Mapping[str, str], kind: str, where: str) -> list[str]:
 
 def _json(cell: str, column: str, where: str) -> Any:
     try:
-        return json.loads(cell)
-    except json.JSONDecodeError as error:
+        return parse_json(cell, finite=False, unicode=False)
+    except JsonError as error:
         example = '{"truth": 1}' if column == "labels" else '[" one", " two"]'
-        rows = [("at", where), ("got", cell[:80]), ("reason", error.msg)]
+        rows = [("at", where), ("got", cell[:80]), ("reason", error.reason)]
         raise ItemError(explain(f"the cell of {column} is no JSON.", rows, example)) from error
 
 
 def _number(cell: str) -> str | int | float:
     text = cell.strip()
-    if not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text) or len(text) > MOST_DIGITS:
         return cell
     return int(text) if re.fullmatch(r"-?\d+", text) else float(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from taxlens.activations.models.checkpoint import first_line
 from taxlens.core.errors import ModelLoadError, PairMismatchError, explain
+from taxlens.core.json_text import read_json
 
 _PREFIX = "base_model.model."
 _NOT_WEIGHTS = {
@@ -79,12 +79,10 @@ def _config(directory: Path) -> dict[str, Any]:
         rows += [("adapters inside", ", ".join(inside[:8]))] if inside else []
         fix = f"{directory / inside[0]}" if inside else "give the directory that PEFT saved."
         raise ModelLoadError(explain("no PEFT adapter here.", rows, fix))
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        rows = [("file", path), ("reason", first_line(error))]
-        raise ModelLoadError(explain("adapter_config.json cannot be read.", rows, "copy it again.")) from error
-    return dict(found)
+    found = read_json(path, title="adapter_config.json cannot be read.", error=ModelLoadError, fix="copy it again.")
+    if not isinstance(found, dict):
+        raise ModelLoadError(explain("adapter_config.json is no table of keys.", [("file", path)], "copy it again."))
+    return found
 
 
 def _check_kind(directory: Path, config: Mapping[str, Any], kind: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 
 from taxlens.core.artifacts import sha256_file
 from taxlens.core.errors import ModelLoadError, explain
+from taxlens.core.json_text import read_json
 
 _HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _SINGLE = "model.safetensors"
@@ -72,10 +72,7 @@ def weight_files(directory: Path) -> list[Path]:
         return [directory / _SINGLE]
     index = directory / _INDEX
     if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelLoadError(explain("the shard index cannot be read.", [("file", index)])) from error
+        names = _shard_names(index)
         missing = [name for name in names if not (directory / name).is_file()]
         if missing:
             rows = [("directory", directory), ("missing", f"{len(missing)} of {len(names)}, first {missing[0]}")]
@@ -93,6 +90,21 @@ def weight_files(directory: Path) -> list[Path]:
         raise ModelLoadError(explain("pickle checkpoints are refused: they can run code.", rows, fix))
     rows = [("directory", directory), ("wanted", "*.safetensors")]
     raise ModelLoadError(explain("no weights here.", rows, "give a directory with safetensors, or gguf: FILE."))
+
+
+def _shard_names(index: Path) -> list[str]:
+    title = "the shard index cannot be read."
+    whole = read_json(index, title=title, error=ModelLoadError, fix="copy it again.")
+    named = whole.get("weight_map") if isinstance(whole, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        rows = [("file", index), ("weight_map", "tensor name -> file name is wanted")]
+        raise ModelLoadError(explain(title, rows, "copy it again."))
+    names = sorted(set(named.values()))
+    outside = [name for name in names if Path(name).name != name]
+    if outside:
+        rows = [("file", index), ("names", outside[0])]
+        raise ModelLoadError(explain("the shard index names a file outside its directory.", rows, "do not trust it."))
+    return names
 
 
 def weights_sha256(files: list[Path]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from transformers.models.auto.modeling_auto import (
 
 from taxlens.activations.models.checkpoint import first_line, unread_weights, weight_files
 from taxlens.core.errors import ModelLoadError, explain
+from taxlens.core.json_text import read_json
 
+_WHOLE = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
 INSIDE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile, sharding and activation checkpointing leave inside the names of the modules that they wrap."""
 
@@ -64,8 +65,10 @@ def look(directory: Path, *, gguf: bool = False) -> Contents:
         return Contents({}, ())
     config = read_config(directory)
     check_architecture(directory, config)
+    check_sizes(directory, config)
     files = tuple(weight_files(directory))
-    names = [name for path in files for name in _names(path)]
+    plain = not (config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config"))
+    names = [name for path in files for name in _names(path, plain=plain)]
     wrapper, inside = wrapper_of(names), any(INSIDE.search(name) for name in names)
     bare = [INSIDE.sub("", name).removeprefix(wrapper) for name in names]
     _check_head(directory, config, bare)
@@ -94,11 +97,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise ModelLoadError(explain("a whole model and an adapter lie in one directory.", rows, fix))
     if not path.is_file():
         raise ModelLoadError(_without_config(directory, adapter))
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        rows = [("file", path), ("reason", first_line(error))]
-        raise ModelLoadError(explain("config.json cannot be read.", rows, "copy it again.")) from error
+    found = read_json(path, title="config.json cannot be read.", error=ModelLoadError, fix="copy it again.")
     if not isinstance(found, dict):
         raise ModelLoadError(explain("config.json is no table of keys.", [("file", path)], "copy it again."))
     return found
@@ -145,6 +144,41 @@ def check_architecture(directory: Path, config: dict[str, Any]) -> None:
         raise ModelLoadError(explain(f"{kind} is {what}.", where, "give a decoder-only language model."))
 
 
+_SIZES = {
+    "num_hidden_layers": 4096, "n_layer": 4096, "num_layers": 4096, "hidden_size": 2**20, "n_embd": 2**20,
+    "intermediate_size": 2**22, "num_attention_heads": 2**14, "n_head": 2**14, "num_key_value_heads": 2**14,
+    "head_dim": 2**14, "vocab_size": 2**26, "max_position_embeddings": 2**31, "n_positions": 2**31,
+    "num_experts": 2**14, "num_local_experts": 2**14, "sliding_window": 2**31,
+}  # fmt: skip
+"""Keys that size a model, with the largest value that is believed; none of them may be 0 or less."""
+_MAY_BE_NONE = (
+    "sliding_window",
+    "head_dim",
+    "num_key_value_heads",
+    "num_experts",
+    "num_local_experts",
+    "intermediate_size",
+)
+
+
+def check_sizes(directory: Path, config: dict[str, Any]) -> None:
+    """Refuse a config whose sizes no model has: before memory is asked for, or a length of 0 is taken for no limit.
+
+    Raises:
+        ModelLoadError: naming the key, its value and what is believed.
+    """
+    for part in (config, config.get("text_config")):
+        for key, most in _SIZES.items() if isinstance(part, dict) else ():
+            value = part.get(key, 1)
+            if value is None or (key in _MAY_BE_NONE and value == 0):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                if isinstance(value, list):
+                    continue  # one a layer, which the architecture checks
+                rows = [("directory", directory), ("key", key), ("got", repr(value)[:60]), ("must be", f"1 to {most}")]
+                raise ModelLoadError(explain("config.json names a size that no model has.", rows, "copy it again."))
+
+
 def _check_head(directory: Path, config: dict[str, Any], names: Sequence[str]) -> None:
     head = next((name for name in names if _REWARD_HEAD.match(name)), None)
     named = [str(name) for name in config.get("architectures") or ()]
@@ -175,10 +209,21 @@ def renaming(contents: Contents) -> dict[str, str]:
     return found | ({INSIDE.pattern: ""} if contents.wrapped_inside else {})
 
 
-def _names(path: Path) -> list[str]:
+def _check_numbers(path: Path, tensors: Any, names: Sequence[str]) -> None:
+    """Refuse weights that are whole numbers where the config says of no quantisation."""
+    for name in names:
+        if name.endswith((".weight", "_proj")) and (kind := str(tensors.get_slice(name).get_dtype())) in _WHOLE:
+            rows = [("file", path), ("tensor", name), ("type", kind)]
+            fix = "give floating-point weights, or the config with its quantization_config."
+            raise ModelLoadError(explain("a weight holds whole numbers.", rows, fix))
+
+
+def _names(path: Path, *, plain: bool) -> list[str]:
     try:
         with safe_open(path, framework="pt") as tensors:
-            return list(tensors.keys())
+            names = list(tensors.keys())
+            _check_numbers(path, tensors, names) if plain else None
+            return names
     except (SafetensorError, OSError) as error:
         partial = sorted(p.name for pattern in ("*.incomplete", "*.tmp", "*.part") for p in path.parent.glob(pattern))
         rows: list[tuple[str, object]] = [("file", path), ("bytes", path.stat().st_size), ("reason", first_line(error))]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from taxlens.activations.store.shard import FORMAT, VERSION
+from taxlens.activations.store.shard import FORMAT, MODELS, STORED, VERSION
 from taxlens.core.artifacts import sha256_text, write_json
 from taxlens.core.errors import StoreError, explain
+from taxlens.core.json_text import parse_json
 
 NAME = "manifest.json"
 
@@ -59,9 +61,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         fix = "give the .h5 file or folder that taxlens capture wrote."
         raise StoreError(explain("no store here.", rows, fix))
     try:
-        manifest = json.loads(path.read_bytes().decode("utf-8"))
+        manifest = parse_json(path.read_bytes().decode("utf-8"))
         intact = isinstance(manifest, dict) and manifest.get("sha256") == seal(manifest)
-    except (ValueError, RecursionError):
+    except (ValueError, OSError):
         intact, manifest = False, {}
     if not intact:
         rows = [("manifest", path), ("found", "its own checksum does not hold")]
@@ -72,8 +74,65 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format_version") not in range(1, VERSION + 1):
         rows = [("manifest", path), ("version", manifest.get("format_version")), ("read", f"1 to {VERSION}")]
         raise StoreError(explain("the store has a newer format.", rows, "install a newer taxlens."))
+    if wrong := _misshapen(manifest):
+        rows = [("manifest", path), ("found", wrong)]
+        raise StoreError(explain("the store's manifest is no manifest of a store.", rows, "do not trust this store."))
     manifest["sites"] = {site: manifest["sites"][site] for site in manifest["identity"]["sites"]}  # JSON sorted them
     return manifest
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "complete": bool, "identity": dict, "sources": dict, "report": list, "self_check": list, "coverage": list, "rows": int,
+    "sites": dict, "layers": list, "dtype": str, "n_shards": int, "shards": list, "view_sha256": str,
+}  # fmt: skip
+_ENTRY = {"file": str, "index": int, "first_row": int, "rows": int, "bytes": int, "extents": list, "header_sha256": str}
+_PACKED = 1100
+"""No byte of gzip holds more bytes than this."""
+
+
+def _misshapen(manifest: Mapping[str, Any]) -> str:
+    """What makes a sealed manifest one that no capture writes; empty if nothing does."""
+    for key, kind in _KINDS.items():
+        if not isinstance(manifest.get(key), kind):
+            return f"{key}: {type(manifest.get(key)).__name__}"
+    identity, sites, layers = manifest["identity"], manifest["sites"], manifest["layers"]
+    if not all(
+        isinstance(identity.get(key), kind) for key, kind in {"sites": list, "pair": dict, "suites": list}.items()
+    ):
+        return "identity: sites, pair or suites are missing"
+    if set(identity["sites"]) != set(sites) or manifest["dtype"] not in STORED:
+        return f"sites {', '.join(map(str, sites))}, dtype {manifest['dtype']}"
+    widths = [shape for shape in sites.values() if isinstance(shape, list)]
+    numbers = [*layers, *(size for shape in widths for size in shape)]
+    if len(widths) < len(sites) or not all(_is_count(number) for number in numbers) or not layers:
+        return "sites or layers hold something else than counts"
+    a_row = sum(math.prod(shape) for shape in widths) * len(layers) * len(MODELS) * STORED[manifest["dtype"]].itemsize
+    at = 0
+    for number, entry in enumerate(manifest["shards"]):
+        wrong = _misshapen_shard(entry, at, a_row) if manifest["complete"] else _misshapen_shard(entry, None, a_row)
+        if wrong:
+            return f"shard {number}: {wrong}"
+        at += entry["rows"]
+    if manifest["complete"] and at != manifest["rows"]:
+        return f"rows: {manifest['rows']}, the shards hold {at}"
+    return ""
+
+
+def _misshapen_shard(entry: Any, first: int | None, a_row: int) -> str:
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), kind) for key, kind in _ENTRY.items()):
+        return "a field is missing"
+    if Path(entry["file"]).name != entry["file"]:
+        return f"file {entry['file']!r} lies elsewhere"
+    if not all(_is_count(entry[key]) for key in ("index", "first_row", "rows", "bytes")):
+        return "a count is none"
+    if first is not None and entry["first_row"] != first:
+        return f"first_row {entry['first_row']}, not {first}"
+    most = entry["bytes"] if entry.get("places") else entry["bytes"] * _PACKED
+    return f"{entry['rows']} rows do not fit {entry['bytes']} bytes" if entry["rows"] * a_row > most else ""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def differences(given: Mapping[str, Any], kept: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ from taxlens.core.errors import StoreError, explain
 FORMAT = "taxlens activations"
 VERSION = 1
 BLOCK_ROWS = 256
+MOST_ROWS_BYTES = 1 << 32
+"""Most bytes of one column of a row index."""
 MODELS = ("base", "aligned")
 STORED = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
 
@@ -111,8 +113,10 @@ def read_rows(file: h5py.File) -> pd.DataFrame:
     group = file["rows"]
     frame = {}
     for name in group.attrs["columns"]:
-        data = group[name]
+        data = own_dataset(file, f"rows/{name}")
         column = unquote(name)
+        if data.ndim != 1 or data.chunks is not None or data.nbytes > MOST_ROWS_BYTES:
+            raise ValueError(f"column {column!r}: {data.shape} in {data.nbytes} bytes")
         if data.dtype.kind in "fi":
             frame[column] = data[...]
             continue
@@ -121,6 +125,25 @@ def read_rows(file: h5py.File) -> pd.DataFrame:
             texts = np.array([text or None for text in texts], dtype=object)
         frame[column] = pd.Series(texts, dtype=object)
     return pd.DataFrame(frame)
+
+
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset whose bytes lie in this very file.
+
+    HDF5 can let a dataset be a window on any other file of the system: by external storage, by links, by virtual layout.
+
+    Raises:
+        StoreError: it is such a window, or no dataset.
+    """
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        path = "/".join(parts[:depth])
+        if not isinstance(file.get(path, getlink=True), h5py.HardLink):
+            raise _damaged(Path(file.filename), f"{path} is a link or missing", "a store holds its own data")
+    data = file[name]
+    if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual:
+        raise _damaged(Path(file.filename), f"{name} lies in another file", "a store holds its own data")
+    return data
 
 
 def join_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -223,7 +246,13 @@ class Shard:
 
     def rows(self) -> pd.DataFrame:
         """Return the shard's part of the row index."""
-        return read_rows(self.file)
+        try:
+            frame = read_rows(self.file)
+        except (KeyError, ValueError, TypeError, OSError, MemoryError, AttributeError, RuntimeError) as error:
+            raise _damaged(self.path, "its row index cannot be read", str(error)) from error
+        if len(frame) != self.entry["rows"]:
+            raise _damaged(self.path, "its row index has another length", f"{len(frame)}, written {self.entry['rows']}")
+        return frame
 
     def read(self, model: str, site: str, layer: int, start: int, out: np.ndarray) -> None:
         """Fill `out` [row, ...] with rows from `start` of one (model, site), `layer` counted among the stored ones.
@@ -253,7 +282,7 @@ class Shard:
         try:
             if placed is None:
                 if name not in self._data:
-                    self._data[name] = self.file[name]
+                    self._data[name] = own_dataset(self.file, name)
                 self._data[name].read_direct(block, np.s_[layer, at : at + len(block)])
                 return
             row = block.nbytes // len(block)
@@ -274,7 +303,7 @@ class Shard:
                 raise _damaged(self.path, f"the checksums of {name} end too early", f"{len(raw)} bytes of {8 * blocks}")
             return np.frombuffer(raw, dtype="<u8")
         if name not in self._hashes:
-            self._hashes[name] = self.file[f"checksums/{name}"][...]
+            self._hashes[name] = own_dataset(self.file, f"checksums/{name}")[...]
         return self._hashes[name][layer]
 
     def close(self) -> None:

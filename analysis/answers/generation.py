@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from taxlens.activations.items.batches import Piece, packed
+from taxlens.activations.items.chat import render_chat
 from taxlens.core.errors import UsageError, one_of
 from taxlens.core.progress import SILENT, Progress
 
@@ -65,9 +66,7 @@ def _encode(tokenizer: Any, prompt: str, template: str, chat_template: str | Non
     """The ids of one prompt; a rendered template already holds its special tokens."""
     if template == "plain":
         return tokenizer(prompt).input_ids
-    message = [{"role": "user", "content": prompt}]
-    options = {} if chat_template is None else {"chat_template": chat_template}
-    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **options)
+    text = render_chat(tokenizer, prompt, chat_template=chat_template)
     return tokenizer(text, add_special_tokens=False).input_ids
 
 

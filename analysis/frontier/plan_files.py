@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taxlens.core.artifacts import write_json
-from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.errors import CheckError, UsageError, explain, one_of
+from taxlens.core.json_text import read_json
 
 if TYPE_CHECKING:
     from taxlens.analysis.frontier.front import Frontier
@@ -84,15 +84,24 @@ def read_plan(path: Path | str, name: str) -> PlanRecord:
     if not path.is_file():
         fix = "run taxlens frontier first."
         raise UsageError(explain("this run has no measured plans.", [("looked for", path)], fix))
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    fix = "measure the frontier again: taxlens frontier RUN."
+    stored = read_json(path, title="the plans cannot be read.", fix=fix)
+    try:
+        if stored["format"] != FORMAT:
+            raise ValueError(f"format {stored['format']}, known is {FORMAT}")
+        plans, recommended = dict(stored["plans"]), stored["recommended"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckError(explain("the plans cannot be read.", [("file", path), ("reason", error)], fix)) from error
     if name == "recommended":
-        name = stored["recommended"]
+        name = recommended
         if not name:
-            rows = [("plans", ", ".join(stored["plans"]))]
+            rows = [("plans", ", ".join(plans))]
             raise UsageError(explain("no plan met the rule for a recommendation.", rows, "name one of the plans."))
-    one_of(name, list(stored["plans"]), what="plan")
-    fields = stored["plans"][name]
-    return PlanRecord(name=name, base=stored["base"], aligned=stored["aligned"], **fields)
+    one_of(name, list(plans), what="plan")
+    try:
+        return PlanRecord(name=name, base=stored["base"], aligned=stored["aligned"], **plans[name])
+    except (KeyError, TypeError) as error:
+        raise CheckError(explain("the plan cannot be read.", [("file", path), ("reason", error)], fix)) from error
 
 
 def _measured(front: Frontier, name: str) -> dict[str, Any]:

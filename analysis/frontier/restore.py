@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from taxlens.activations.models.weight_loading import quiet
 from taxlens.analysis.frontier.plan_files import PlanRecord
 from taxlens.analysis.weights.interpolation import mixture
-from taxlens.core.artifacts import new_directory, write_json
-from taxlens.core.errors import CheckError, PairMismatchError, explain
+from taxlens.core.artifacts import new_directory, sha256_file, sha256_json, write_json
+from taxlens.core.errors import CheckError, PairMismatchError, TaxlensError, explain
+from taxlens.core.json_text import read_json
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
+
+RESTORATION = "taxlens_restoration.json"
+"""What a restored checkpoint says of itself: the plan, what was measured, and the hash of every file."""
 
 WARNING = (
     "The same operation can undo safety training: whoever can name the weights that a refusal lives in can take it "
@@ -114,6 +120,10 @@ def _save(model: Any, folder: Path) -> None:
             model.config.tie_word_embeddings = False
         with quiet():
             model.save_pretrained(folder)
+    except SafetensorError as error:
+        rows = [("folder", folder), ("reason", str(error).splitlines()[0])]
+        fix = "make room, or another --out; nothing was left behind."
+        raise TaxlensError(explain("the checkpoint could not be written.", rows, fix)) from error
     finally:
         model.config.tie_word_embeddings = tied
 
@@ -131,7 +141,30 @@ def describe(pair: ModelPair, plan: PlanRecord, folder: Path) -> None:
         "base": {"source": pair.base.source, "sha256": plan.base},
         "aligned": {"source": pair.aligned.source, "sha256": plan.aligned},
     }  # fmt: skip
-    write_json(facts, folder / "taxlens_restoration.json")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    facts["files"] = {name: sha256_file(folder / name) for name in names}
+    facts["seal"] = sha256_json(facts)
+    write_json(facts, folder / RESTORATION)
+
+
+def verify_restored(folder: Path) -> int:
+    """Recompute the checksums of a restored checkpoint, and return how many files are as they were written.
+
+    Raises:
+        CheckError: naming every file that was changed, is missing or was added, or that the record itself was changed.
+    """
+    facts = read_json(folder / RESTORATION, title="the record of a restored checkpoint cannot be read.")
+    kept = facts.get("files") if isinstance(facts, dict) else None
+    if not isinstance(kept, dict) or facts.get("seal") != sha256_json({k: v for k, v in facts.items() if k != "seal"}):
+        rows = [("file", folder / RESTORATION), ("found", "no checksums, or they were changed")]
+        raise CheckError(explain("the restored checkpoint cannot be verified.", rows, "restore it again."))
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {RESTORATION}
+    wrong = [("missing", name) for name in kept if name not in there]
+    wrong += [("changed", name) for name in kept if name in there and sha256_file(folder / name) != kept[name]]
+    wrong += [("not in the record", name) for name in sorted(there - set(kept))]
+    if wrong:
+        raise CheckError(explain(f"{folder} is not as it was written.", wrong, "restore it again."))
+    return len(kept)
 
 
 def _share(interval: Any) -> str:

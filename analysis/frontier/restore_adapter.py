@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import common_rows, difference_of
 from taxlens.core.artifacts import new_directory
 from taxlens.core.errors import CheckError, UsageError, explain
+from taxlens.core.json_text import read_json
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -52,7 +52,7 @@ def restore_adapter(
     """
     check_plan(pair, plan, accept_benefit_loss=accept_benefit_loss)
     adapter = Path(adapter)
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(adapter / "adapter_config.json", title="adapter_config.json cannot be read.")
     if plan.unit not in ("singular", "component") or config.get("peft_type") != "LORA" or config.get("use_dora"):
         rows = [("level", plan.unit), ("adapter", config.get("peft_type"))]
         fix = "write the whole checkpoint with `restore`."

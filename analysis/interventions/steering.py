@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from taxlens.activations.hooks.paired_forward import replaced_output
 from taxlens.core.artifacts import atomic_path
 from taxlens.core.errors import StoreError, UsageError, explain
+from taxlens.core.json_text import parse_json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +119,7 @@ class Steering:
             raise UsageError(explain("steering file not found.", [("file", path)]))
         try:
             with safe_open(path, framework="numpy") as stored:
-                facts = json.loads((stored.metadata() or {})["taxlens_steering"])
+                facts = parse_json((stored.metadata() or {})["taxlens_steering"])
             arrays = load_file(path)
         except Exception as error:
             rows = [("file", path), ("reason", error)]

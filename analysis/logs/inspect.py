@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import string
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from taxlens.analysis.logs.records import LoggedSample, LoggedTask, inside
 from taxlens.core.errors import CheckError, ItemError, TaxlensError, explain
+from taxlens.core.json_text import JsonError, parse_json
 
 VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 
@@ -55,8 +57,8 @@ def _files(path: Path) -> list[Path]:
 
 def _is_json_log(file: Path) -> bool:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
+        value = parse_json(file.read_text(encoding="utf-8"), finite=False)
+    except (UnicodeDecodeError, JsonError):
         return False
     return isinstance(value, dict) and "eval" in value and "version" in value
 
@@ -71,7 +73,7 @@ def _read(file: Path) -> Any:
         raise TaxlensError(explain("Inspect logs need inspect_ai.", rows, "pip install 'taxlens[inspect]'")) from error
     try:
         return read_eval_log(str(file))
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, LookupError, RecursionError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         rows = [("log", file), ("reason", error)]
         raise ItemError(explain("the Inspect log cannot be read.", rows, "was the log cut short?")) from error
 

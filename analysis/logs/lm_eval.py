@@ -10,6 +10,7 @@ from typing import Any
 
 from taxlens.analysis.logs.records import LoggedSample, LoggedTask, inside, json_lines, missing_field
 from taxlens.core.errors import ItemError, explain, one_of
+from taxlens.core.json_text import JsonError, parse_json
 
 KNOWN = {"acc": "accuracy", "acc_norm": "accuracy_norm", "exact_match": "exact_match"}
 _SAMPLES = re.compile(r"samples_(?P<task>.+?)_(?P<date>\d{4}-\d\d-\d\dT[\d\-.]+)\.jsonl")
@@ -71,8 +72,8 @@ def _results(where: Path, date: str, folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        value = json.loads(inside(folder, file).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = parse_json(inside(folder, file).read_text(encoding="utf-8"), finite=False)
+    except (UnicodeDecodeError, JsonError) as error:
         raise ItemError(
             explain("the results file of the log is no JSON.", [("file", file), ("reason", error)])
         ) from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from taxlens.core.errors import CheckError, ItemError, explain
+from taxlens.core.json_text import JsonError, parse_json
 
 GROUP_FIELDS = ("group", "subject", "category", "topic", "type", "document", "passage", "context")
 """Fields of a document that are taken for its group, in order, where values repeat."""
@@ -94,9 +94,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            rows = [("at", f"{path}:{number}"), ("reason", error.msg)]
+            value = parse_json(line, finite=False)
+        except JsonError as error:
+            rows = [("at", f"{path}:{number}"), ("reason", error.reason)]
             raise ItemError(explain("a line of the log is no JSON.", rows, "was the log cut short?")) from error
         if not isinstance(value, dict):
             rows = [("at", f"{path}:{number}"), ("got", type(value).__name__)]

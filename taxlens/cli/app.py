@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from taxlens.core.errors import TaxlensError, explain
+from taxlens.core.errors import TaxlensError, explain, plain
+from taxlens.core.interrupts import interrupted, interruptible
 from taxlens.stages import STAGES
 from taxlens.stages.capture import CAPTURE_STAGE
 
@@ -26,7 +30,9 @@ app = typer.Typer(
 )
 
 Source = Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A config file, or a run folder to go on with.")]
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (YAML).")]
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG|RUN", help="A config file (YAML), or with --resume a run folder.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Out = Annotated[Path | None, typer.Option("--out", envvar="TAXLENS_OUT", help="Run folder (default runs/NAME).")]
 Resume = Annotated[bool, typer.Option("--resume", envvar="TAXLENS_RESUME", help="Go on with an existing run folder.")]
@@ -41,27 +47,50 @@ DryRun = Annotated[
 
 
 def run_app(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; errors are told in one screen on standard error."""
-    try:
-        done = app(arguments, standalone_mode=False)
-        return done if isinstance(done, int) else 0
-    except TaxlensError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    """Run one command line and return its exit code; every failure is told in one screen on standard error."""
+    with interruptible():
+        try:
+            done = app(arguments, standalone_mode=False)
+            return done if isinstance(done, int) else 0
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupted(error) or isinstance(error, typer.Abort):
+                print("interrupted.", file=sys.stderr)
+                return 130
+            if isinstance(error, _ClickError):
+                error.show(file=sys.stderr)  # type: ignore[attr-defined]
+                return 2
+            return _told(error)
+
+
+def _told(error: BaseException) -> int:
+    """Tell an error in one screen, and return its exit code; the traceback of an unforeseen one goes to a file."""
+    if isinstance(error, TaxlensError):
+        print(f"{type(error).__name__}: {plain(str(error))}", file=sys.stderr)
         return error.exit_code
-    except typer.Abort:
-        print("interrupted.", file=sys.stderr)
-        return 130
-    except _ClickError as error:
-        error.show(file=sys.stderr)  # type: ignore[attr-defined]
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        return 130
-    except OSError as error:
+    if isinstance(error, BrokenPipeError):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - whoever read the output has left
+        return 1
+    if isinstance(error, OSError) and error.errno is not None:
         rows = [("file", error.filename or "-"), ("system", error.strerror or error)]
         fix = "check that the path is there, that it may be written, and that the disk has room."
         print(f"TaxlensError: {explain('a file could not be read or written.', rows, fix)}", file=sys.stderr)
         return 1
+    name, _, said = traceback.format_exception_only(error)[-1].strip().partition(": ")
+    rows = [("error", name), ("says", " ".join(said.split())[:300] or "-"), ("traceback", _kept_traceback(error))]
+    fix = "report it with that file; if a run was under way, its log.jsonl holds the same."
+    print(f"TaxlensError: {explain('something failed that taxlens did not foresee.', rows, fix)}", file=sys.stderr)
+    return 1
+
+
+def _kept_traceback(error: BaseException) -> str:
+    """Write an error's traceback to a file of its own, and return its path."""
+    try:
+        handle, path = tempfile.mkstemp(prefix="taxlens-error-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.writelines(traceback.format_exception(error))
+    except OSError as refused:
+        return f"not written: {refused.strerror}"
+    return path
 
 
 def _version(value: bool) -> None:

@@ -11,9 +11,10 @@ from taxlens.stages.tax.tax_terminal import ledger_table
 
 
 def wide_console() -> Console:
-    """Return a console on standard output that does not cut tables where no terminal sets the width."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
+    """Return a console on standard output that reads no markup in names and does not cut tables where no terminal sets the width."""
+    plain = {"highlight": False, "markup": False, "emoji": False}
+    console = Console(**plain)
+    return console if console.is_terminal else Console(**plain, width=160)
 
 
 def show_run(run: Run, *, console: Console | None = None) -> None:
@@ -26,9 +27,9 @@ def show_run(run: Run, *, console: Console | None = None) -> None:
             else:
                 console.print(shown)
     report = run.folder / "report.html"
-    console.print(f"run     {run.folder}", soft_wrap=True)
+    console.print(f"run     {run.folder}", soft_wrap=True, markup=False)
     if report.is_file():
-        console.print(f"report  {report.resolve()}", soft_wrap=True)
+        console.print(f"report  {report.resolve()}", soft_wrap=True, markup=False)
 
 
 def show_ledger(frame: pd.DataFrame, *, console: Console | None = None) -> None:

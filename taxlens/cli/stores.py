@@ -71,6 +71,11 @@ def do_verify(source: Path, *, as_json: bool) -> None:
         opened.check()
         said: dict[str, Any] = {"verified": str(source), "files": len(opened.outputs)}
         text = f"{source}: {said['files']} files are as written."
+    elif (source / "taxlens_restoration.json").is_file():
+        from taxlens.analysis.frontier.restore import verify_restored
+
+        said = {"verified": str(source), "files": verify_restored(source)}
+        text = f"{source}: {said['files']} files of the restored checkpoint are as written."
     else:
         from taxlens.activations.store.store import verify
 

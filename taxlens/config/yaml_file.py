@@ -11,6 +11,13 @@ import yaml
 
 from taxlens.core.errors import ConfigError, explain
 
+MOST_CHARACTERS = 1 << 20
+"""Longest YAML text that is read."""
+MOST_DEPTH = 40
+"""Deepest nesting of lists and mappings."""
+MOST_NODES = 20_000
+"""Most values of a text, its aliases written out."""
+
 
 class _Loader(yaml.SafeLoader):
     """Safe loader with the scalars of YAML 1.2 (true and false alone are booleans; 1e-3 is a float)."""
@@ -36,6 +43,9 @@ _Loader.add_implicit_resolver(
 def _construct_mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            line = key_node.start_mark.line + 1
+            raise ConfigError(explain("a key is a list or a mapping.", [("line", line)], "a word as key"))
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
         if key in seen:
@@ -60,11 +70,39 @@ def parse_yaml(text: str, *, where: str = "<text>") -> Any:
         {'rate': 0.001, 'name': 'no'}
     """
     try:
+        _check_size(text)
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
     except yaml.YAMLError as error:
-        raise ConfigError(
-            explain(f"{where} is not readable YAML.", [("reason", str(error).replace("\n", " "))])
-        ) from error
+        reason = " ".join(str(error).split())[:500]
+    except RecursionError:
+        reason = f"nested deeper than {MOST_DEPTH}"
+    except (ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:500]
+    raise ConfigError(explain(f"{where[:200]} is not readable YAML.", [("reason", reason)]))
+
+
+def _check_size(text: str) -> None:
+    """Refuse a text that is too long, nests too deep, or grows out of all proportion when its aliases are written out."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{len(text)} characters, at most {MOST_CHARACTERS} are read")
+    whole = yaml.compose(text, Loader=_Loader)
+    sizes: dict[int, int] = {}
+
+    def size(node: Any, depth: int) -> int:
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested deeper than {MOST_DEPTH}")
+        if not isinstance(node, yaml.CollectionNode):
+            return 1
+        if id(node) in sizes:
+            return sizes[id(node)]
+        sizes[id(node)] = MOST_NODES  # a node inside itself has no end
+        inside = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+        sizes[id(node)] = found = 1 + sum(size(part, depth + 1) for part in inside)
+        if found > MOST_NODES:
+            raise ValueError(f"more than {MOST_NODES} values when its aliases are written out")
+        return found
+
+    size(whole, 0)
 
 
 def read_yaml(path: Path | str) -> Any:
@@ -80,7 +118,7 @@ def read_yaml(path: Path | str) -> Any:
         near = sorted(p.as_posix() for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
         rows = [("path", path), ("configs beside it", ", ".join(near) or "none")]
         raise ConfigError(explain("the config file does not exist.", rows)) from None
-    except (UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(explain("the config file cannot be read.", [("path", path), ("reason", error)])) from error
     return parse_yaml(text, where=str(path))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taxlens.activations.items.chat import render_messages
 from taxlens.activations.items.tokens import Row
 from taxlens.core.errors import ConfigError, explain
 
@@ -85,7 +86,7 @@ def _encoded(document: Document, tokenizer: Any, chat_template: str | None) -> l
     if chat_template is None and not tokenizer.chat_template:
         fix = "leave chats out of the corpus, or give a chat_template."
         raise ConfigError(explain("the corpus holds chats and the tokenizer has no chat template.", (), fix))
-    text = tokenizer.apply_chat_template(document, tokenize=False, chat_template=chat_template)
+    text = render_messages(tokenizer, document, chat_template=chat_template, reply=False)
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 

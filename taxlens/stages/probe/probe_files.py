@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from taxlens.core.artifacts import atomic_path, write_json
 from taxlens.core.direction import Direction
 from taxlens.core.errors import StoreError, explain
+from taxlens.core.json_text import parse_json
 from taxlens.probes.kinds.probe import Probe
 
 FORMAT = 1
@@ -116,7 +117,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray], said: dict[str, Any]) -> P
 
 def _read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        said = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
         arrays = load_file(path)
         each = len(arrays) // (2 if what == "probes" else 1)
         if said["format"] != FORMAT or len(said[what]) != each:

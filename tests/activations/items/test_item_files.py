@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_items(tmp_path, kind):
         ("s.json", b'[{"id": 1},', "JSON array cannot be read"),
         ("s.json", b"[1, 2]", "an item is not a JSON object"),
         ("s.jsonl", b"\xff\xfe", "not UTF-8"),
-        ("s.jsonl", b"[" * 9999, "nested too deeply"),
+        ("s.jsonl", b"[" * 9999, "nested deeper than 64"),
     ],
 )
 def test_a_file_of_another_format_is_named(tmp_path, name, content, title):
