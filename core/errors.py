@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-_LONGEST = 2000
+_LONGEST = 1200
 """Most characters of one value in an error: an error is one screen."""
 
 
@@ -71,7 +71,7 @@ def explain(title: str, rows: Iterable[tuple[str, object]] = (), fix: str | None
           Try: use one architecture.
     """
     rows = [(plain(str(name)), plain(_cut(str(value)))) for name, value in rows]
-    title, fix = plain(title), plain(fix) if fix else fix
+    title, fix = plain(_cut(title)), plain(fix) if fix else fix
     width = max((len(name) for name, _ in rows), default=0)
     lines = [title, *(f"  {name:<{width}}  {value}".rstrip() for name, value in rows)]
     if fix:

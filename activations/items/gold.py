@@ -38,7 +38,7 @@ def choice_named(value: Any, choices: Sequence[str], names: Sequence[str] = (), 
     said = str(value).strip()
     if said in names:
         return list(names).index(said)
-    if re.fullmatch(r"\d+(?:\.0+)?", said):
+    if re.fullmatch(r"[0-9]{1,15}(?:\.0{1,15})?", said):
         index = int(float(said)) - first
         if 0 <= index < len(choices):
             return index
@@ -55,7 +55,7 @@ def choice_named(value: Any, choices: Sequence[str], names: Sequence[str] = (), 
 def fits_twice(value: Any, choices: Sequence[str], *, first: int = 0) -> bool:
     """Whether a text is both a choice's number and another choice's text."""
     said = str(value).strip()
-    if not isinstance(value, str) or not said.isdigit() or not 0 <= int(said) - first < len(choices):
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{1,15}", said) or not 0 <= int(said) - first < len(choices):
         return False
     texts = [choice.strip() for choice in choices]
     return texts.count(said) == 1 and texts.index(said) != int(said) - first

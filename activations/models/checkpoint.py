@@ -39,7 +39,11 @@ def checkpoint_directory(source: str | Path, *, revision: str | None = None, cac
         raise ModelLoadError(explain("no checkpoint directory here.", rows, "give the directory of config.json."))
     from huggingface_hub import snapshot_download
 
-    options = {"revision": revision, "allow_patterns": list(_HUB_FILES), "local_files_only": cached}
+    options = {
+        "revision": revision,
+        "allow_patterns": list(_HUB_FILES),
+        **({"local_files_only": True} if cached else {}),
+    }
     try:
         return Path(snapshot_download(str(source), **options))
     except Exception as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from taxlens.activations.models.contents import look
 from taxlens.activations.models.token_ids import ids_beyond, refuse_unknown_ids
 from taxlens.activations.models.weight_loading import quiet, weights_in_place
 from taxlens.core.errors import ModelLoadError, explain, one_of
+from taxlens.core.json_text import read_json
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -192,10 +192,8 @@ def _is_generic(directory: Path) -> bool:
     config = directory / "tokenizer_config.json"
     if not (config.is_file() and (directory / "tokenizer.json").is_file()):
         return False
-    try:
-        named = json.loads(config.read_text(encoding="utf-8")).get("tokenizer_class")
-    except ValueError:
-        return False
+    found = read_json(config, title="tokenizer_config.json cannot be read.", error=ModelLoadError, fix="copy it again.")
+    named = found.get("tokenizer_class") if isinstance(found, dict) else None
     return named in ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 

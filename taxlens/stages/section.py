@@ -29,6 +29,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 Template = Literal["plain", "chat"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Place = Annotated[int, Field(ge=0, le=10**6)]
 
 
 class Section(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from taxlens.core.lazy import Lazy
-from taxlens.stages.section import Count, Section, registered
+from taxlens.stages.section import Count, Place, Section, registered
 
 _METRICS = Lazy("taxlens.analysis.scoring.metrics:chained_metrics")
 AttributedMetric = Annotated[str, registered(_METRICS, "metric of the attribution")]
@@ -61,6 +61,6 @@ class AttributionSection(Section):
     patch_positions: int = Field(
         default=8, ge=0, description="positions of the first component that are patched one by one"
     )
-    stitch: Literal["all"] | tuple[int, ...] = Field(
+    stitch: Literal["all"] | tuple[Place, ...] = Field(
         default=(), description="layers at which the restoration profile is cut, or all; []: none"
     )

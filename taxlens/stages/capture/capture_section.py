@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Dtype, Section, Site, Template
+from taxlens.stages.section import Dtype, Place, Section, Site, Template
 
 
 class CaptureSection(Section):
@@ -15,7 +15,7 @@ class CaptureSection(Section):
     sites: tuple[Site, ...] = Field(
         default=("resid_post",), min_length=1, description="places in a block whose activations are kept"
     )
-    layers: Literal["all"] | tuple[int, ...] = Field(default="all", description="blocks, from 0, or all")
+    layers: Literal["all"] | tuple[Place, ...] = Field(default="all", description="blocks, from 0, or all")
     positions: str = Field(
         default="last", description="token positions: last, all, mean, or what docs/capture.md lists"
     )

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from taxlens.stages.section import Count, Section
+from taxlens.stages.section import Count, Place, Section
 
 
 class DiagnoseSection(Section):
     """Where the state of a capability is read: the residual stream after a block."""
 
-    layers: Literal["auto", "all"] | tuple[int, ...] = Field(
+    layers: Literal["auto", "all"] | tuple[Place, ...] = Field(
         default="auto", description="blocks, all, or auto: five, refined where the damage appears"
     )
     items: Literal["all"] | Count = Field(default="all", description="most items a suite")
