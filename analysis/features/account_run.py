@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from taxlens.activations.hooks.sites import Address
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.feature_account import FeatureAccount, SuiteFeatures
 from taxlens.analysis.features.latent_effects import ItemEffects, LatentReader
-from taxlens.analysis.features.stream_tap import StreamTap
-from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.features.stream_tap import StreamTap, Taps
+from taxlens.analysis.path.attribute import attribute, drawn
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.core.errors import CheckError, explain
 
@@ -40,6 +40,29 @@ def account_features(
     dictionary: Dictionary,
     *,
     name: str = "",
+    **options: Any,
+) -> FeatureAccount:
+    """Return the account of suites' taxes in the latents of one dictionary (see `account_dictionaries`).
+
+    Args:
+        pair: the two checkpoints; left as they are.
+        suites: suites whose items have choices.
+        dictionary: of the residual stream: of aligned minus base, of the base, or a crosscoder.
+        name: of the dictionary, for tables; by default where it came from.
+        options: as for `account_dictionaries`.
+
+    Example:
+        >>> account_features(pair, facts, dictionary).ranked("facts")                   # doctest: +SKIP
+    """
+    named = name or dictionary.source or "dictionary"
+    return account_dictionaries(pair, suites, {named: dictionary}, **options)[named]
+
+
+def account_dictionaries(
+    pair: ModelPair,
+    suites: Suite | Sequence[Suite],
+    dictionaries: Mapping[str, Dictionary],
+    *,
     template: str = "plain",
     metrics: Sequence[str] = ("probability", "nll"),
     reading: str = "least_squares",
@@ -47,14 +70,13 @@ def account_features(
     bootstrap: int = 2000,
     seed: int = 0,
     **options: Any,
-) -> FeatureAccount:
-    """Return the account of suites' taxes in the latents of a dictionary, off one walk of the weight path.
+) -> dict[str, FeatureAccount]:
+    """Return the account of suites' taxes in the latents of each dictionary, all off one walk of the weight path.
 
     Args:
         pair: the two checkpoints; left as they are.
         suites: suites whose items have choices.
-        dictionary: of the residual stream: of aligned minus base, of the base, or a crosscoder.
-        name: of the dictionary, for tables; by default where it came from.
+        dictionaries: by name; each of the residual stream somewhere.
         template: "plain" or "chat".
         metrics: metrics of the tax; "log_odds" is added. Latents are ranked by the first.
         reading: "least_squares" (the change coded on the decoders in use), "encoder" (differences of codes) or
@@ -67,52 +89,61 @@ def account_features(
         UsageError: a transcoder, or a site that is not the whole stream.
         CheckError: a dictionary of another width.
 
-    Example:
-        >>> account_features(pair, facts, dictionary).ranked("facts")                   # doctest: +SKIP
-
     References:
         Marks et al. 2403.19647 (error nodes); Minder et al. 2504.02922; the path: `analysis.path.attribute`.
     """
-    asked = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
-    anatomy = pair.base.anatomy
-    if dictionary.d_in != anatomy.d_model:
-        rows = [("dictionary", f"{dictionary.source}: {dictionary.d_in}"), ("model", f"{anatomy.d_model}")]
-        raise CheckError(explain("the dictionary is of another width than the model.", rows, "one of this model."))
+    whole = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
+    asked = [drawn(suite, options.get("items", "all"), seed) for suite in whole]
     functions = dict(options.pop("functions", None) or {}) | {"log_odds": LOG_ODDS}
     named = tuple(dict.fromkeys((*metrics, "log_odds")))
     bos = pair.base.tokenizer.bos_token_id
-    reader = LatentReader(
-        dictionary, reading, {m: functions.get(m, m) for m in named}, bos=-1 if bos is None else int(bos), seed=seed
-    )
-    tap = StreamTap(anatomy, Address(dictionary.site, dictionary.layer), reader.take)
-    walked = {"neurons": 0, "perplexity": False, "tokens": False} | options
+    readers, taps = {}, []
+    for name, dictionary in dictionaries.items():
+        check_fits(pair, dictionary, name)
+        measured = {m: functions.get(m, m) for m in named}
+        readers[name] = LatentReader(dictionary, reading, measured, bos=-1 if bos is None else int(bos), seed=seed)
+        taps.append(StreamTap(pair.base.anatomy, Address(dictionary.site, dictionary.layer), readers[name].take))
+    walked = {"neurons": 0, "perplexity": False, "tokens": False} | options | {"items": "all"}
     found = attribute(
-        pair,
-        asked,
-        template=template,
-        metrics=named,
-        functions=functions,
-        bootstrap=bootstrap,
-        seed=seed,
-        tap=tap,
-        **walked,
-    )
-    kept = {
-        suite.name: _suite(suite, found.suites[suite.name], reader, Address(dictionary.site, dictionary.layer))
-        for suite in asked
-    }
-    ids = {int(i) for one in kept.values() for held in one.tokens.values() for i in held[2]}
-    words = {i: pair.base.tokenizer.decode([i]) for i in ids}
-    return FeatureAccount(
-        template, name or dictionary.source, dictionary, reading, kept, found, listed, bootstrap, seed, words
-    )
+        pair, asked, template=template, metrics=named, functions=functions, bootstrap=bootstrap, seed=seed,
+        tap=Taps(taps), **walked,
+    )  # fmt: skip
+    accounts = {}
+    for name, dictionary in dictionaries.items():
+        address = Address(dictionary.site, dictionary.layer)
+        kept = {
+            one.name: _suite(one, few, found.suites[one.name], readers[name], address) for one, few in zip(whole, asked)
+        }
+        ids = {int(i) for one in kept.values() for held in one.tokens.values() for i in held[2]}
+        words = {i: pair.base.tokenizer.decode([i]) for i in ids}
+        accounts[name] = FeatureAccount(
+            template, name, dictionary, reading, kept, found, listed, bootstrap, seed, words
+        )
+    return accounts
 
 
-def _suite(suite: Suite, effects: SuiteEffects, reader: LatentReader, address: Address) -> SuiteFeatures:
+def check_fits(pair: ModelPair, dictionary: Dictionary, name: str) -> None:
+    """Refuse a dictionary that cannot be read on a pair, by what its files say.
+
+    Raises:
+        CheckError: it is of another width, or its files do not say where it reads.
+    """
+    anatomy = pair.base.anatomy
+    if dictionary.d_in != anatomy.d_model:
+        rows = [("dictionary", f"{name}: {dictionary.d_in} wide"), ("model", f"{anatomy.d_model} wide")]
+        raise CheckError(explain("the dictionary is of another width than the model.", rows, "one of this model."))
+    if not dictionary.site or dictionary.layer < 0:
+        rows = [("dictionary", name), ("site", dictionary.site or "not said"), ("layer", dictionary.layer)]
+        fix = "say its site and layer: features.dictionaries: [{path: ..., site: resid_post, layer: 7}]"
+        raise CheckError(explain("the dictionary's files do not say where it reads.", rows, fix))
+
+
+def _suite(suite: Suite, asked: Suite, effects: SuiteEffects, reader: LatentReader, address: Address) -> SuiteFeatures:
+    """A suite's account; `asked` holds the items that were drawn from it and walked."""
     held = reader.found[suite.name]
-    place = {item.id: number for number, item in enumerate(suite.items)}
+    place, walked = ({item.id: number for number, item in enumerate(one.items)} for one in (suite, asked))
     places = np.array([place[item] for item in effects.items])
-    items = [held[int(p)] for p in places]
+    items = [held[walked[item]] for item in effects.items]
     metrics = tuple(reader.metrics)
     width = reader.dictionary.width
     above = above_address(effects, address)
@@ -136,6 +167,7 @@ def _suite(suite: Suite, effects: SuiteEffects, reader: LatentReader, address: A
         error={m: np.array([one.error[n] for one in items]) for n, m in enumerate(metrics)},
         excluded={m: np.array([one.excluded[n] for one in items]) for n, m in enumerate(metrics)},
         above={m: effects.values[m, "component"][:, above].sum(1) for m in metrics},
+        apart={m: np.asarray(effects.apart.get(m, np.zeros(len(items)))) for m in metrics},
         coarse_error={m: float(np.mean([one.coarse_error[n] for one in items])) if coarse else np.nan for n, m in enumerate(metrics)},
         mass=summed("mass"), tokens_on=summed("tokens_on"), switched=summed("switched"), sizes=summed("sizes"),
         change=np.array([one.change for one in items]),

@@ -39,7 +39,7 @@ class SuiteFeatures:
         taxes: metric to tax of each item [items].
         values: metric to effects, sparse [items, width].
         coarse: metric to mean effect by the coarser rule [width], NaN without one.
-        error, excluded, above: metric to one number an item.
+        error, excluded, above, apart: metric to one number an item; apart: what other prompts or configs are worth.
         coarse_error: metric to the mean error by the coarser rule, NaN without one.
         mass, tokens_on, switched, sizes: by latent, summed over items [width].
         change: squared length of the change, and what decoders and random decoders leave of it [items, 3].
@@ -59,6 +59,7 @@ class SuiteFeatures:
     error: Mapping[str, np.ndarray]
     excluded: Mapping[str, np.ndarray]
     above: Mapping[str, np.ndarray]
+    apart: Mapping[str, np.ndarray]
     coarse_error: Mapping[str, float]
     mass: np.ndarray
     tokens_on: np.ndarray
@@ -75,9 +76,11 @@ class SuiteFeatures:
         return np.asarray(self.values[metric].mean(axis=0)).ravel()
 
     def terms(self, metric: str) -> dict[str, np.ndarray]:
-        """What is no latent: error, excluded tokens, components above, and what stays unexplained, by item."""
+        """What is no latent, by item: error, excluded tokens, components above, other prompts, what is unexplained."""
         latents = np.asarray(self.values[metric].sum(axis=1)).ravel()
         held = {"error": self.error[metric], "excluded": self.excluded[metric], "above": self.above[metric]}
+        if np.any(self.apart[metric]):
+            held["prompts"] = self.apart[metric]
         return held | {"unexplained": self.taxes[metric] - latents - sum(held.values())}
 
     def movement(self, metric: str) -> float:
@@ -234,7 +237,7 @@ class FeatureAccount(Result):
                 rows.append({
                     "suite": name, "template": self.template, "metric": metric, "dictionary": self.name,
                     "address": self.dictionary.address, "reading": self.reading, "tax": tax,
-                    "latents": float(found.mean(metric).sum()), **{k: float(v.mean()) for k, v in terms.items()},
+                    "latents": float(found.mean(metric).sum()), "prompts": 0.0, **{k: float(v.mean()) for k, v in terms.items()},
                     "unexplained_share": float(terms["unexplained"].mean()) / scale,
                     "error_share": float(terms["error"].mean()) / scale,
                     "cancellation": found.cancellation(metric), "movement": found.movement(metric) / abs(scale),
@@ -280,7 +283,7 @@ class FeatureAccount(Result):
 
     def companions(self) -> dict[str, pd.DataFrame]:
         """Return the closure, which the figure draws beside the effects."""
-        return {"closure": self.closure_frame()}
+        return {"features_closure": self.closure_frame()}
 
     def __repr__(self) -> str:
         name, found = next(iter(self.suites.items()))

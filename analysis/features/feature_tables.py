@@ -6,7 +6,7 @@ from taxlens.core import columns as of
 from taxlens.core.table import Table, count, flag, number, text
 
 DICTIONARY = text("name of the dictionary")
-LATENT = text("number of the latent; rest, error, excluded, above or unexplained: what is not a latent")
+LATENT = text("number of the latent; rest, error, excluded, above, prompts or unexplained: what is not a latent")
 ADDRESS = text("site and layer that the dictionary reads")
 
 FEATURES = Table(
@@ -76,6 +76,7 @@ FEATURES_CLOSURE = Table(
         "error": number("what the decoders leave of the change"),
         "excluded": number("what crosses at BOS and high-norm tokens"),
         "above": number("effects of the components above the address"),
+        "prompts": number("what other prompts or configs are worth; 0 where both models are asked alike"),
         "unexplained": number("tax minus all of these: error of the quadrature"),
         "unexplained_share": number("unexplained over tax"),
         "error_share": number("error over tax"),
@@ -200,3 +201,24 @@ FEATURES_COMPONENTS = Table(
     },
     key=("suite", "template", "dictionary", "latent", "component"),
 )
+FEATURES_NAMES = Table(
+    "features_names",
+    "a context in which a latent is strong, or a token that its decoder writes towards or away from",
+    {
+        "suite": of.SUITE,
+        "template": of.TEMPLATE,
+        "dictionary": DICTIONARY,
+        "latent": text("number of the latent"),
+        "kind": text("context; raises or lowers: tokens of the unembedding, direct path alone"),
+        "rank": count("place, from 1"),
+        "item": text("item of the context", blank="a token"),
+        "text": text("the context with its token in double brackets, or the token", blank="a token without text"),
+        "value": number("code of the context's token; z of a token's logit among all tokens"),
+    },
+    key=("suite", "template", "dictionary", "latent", "kind", "rank"),
+)
+FEATURE_TABLES = (
+    FEATURES, FEATURES_CLOSURE, FEATURES_ITEMS, FEATURES_TOKENS, FEATURES_LATENTS, FEATURES_DICTIONARY, FEATURES_CONTROLS,
+    FEATURES_CUT, FEATURES_COMPONENTS, FEATURES_NAMES,
+)  # fmt: skip
+"""All of them."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -128,6 +128,30 @@ class StreamTap:
     def _put(kept: dict[float, Tensor], t: float, shape: tuple[int, int], tokens: Tensor, x: Tensor) -> None:
         held = kept.setdefault(t, torch.zeros(shape, dtype=x.dtype))
         held[tokens] = x.reshape(-1, shape[1])
+
+
+@dataclass(slots=True, eq=False)
+class Taps:
+    """Several taps on one walk."""
+
+    taps: Sequence[StreamTap]
+
+    def row_bytes(self, row: Row, nodes: int) -> int:
+        """What all of them keep for a row."""
+        return sum(tap.row_bytes(row, nodes) for tap in self.taps)
+
+    @contextmanager
+    def watching(self, path: Walk, shard: ItemShard, contraction: Contraction) -> Iterator[None]:
+        """A block within which each of them watches."""
+        with ExitStack() as stack:
+            for tap in self.taps:
+                stack.enter_context(tap.watching(path, shard, contraction))
+            yield
+
+    def take(self, found: Walked, choices: Choices, shard: ItemShard, suite: Suite) -> None:
+        """Hand on to each."""
+        for tap in self.taps:
+            tap.take(found, choices, shard, suite)
 
 
 def rates(rule: QuadratureRule, states: dict[float, Tensor]) -> Tensor:

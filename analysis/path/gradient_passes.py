@@ -161,11 +161,11 @@ def differentiate(
     scores = torch.zeros(len(shard.rows), dtype=torch.float64)
     for bundle in shard.bundles:
         with torch.enable_grad():
-            contraction.batch = _place(bundle, 0)
+            contraction.batch = placed(bundle, 0)
             logits = bundle.logits(model)
             last = len(bundle.lanes) - 1
             for lane, (_, (row, target), token, at) in enumerate(bundle.lanes):
-                contraction.batch = _place(bundle, lane)
+                contraction.batch = placed(bundle, lane)
                 device = logits.device
                 values = score(logits[at.to(device)], target.to(device), token.to(device))
                 torch.autograd.backward(values.sum(), retain_graph=lane < last)
@@ -175,7 +175,8 @@ def differentiate(
     return contraction.finish(), _finite(scores.numpy(), shard)
 
 
-def _place(bundle: Bundle, lane: int) -> Batch:
+def placed(bundle: Bundle, lane: int) -> Batch:
+    """Where the positions of a batch go in one backward pass: rows and tokens of the shard, by lane."""
     owner, (row, _), token, at = bundle.lanes[lane]
     size = len(bundle.asked)
     # asked positions of other lanes have no gradient in this one: they may go to the spare row

@@ -7,15 +7,18 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from taxlens.cli.features import features_app
 from taxlens.core.errors import TaxlensError, explain, plain
 from taxlens.core.interrupts import interrupted, interruptible
 from taxlens.stages import STAGES
 from taxlens.stages.capture import CAPTURE_STAGE
+from taxlens.stages.features import FEATURES_STAGE
 
 # Typer carries click under another name in some versions: take the base of its own usage errors.
 _ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -137,7 +140,7 @@ def run(
     do_run(config, out=out, settings=settings or [], resume=resume, dry_run=dry_run, as_json=as_json)
 
 
-def _stage(name: str, text: str) -> None:
+def _stage(name: str, text: str) -> Callable[..., None]:
     def command(
         source: Source,
         out: Out = None,
@@ -150,7 +153,7 @@ def _stage(name: str, text: str) -> None:
 
         do_stage(name, source, out=out, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json)
 
-    app.command(name, help=text)(command)
+    return command
 
 
 def capture(
@@ -172,8 +175,10 @@ def capture(
 
 
 for stage in STAGES:
-    if stage.command:
-        _stage(stage.name, stage.help)
+    if stage is FEATURES_STAGE:
+        app.add_typer(features_app(_stage(stage.name, stage.help), stage.help), name=stage.name)
+    elif stage.command:
+        app.command(stage.name, help=stage.help)(_stage(stage.name, stage.help))
     elif stage is CAPTURE_STAGE:
         app.command(stage.name, help=stage.help)(capture)
 

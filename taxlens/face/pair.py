@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from taxlens.stages.section import asked
 
 if TYPE_CHECKING:
     from taxlens.activations.models.loading import LoadedModel
+    from taxlens.analysis.features.dictionaries.dictionary import Dictionary
+    from taxlens.analysis.features.feature_report import FeatureReport
     from taxlens.analysis.frontier.front import Frontier
     from taxlens.analysis.interventions.stitching import StitchProfile
     from taxlens.analysis.path.attribute import Attribution
@@ -215,6 +217,34 @@ class Pair:
 
         return attribute(self.models, _many(suites), template=template, **self._path_options(options))
 
+    def features(
+        self,
+        suites: Suite | Sequence[Suite],
+        dictionaries: Mapping[str, str | Path | Dictionary] | str | Path | Dictionary,
+        *,
+        template: str = "plain",
+        **options: Any,
+    ) -> FeatureReport:
+        """Return the account of each tax in the latents of dictionaries, with controls, rivals and both models' readings.
+
+        Args:
+            suites: one suite or several.
+            dictionaries: a folder, a dictionary, or several by name.
+            template: "plain" or "chat".
+            options: of `analysis.features.feature_report.report_features`.
+        """
+        from taxlens.analysis.features.dictionaries.dictionary_files import read_dictionary
+        from taxlens.analysis.features.feature_report import report_features
+
+        def read(one: str | Path | Dictionary) -> Dictionary:
+            return read_dictionary(one) if isinstance(one, str | Path) else one
+
+        named = dictionaries if isinstance(dictionaries, Mapping) else {_name(dictionaries): dictionaries}
+        found = {name: read(one) for name, one in named.items()}
+        return report_features(
+            self.models, _many(suites), found, template=template, **({"progress": self._progress} | options)
+        )
+
     def polyline(self, suites: Suite | Sequence[Suite], **options: Any) -> Polyline:
         """Return the attribution segment by segment through the checkpoints between base and aligned.
 
@@ -338,6 +368,10 @@ class Pair:
         table = self.models.report.to_frame().to_html(index=False, border=0, escape=True)
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.models.report.notes)
         return f"<p><code>{html.escape(repr(self))}</code></p>{table}<ul>{notes}</ul>"
+
+
+def _name(dictionary: str | Path | Dictionary) -> str:
+    return Path(dictionary).name if isinstance(dictionary, str | Path) else dictionary.source or "dictionary"
 
 
 def _many(suites: Suite | Sequence[Suite]) -> list[Suite]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from taxlens.stages.attribute import ATTRIBUTE_STAGE
 from taxlens.stages.capture import CAPTURE_STAGE
 from taxlens.stages.diagnose import DIAGNOSE_STAGE
+from taxlens.stages.features import FEATURES_STAGE
 from taxlens.stages.figures import FIGURES_STAGE
 from taxlens.stages.frontier import FRONTIER_STAGE
 from taxlens.stages.lens import LENS_STAGE
@@ -22,6 +23,7 @@ STAGES: tuple[Stage, ...] = (
     LENS_STAGE,
     ATTRIBUTE_STAGE,
     DIAGNOSE_STAGE,
+    FEATURES_STAGE,
     FRONTIER_STAGE,
     FIGURES_STAGE,
     REPORT_STAGE,
