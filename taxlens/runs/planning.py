@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taxlens.config.schema import load_config
+from taxlens.config.schema import Config, apply_overrides, build_config, load_config
 from taxlens.config.yaml_file import read_yaml
 from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.checking import CheckContext, check_stages
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
 from taxlens.stages import STAGES
+from taxlens.stages.stage import StageCost
 
 
 def plan(
@@ -31,23 +33,43 @@ def plan(
         stages: which stages (default: all that the config plans).
         part: (number from 1, of how many) of the capture.
         progress: shows what is under way.
+
+    Raises:
+        ConfigError: a name or number of the config cannot be met; nothing was loaded then.
     """
+    config, given, root, ended = _asked(source, overrides)
+    wanted = list(stages or config.planned)
+    file = None if source.is_dir() else source
+    check_stages(CheckContext(config, root, source=file), wanted, ended=ended)
     with tempfile.TemporaryDirectory() as name:
-        run = _scratch_run(source, overrides, Path(name) / "run")
+        run = Run.create(config, Path(name) / "run", given=given, root=root)
         run.manifest |= {"part": list(part)} if part else {}
-        job = RunContext(run, progress=progress, target=source if source.is_dir() else Path.cwd())
-        wanted = list(stages or job.config.planned)
+        job = RunContext(run, progress=progress, stages=wanted, target=source if source.is_dir() else Path.cwd())
         found: dict[str, Any] = {"stages": ", ".join(wanted), "pair": repr(job.pair)}
         for suite in job.suites.values():
             found[f"suite {suite.name}"] = f"{len(suite)} items in {len(set(suite.groups))} groups"
-        for stage in (stage for stage in STAGES if stage.name in wanted and stage.cost is not None):
-            found[stage.name] = stage.cost(job, job.config.of(stage)).words
-        return found
+        return found | _costs(job, wanted)
 
 
-def _scratch_run(source: Path, overrides: Sequence[str], folder: Path) -> Run:
+def _asked(source: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], Path, list[str]]:
+    """The config, as given, its root, and the stages that ended well."""
     if source.is_dir():
         opened = Run.open(source)
-        return Run.create(opened.config, folder, given=opened.manifest["config"]["given"], root=opened.root)
+        kept = opened.manifest["config"]
+        config = build_config(apply_overrides(kept["resolved"], overrides))
+        return config, apply_overrides(kept["given"], overrides), opened.root, list(opened.ended)
     config = load_config(source, overrides=overrides)
-    return Run.create(config, folder, given=read_yaml(source), root=source.parent)
+    return config, apply_overrides(read_yaml(source), overrides), source.parent, []
+
+
+def _costs(job: RunContext, wanted: Sequence[str]) -> dict[str, str]:
+    """What each stage takes, in words, and all of them together."""
+    found, costs = {}, []
+    for stage in (stage for stage in STAGES if stage.name in wanted and stage.cost is not None):
+        cost: StageCost = stage.cost(job, job.config.of(stage))
+        costs.append(cost)
+        found[stage.name] = cost.words or str(cost)
+    if costs:
+        memory = max(cost.memory for cost in costs)
+        found["in all"] = str(StageCost(sum(c.minutes for c in costs), sum(c.disk for c in costs), memory))
+    return found

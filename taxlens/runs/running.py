@@ -13,6 +13,7 @@ from taxlens.config.yaml_file import read_yaml
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.interrupts import check_interrupted, interrupted
 from taxlens.core.progress import SILENT, Progress
+from taxlens.runs.checking import CheckContext, check_stages
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
 from taxlens.runs.provenance import VIEWS, flattened, made_differences, settings_differences
@@ -56,7 +57,7 @@ def run(
         >>> run("configs/demo.yaml", out="runs/demo")        # doctest: +SKIP
         Run('demo', success, 11 tables, 'runs/demo')
     """
-    opened, asked = open_or_create(Path(config), out=out, overrides=overrides, resume=resume)
+    opened, asked = open_or_create(Path(config), out=out, overrides=overrides, resume=resume, stages=stages)
     with opened.locked(), opened.logged():
         job = RunContext(opened, progress=progress, resume=resume)
         wanted = _settled(job, asked, stages, part)
@@ -64,7 +65,12 @@ def run(
 
 
 def open_or_create(
-    source: Path, *, out: Path | str | None, overrides: Sequence[str], resume: bool
+    source: Path,
+    *,
+    out: Path | str | None,
+    overrides: Sequence[str],
+    resume: bool,
+    stages: Sequence[str] | None = None,
 ) -> tuple[Run, dict[str, Any] | None]:
     """Return the run of a run folder, or a new (or resumed) run of a config file; and what it is now asked for.
 
@@ -75,6 +81,7 @@ def open_or_create(
 
     Raises:
         UsageError: if the folder exists and `resume` is false, or it is no run folder.
+        ConfigError: if a new run asks for something that is not there.
     """
     if source.is_dir():
         if out is not None and Path(out).resolve() != source.resolve():
@@ -93,6 +100,7 @@ def open_or_create(
     if resume and (folder / "run.json").is_file() and (folder / "run.json").stat().st_size:
         asked = {"given": given, "resolved": json.loads(config.model_dump_json()), "root": str(source.parent.resolve())}
         return Run.open(folder), asked
+    check_stages(CheckContext(config, source.parent, source=source), tuple(stages or config.planned))
     return Run.create(config, folder, given=given, root=source.parent), None
 
 
@@ -111,6 +119,7 @@ def _settled(
         changes = settings_differences(before, after)
         run.config, run.root = build_config(asked["resolved"]), Path(asked["root"])
     wanted = tuple(stages or run.config.planned)
+    check_stages(CheckContext(run.config, run.root), wanted, ended=run.ended)
     again = wanted if stages is not None or not job.resume else ()
     check_made(job, [name for name in run.ended if name not in again])
     job.stages = wanted

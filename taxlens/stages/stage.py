@@ -70,12 +70,21 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """What a stage will take: minutes of work, bytes written, bytes of memory, and words on what it will do."""
+    """What a stage will take: minutes of work, bytes written, bytes of memory; words instead of these numbers where a stage has better ones."""
 
     minutes: float
     disk: float = 0.0
     memory: float = 0.0
     words: str = ""
+
+    def __str__(self) -> str:
+        time = f"{60 * self.minutes:.0f} s" if self.minutes < 1 else f"{self.minutes:.1f} minutes"
+        sizes = ((self.disk, "on disk"), (self.memory, "of memory above the models"))
+        return ", ".join([f"about {time}", *(f"{_bytes(size)} {where}" for size, where in sizes if size)])
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,4 +70,5 @@ ATTRIBUTE_STAGE = Stage(
         methods=Lazy("taxlens.stages.attribute.attribute_words:attribute_methods"),
         latex=Lazy("taxlens.stages.attribute.attribute_words:attribute_latex"),
     ),
+    check=Lazy("taxlens.stages.attribute.attribute_check:check_attribute"),
 )  # fmt: skip

@@ -15,4 +15,5 @@ CAPTURE_STAGE = Stage(
     key="capture",
     cost=Lazy("taxlens.stages.capture.capture_run:capture_cost"),
     command=False,
+    check=Lazy("taxlens.stages.capture.capture_check:check_capture"),
 )

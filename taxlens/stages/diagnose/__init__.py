@@ -33,4 +33,5 @@ DIAGNOSE_STAGE = Stage(
         methods=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_methods"),
         latex=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_latex"),
     ),
+    check=Lazy("taxlens.stages.diagnose.diagnose_check:check_diagnose"),
 )

@@ -45,4 +45,5 @@ FRONTIER_STAGE = Stage(
         methods=Lazy("taxlens.stages.frontier.frontier_words:frontier_methods"),
         latex=Lazy("taxlens.stages.frontier.frontier_words:frontier_latex"),
     ),
+    check=Lazy("taxlens.stages.frontier.frontier_check:check_frontier"),
 )  # fmt: skip

@@ -37,7 +37,6 @@ def frontier_arguments(job: RunContext, section: FrontierSection) -> dict[str, A
         "against": section.against or "",
         "candidates": section.suites,
         "template": templates,
-        "orders": tuple(o for o in section.orders if o != "checkpoint" or earlier_names(config)),
         "holdout": config.split.holdout,
         "disjoint": config.split.disjoint,
         "tolerance": config.attribution.tolerance,

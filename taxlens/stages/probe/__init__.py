@@ -31,4 +31,5 @@ PROBE_STAGE = Stage(
         limits=Lazy("taxlens.stages.probe.probe_words:probe_limits"),
         methods=Lazy("taxlens.stages.probe.probe_words:probe_methods"),
     ),
+    check=Lazy("taxlens.stages.probe.probe_check:check_probe"),
 )

@@ -41,4 +41,5 @@ SIMILARITY_STAGE = Stage(
         limits=Lazy("taxlens.stages.similarity.similarity_words:similarity_limits"),
         methods=Lazy("taxlens.stages.similarity.similarity_words:similarity_methods"),
     ),
+    check=Lazy("taxlens.stages.similarity.similarity_check:check_similarity"),
 )

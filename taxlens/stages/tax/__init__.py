@@ -41,4 +41,5 @@ TAX_STAGE = Stage(
         latex=Lazy("taxlens.stages.tax.tax_words:tax_latex"),
         terminal=Lazy("taxlens.stages.tax.tax_terminal:tax_terminal"),
     ),
+    check=Lazy("taxlens.stages.tax.tax_check:check_tax"),
 )  # fmt: skip
