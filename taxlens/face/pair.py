@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from taxlens.core.progress import SILENT, Progress
 from taxlens.face.activations import Activations
 from taxlens.inputs.checkpoints import Names, load_chain
 from taxlens.inputs.resolve import resolve_suite
+from taxlens.stages import STAGES
 from taxlens.stages.section import asked
 
 if TYPE_CHECKING:
@@ -356,8 +359,17 @@ class Pair:
             record = read_plan(file, plan)
         return restore(self.models, record, out=out, accept_benefit_loss=accept_benefit_loss)
 
+    def __getattr__(self, name: str) -> Any:
+        """The methods of stages that declare one (`Stage.notebook`)."""
+        declared = {stage.name: stage.notebook for stage in STAGES if stage.notebook is not None}
+        if name not in declared:
+            near = difflib.get_close_matches(name, dir(self), n=1)
+            raise AttributeError(f"a pair has no {name!r}{f'; did you mean {near[0]!r}?' if near else ''}")
+        return partial(declared[name], self)
+
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if not name.startswith("_")]
+        declared = [stage.name for stage in STAGES if stage.notebook is not None]
+        return [name for name in [*super().__dir__(), *declared] if not name.startswith("_")]
 
     def __repr__(self) -> str:
         return f"Pair({self.models.base.source!r} -> {self.models.aligned.source!r})"

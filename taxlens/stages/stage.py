@@ -110,6 +110,7 @@ class Stage:
         check: (context, section) -> None; refuses names and options that cannot be met. Run before anything is loaded.
         cost: (context, section) -> StageCost, for `--dry-run`; the models are loaded by then.
         command: whether the command line makes a command of it (else it has one of its own).
+        notebook: (pair, suites, **options) -> Result: the method of its name that `Pair` then has.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Stage:
     check: Lazy | None = None
     cost: Lazy | None = None
     command: bool = True
+    notebook: Lazy | None = None
 
 
 def tables_of(stages: Iterable[Stage]) -> dict[str, Table]:
