@@ -52,7 +52,7 @@ class Words:
     """What a stage says of a run, each a function of the run that returns an empty list where it has nothing to say.
 
     Args:
-        clauses: (run, suite) -> clauses of the suite's sentence that opens the report, without the full stop.
+        clauses: (run, suite) -> sentences of the suite's paragraph that opens the report, without their full stops.
         closing: (run) -> sentences after those of the suites.
         limits: (run) -> sentences on what the run cannot show.
         terminal: (run) -> what the terminal prints: texts and rich tables.

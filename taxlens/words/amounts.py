@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from taxlens.analysis.scoring.metrics import shown_metric
 
@@ -47,3 +47,25 @@ def signed(value: float, metric: str) -> str:
 def bracketed(low: float, high: float, metric: str) -> str:
     """Return an interval in the metric's unit: "[1.2, 3.4]"."""
     return f"[{bare(low, metric)}, {bare(high, metric)}]"
+
+
+def summing(total: float, parts: Sequence[float], metric: str, *, absorb: int = -1) -> tuple[str, list[str]]:
+    """Return a total and its parts in the metric's unit, so that the printed parts add up to the printed total.
+
+    Every part but one is printed as it is rounded anywhere else; the part at `absorb` takes what rounding leaves.
+
+    Example:
+        >>> summing(0.488, [0.335, 0.159, -0.0055], "probability")
+        ('48.8', ['33.5', '15.9', '-0.6'])
+    """
+    known = shown_metric(metric)
+    step = known.scale * 10**known.digits
+    whole = [round(value * step) for value in parts]
+    whole[absorb] += round(total * step) - sum(whole)
+    return bare(total, metric), [bare(value / step, metric) for value in whole]
+
+
+def levels(base: float, aligned: float, metric: str) -> str:
+    """Return a metric under both models: "98.9 -> 50.1 %" for shares, "1.20 -> 2.31 nats" else."""
+    unit = "%" if unit_of(metric)[0] == "points" else unit_of(metric)[0]
+    return f"{bare(base, metric)} -> {bare(aligned, metric)} {unit}".rstrip()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.analysis.interventions.method_registry import METHODS
-from taxlens.words.amounts import amount, digits_of, signed, unit_of
+from taxlens.words.amounts import bare, digits_of, signed, summing, unit_of
 from taxlens.words.latex_text import booktabs, escaped, number, span
 from taxlens.words.run_view import RunView
 from taxlens.words.suite_rows import is_told, main_metric, told_row
@@ -21,8 +21,12 @@ LEADING = 8
 """Components of a suite in the LaTeX table."""
 
 
+TENTH = 0.1
+"""Share of the loss from which a component is named."""
+
+
 def attribute_clauses(run: RunView, suite: str) -> list[str]:
-    """Return which components hold most of a suite's loss, where its change is told from none."""
+    """Return which components hold a suite's loss, as parts that add up to it, where its change is told from none."""
     said = _place(run, suite, main_metric(run)) if is_told(told_row(run, suite)) else ""
     return [said] if said else []
 
@@ -36,14 +40,41 @@ def _place(run: RunView, suite: str, metric: str) -> str:
     closed = closure[(closure["suite"] == suite) & (closure["metric"] == metric) & (closure["method"] == "path")]
     if not here.any() or closed.empty or abs(closed["tax"].iloc[0]) < 0.005:
         return ""
-    ours = frame[here & (frame["kind"] != APART_KIND)]
-    top = ours.sort_values("effect", ascending=closed["tax"].iloc[0] < 0, kind="stable").head(3)
-    top = top[top["share"] >= 0.01]
-    parts = [f"{100 * row.share:.0f} % in {row.component}" for row in top.itertuples()]
-    said = ", ".join(parts) if parts else "in no single component"
-    apart = float(closed["prompt_and_config"].iloc[0]) if "prompt_and_config" in closed else 0.0
-    other = f"{amount(apart, metric)} of it are the two models' different prompts or configs; " if apart else ""
-    return f"{other}the weights' part sits {said} (unexplained: {closed['residual'].iloc[0]:.1e})"
+    row = closed.iloc[0]
+    sign = 1.0 if row["tax"] > 0 else -1.0
+    effects = frame[here & (frame["kind"] != APART_KIND)].set_index("component")["effect"] * sign
+    tax = sign * float(row["tax"])
+    leading = effects[effects >= TENTH * tax].sort_values(ascending=False, kind="stable").head(3)
+    apart = sign * float(row["prompt_and_config"]) if "prompt_and_config" in closed else 0.0
+    rest = float(effects.drop(leading.index).sum())
+    residual = tax - float(leading.sum()) - rest - apart
+    total, parts = summing(tax, [*leading, rest, apart, residual], metric, absorb=len(leading))
+    *named, others, prompts, missing = parts
+    zero = bare(0.0, metric)
+    subject = f"{total} {unit_of(metric)[0]}".rstrip() + _which(row, told_row(run, suite))
+    if named:
+        first, *more = [
+            f"{part} {'come ' * (k == 0)}from {name}"
+            for k, (part, name) in enumerate(zip(named, leading.index, strict=True))
+        ]
+        listed = first if not more else f"{', '.join([first, *more[:-1]])} and {more[-1]}"
+        said = f"of the {subject}, {listed}; the other {len(effects) - len(named)} components add {others}"
+    else:
+        largest = f"{effects.idxmax()} with {bare(effects.max(), metric)}"
+        said = f"the {subject} are spread over {len(effects)} components, {others} in all; the largest is {largest}"
+    said += f"; {prompts} come from different prompts or configs of the two models" if prompts != zero else ""
+    said += f"; {missing} is unexplained" if missing.lstrip("-") != zero else ""
+    return said + ("" if _settled(row) else " (the effects have not settled: see the limits)")
+
+
+def _which(closed: pd.Series, told: pd.Series) -> str:
+    """Words where the attributed items are not those of the headline."""
+    same = abs(float(closed["tax"]) - float(told["tax"])) < 5e-4 * max(1.0, abs(float(told["tax"])))
+    return "" if same else " on the items that were attributed"
+
+
+def _settled(closed: pd.Series) -> bool:
+    return "closed" not in closed.index or str(closed["closed"]) != "False"
 
 
 def attribute_limits(run: RunView) -> list[str]:

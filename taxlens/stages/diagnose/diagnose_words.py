@@ -19,7 +19,7 @@ def diagnose_clauses(run: RunView, suite: str) -> list[str]:
         return []
     frame = run.table("states")
     overall = frame[(frame["suite"] == suite) & frame["layer"].isna()]
-    return [f"its state is {overall['state'].iloc[0]}"] if len(overall) else []
+    return [f"state: {overall['state'].iloc[0]}"] if len(overall) else []
 
 
 def diagnose_limits(run: RunView) -> list[str]:

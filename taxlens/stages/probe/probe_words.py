@@ -10,7 +10,7 @@ DECODED = "Similarity and probes read what can be decoded; they do not show what
 
 
 def probe_clauses(run: RunView, suite: str) -> list[str]:
-    """Return at which layers the right answer became less decodable, of a suite whose change is told from none."""
+    """Return what the probe of the right answer shows of a suite whose change is told from none, or why it shows nothing."""
     said = _decodable(run, suite) if is_told(told_row(run, suite)) else ""
     return [said] if said else []
 
@@ -22,11 +22,43 @@ def _decodable(run: RunView, suite: str) -> str:
     rows = frame[(frame["suite"] == suite) & (frame["label"] == "correct")].dropna(subset=["p_adjusted"])
     if rows.empty:
         return ""
+    blind = cannot_tell(run, suite)
+    if blind:
+        return blind
     lost = rows.loc[(rows["p_adjusted"] < 0.05) & (rows["drop"] > 0), "layer"]
     layers = sorted({int(layer) for layer in lost})
-    if not layers:
-        return f"no probe drop of the right answer at any of {rows['layer'].nunique()} layers"
-    return f"the right answer is less decodable at layers {', '.join(map(str, layers))}"
+    if layers:
+        return f"the right answer is less decodable at layers {', '.join(map(str, layers))}"
+    count = rows["layer"].nunique()
+    if "p_no_loss" in rows and (rows["p_no_loss"] < 0.05).all():
+        return f"the right answer is as decodable as before at all {count} layers"
+    return f"a probe of the right answer shows no drop at {count} layers, but does not exclude one"
+
+
+def cannot_tell(run: RunView, suite: str) -> str:
+    """Return why the probe of the right answer says nothing of a suite; blank where it does.
+
+    It says nothing where base's best layer does not exceed what position and last token alone read, or where it reads
+    no better than chance.
+    """
+    if not run.has("probes"):
+        return ""
+    frame = run.table("probes")
+    here = (frame["suite"] == suite) & (frame["label"] == "correct") & (frame["fitted_on"] == "base")
+    here &= (frame["read_on"] == "base") & (frame["metric"] == "auc")
+    control = frame["control"].fillna("none")
+    own, confound = frame[here & (control == "none")], frame[here & (control == "confound")]
+    if own.empty:
+        return ""
+    best = own.loc[own["value"].idxmax()]
+    if not best["low"] > 0.5:
+        return f"the probe of the right answer cannot tell: it reads no better than chance (AUC {best['value']:.2f})"
+    if len(confound) and not best["low"] > confound["value"].max():
+        return (
+            f"the probe of the right answer cannot tell: the last token and the position alone read it at AUC "
+            f"{confound['value'].max():.2f}, the best layer at {best['value']:.2f}"
+        )
+    return ""
 
 
 def probe_limits(run: RunView) -> list[str]:

@@ -5,66 +5,78 @@ from __future__ import annotations
 import pandas as pd
 
 from taxlens.analysis.scoring.metrics import shown_metric
-from taxlens.words.amounts import amount, bare, digits_of, unit_of, units_of
+from taxlens.words.amounts import amount, bracketed, digits_of, levels, summing, unit_of, units_of
 from taxlens.words.latex_text import booktabs, escaped, number, span
 from taxlens.words.run_view import RunView
 from taxlens.words.suite_rows import is_told, main_metric, told_row
 
 
 def tax_clauses(run: RunView, suite: str) -> list[str]:
-    """Return how much a suite lost, split into weights and template where both were measured."""
-    metric = main_metric(run)
-    row, split = told_row(run, suite), _split(run, suite, metric)
-    return [_loss(suite, row)] if split is None else _parts_of(suite, metric, split, row)
+    """Return how much a suite lost with one prompt for both models, and the template's part where it is told from none."""
+    row = told_row(run, suite)
+    return [_loss(suite, row) + _turned(run, suite, str(row["template"])), *_template(run, suite, str(row["metric"]))]
 
 
 def tax_closing(run: RunView) -> list[str]:
-    """Return what alignment was for: how far each benefit suite rose."""
+    """Return what alignment was for: how each benefit suite changed."""
     return _benefit(run, main_metric(run)) if run.has("tax") else []
 
 
 def _loss(suite: str, row: pd.Series) -> str:
-    span = f"[{bare(row['low'], row['metric'])}, {bare(row['high'], row['metric'])}]"
+    metric = row["metric"]
     if not is_told(row):
-        return (
-            f"{suite}: no tax shown in {row['metric']} ({amount(row['tax'], row['metric'])} {span}, {row['template']})"
-        )
+        return f"{suite}: no loss shown, {amount(row['tax'], metric)} {_span(row)} of {_measured(row)}"
     verb = "lost" if row["tax"] > 0 else "gained"
-    low, high = sorted((row["low"], row["high"]) if row["tax"] > 0 else (-row["high"], -row["low"]))
-    span = f"[{bare(low, row['metric'])}, {bare(high, row['metric'])}]"
-    return f"{suite} {verb} {amount(abs(row['tax']), row['metric'])} {span} of {row['metric']} ({row['template']})"
+    span = _span(row) if row["tax"] > 0 else _span(-row[["low", "high"]].rename({"low": "high", "high": "low"}), metric)
+    return f"{suite} {verb} {amount(abs(row['tax']), metric)} {span} of {_measured(row)}"
 
 
-def _split(run: RunView, suite: str, metric: str) -> pd.DataFrame | None:
-    """A suite's change from base in plain to aligned in chat by its parts; None where neither it nor the template's part is told from none."""
+def _span(row: pd.Series, metric: str = "") -> str:
+    low, high = sorted((float(row["low"]), float(row["high"])))
+    return bracketed(low, high, metric or row["metric"])
+
+
+def _measured(row: pd.Series) -> str:
+    """What was measured: the metric, both models' level, the prompt and the items."""
+    metric = str(row["metric"])
+    known = [levels(row["base"], row["aligned"], metric)] if {"base", "aligned"} <= set(row.index) else []
+    known.append(f"{row['template']} prompt for both")
+    known += [f"{int(row['n_items'])} items"] if "n_items" in row.index else []
+    return f"{shown_metric(metric).words or metric} ({', '.join(known)})"
+
+
+def _turned(run: RunView, suite: str, template: str) -> str:
+    """How many items went from right to wrong, and the other way; blank without accuracy."""
+    frame = run.table("tax")
+    here = (frame["suite"] == suite) & (frame["template"] == template) & (frame["metric"] == "accuracy")
+    if not here.any() or "lost" not in frame or pd.isna(frame.loc[here, "lost"].iloc[0]):
+        return ""
+    lost, won = (int(frame.loc[here, name].iloc[0]) for name in ("lost", "won"))
+    if not lost and not won:
+        return "; no item turned from right to wrong"
+    return f"; {lost} items went from right to wrong, {won or 'none'} the other way"
+
+
+def _template(run: RunView, suite: str, metric: str) -> list[str]:
+    """The change from base in plain to aligned in chat by its parts, where the template's is told from none and counts."""
     if not run.has("tax_2x2"):
-        return None
+        return []
     frame = run.table("tax_2x2")
     rows = frame[(frame["suite"] == suite) & (frame["metric"] == metric)].set_index("effect")
-    if not {"template", "total"} <= set(rows.index) or not (
-        is_told(rows.loc["total"]) or is_told(rows.loc["template"])
-    ):
-        return None
-    return rows
-
-
-def _parts_of(suite: str, metric: str, split: pd.DataFrame, row: pd.Series) -> list[str]:
-    """The whole change, what of it is the template, and what the weights."""
-    sign = 1 if split.loc["total", "value"] >= 0 else -1
-    value = sign * split["value"]
-    low, high = sorted(sign * split.loc["total", ["low", "high"]].to_numpy(float))
-    whole = (
-        f"{suite} {'lost' if sign > 0 else 'gained'} {amount(value['total'], metric)} [{bare(low, metric)}, {bare(high, metric)}] "
-        f"of {metric} (base in plain, aligned in chat{'' if is_told(split.loc['total']) else '; not told from none'})"
-    )
-    said = [whole, f"of these {bare(value['template'], metric)} are the template"]
-    interaction = value.get("interaction", 0.0)
-    if abs(interaction) > 0.1 * abs(value["total"]):
-        said[-1] += f", {bare(interaction, metric)} its interaction with the weights"
-    low, high = sorted((sign * row["low"], sign * row["high"]))
-    weights = f"{bare(sign * row['tax'], metric)} [{bare(low, metric)}, {bare(high, metric)}]"
-    unsure = "" if is_told(row) else ", not told from none"
-    return [*said, f"{weights} are the weights ({row['template']} prompt{unsure})"]
+    names = [name for name in ("weights", "template", "interaction") if name in rows.index]
+    if not {"template", "total"} <= set(rows.index):
+        return []
+    counts = 10.0 ** -shown_metric(metric).digits * 10 / shown_metric(metric).scale
+    beside = [name for name in names if name != "weights" and is_told(rows.loc[name])]
+    if not any(abs(rows.loc[name, "value"]) >= counts for name in beside):
+        return []
+    total = float(rows.loc["total", "value"])
+    sign = 1 if total >= 0 else -1
+    said, parts = summing(sign * total, [sign * float(rows.loc[name, "value"]) for name in names], metric)
+    what = {"weights": "the weights", "template": "the template", "interaction": "their interaction"}
+    listed = ", ".join(f"{part} from {what[name]}" for part, name in zip(parts, names, strict=True))
+    verb = "loss" if sign > 0 else "gain"
+    return [f"from base in plain to aligned in chat the {verb} is {said} {unit_of(metric)[0]}: {listed}".rstrip()]
 
 
 def _benefit(run: RunView, metric: str) -> list[str]:
@@ -72,9 +84,12 @@ def _benefit(run: RunView, metric: str) -> list[str]:
     rows = frame[(frame["metric"] == metric) & (frame["kind"] == "benefit")]
     said = []
     for suite, here in rows.groupby("suite", sort=False):
-        row = here.iloc[-1]
-        change, span = amount(-row["tax"], metric), f"[{bare(-row['high'], metric)}, {bare(-row['low'], metric)}]"
-        said.append(f"What alignment was for: {suite} rose by {change} {span} of {metric} ({row['template']}).")
+        row = here.iloc[0]
+        verb = "rose" if row["tax"] < 0 else "fell"
+        change = f"{verb} by {amount(abs(row['tax']), metric)} {_span(-row[['low', 'high']] if verb == 'rose' else row, metric)}"
+        if not is_told(row):
+            change = f"did not change measurably ({amount(-row['tax'], metric)} {_span(-row[['low', 'high']], metric)})"
+        said.append(f"What alignment was for: on {suite} {_measured(row)} {change}.")
     return said
 
 
