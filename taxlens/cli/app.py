@@ -9,25 +9,31 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from taxlens.cli.features import features_app
 from taxlens.core.errors import TaxlensError, explain, plain
 from taxlens.core.interrupts import interrupted, interruptible
-from taxlens.stages import STAGES
+from taxlens.demo import model_names
+from taxlens.stages import FIGURES, STAGES
 from taxlens.stages.capture import CAPTURE_STAGE
 from taxlens.stages.features import FEATURES_STAGE
+from taxlens.stages.figures.figures_section import FigureSection
 
 # Typer carries click under another name in some versions: take the base of its own usage errors.
 _ClickError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+PAIRS = [name.removeprefix("demo:") for name in model_names() if name != "demo:base"]
+VENUES = get_args(FigureSection.model_fields["venue"].annotation)
 
 app = typer.Typer(
     name="taxlens",
     help="Where an aligned model lost capability, in which state it is, and what it costs to get it back.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -44,6 +50,12 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a config key, e.g. tax.bootstrap=500."),
 ]
 Json = Annotated[bool, typer.Option("--json", envvar="TAXLENS_JSON", help="Print the result as JSON.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", envvar="TAXLENS_VERBOSE", help="Print every table, not only the answer.")
+]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", envvar="TAXLENS_QUIET", help="Print neither progress nor tables.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and what it would cost; write nothing.")
 ]
@@ -113,16 +125,20 @@ def _root(
 
 @app.command()
 def demo(
-    pair: Annotated[str, typer.Option("--pair", envvar="TAXLENS_PAIR", help="Embedded pair.")] = "planted",
+    pair: Annotated[
+        str, typer.Option("--pair", envvar="TAXLENS_PAIR", help=f"Embedded pair: {', '.join(PAIRS)}.")
+    ] = "planted",
     out: Out = None,
     resume: Resume = False,
     settings: Set = None,
     as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run every stage on an embedded pair, offline."""
     from taxlens.cli.work import do_demo
 
-    do_demo(pair, out=out, resume=resume, settings=settings or [], as_json=as_json)
+    do_demo(pair, out=out, resume=resume, settings=settings or [], as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command()
@@ -133,11 +149,22 @@ def run(
     resume: Resume = False,
     dry_run: DryRun = False,
     as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run every stage on a pair of checkpoints."""
     from taxlens.cli.work import do_run
 
-    do_run(config, out=out, settings=settings or [], resume=resume, dry_run=dry_run, as_json=as_json)
+    do_run(
+        config,
+        out=out,
+        settings=settings or [],
+        resume=resume,
+        dry_run=dry_run,
+        as_json=as_json,
+        verbose=verbose,
+        quiet=quiet,
+    )
 
 
 def _stage(name: str, text: str) -> Callable[..., None]:
@@ -148,10 +175,13 @@ def _stage(name: str, text: str) -> Callable[..., None]:
         settings: Set = None,
         dry_run: DryRun = False,
         as_json: Json = False,
+        quiet: Quiet = False,
     ) -> None:
         from taxlens.cli.work import do_stage
 
-        do_stage(name, source, out=out, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json)
+        do_stage(
+            name, source, out=out, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json, quiet=quiet
+        )
 
     return command
 
@@ -186,8 +216,10 @@ for stage in STAGES:
 @app.command()
 def figures(
     source: RunFolder,
-    only: Annotated[str | None, typer.Option("--only", help="Draw this figure alone.")] = None,
-    venue: Annotated[str | None, typer.Option("--venue", help="Page widths of this venue.")] = None,
+    only: Annotated[str | None, typer.Option("--only", help=f"Draw this kind alone: {', '.join(FIGURES)}.")] = None,
+    venue: Annotated[
+        str | None, typer.Option("--venue", help=f"Page widths of this venue: {', '.join(VENUES)}.")
+    ] = None,
     width: Annotated[str | None, typer.Option("--width", help="column or page.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -10,40 +10,63 @@ from pathlib import Path
 from taxlens.cli.progress import terminal_progress
 from taxlens.cli.show import show_ledger, show_run
 from taxlens.core.errors import plain
+from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.folder import Run
 from taxlens.runs.running import redo_view, run, summary
 
 
-def tell(done: Run, *, as_json: bool) -> None:
+def tell(done: Run, *, as_json: bool, verbose: bool = True, quiet: bool = False, stage: str = "") -> None:
     """Print what a run found, and on standard error what it said of changes."""
     for sentence in done.told:
         print(plain(sentence), file=sys.stderr)
     if as_json:
         print(json.dumps(summary(done), ensure_ascii=False))
-    else:
-        show_run(done)
+    elif not quiet:
+        show_run(done, verbose=verbose, stage=stage)
 
 
-def do_demo(pair: str, *, out: Path | None, resume: bool, settings: Sequence[str], as_json: bool) -> None:
+def progress_for(quiet: bool) -> Progress:
+    """Return the terminal's progress, or none."""
+    return SILENT if quiet else terminal_progress()
+
+
+def do_demo(
+    pair: str,
+    *,
+    out: Path | None,
+    resume: bool,
+    settings: Sequence[str],
+    as_json: bool,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> None:
     """Run the whole job on an embedded pair."""
     from taxlens.demo import demo_config
 
     folder = out or Path("runs") / f"demo-{pair}"
     config, chosen = demo_config(pair)
     overrides = [*chosen, *settings]
-    done = run(config, out=folder, overrides=overrides, resume=resume, progress=terminal_progress())
-    tell(done, as_json=as_json)
+    done = run(config, out=folder, overrides=overrides, resume=resume, progress=progress_for(quiet))
+    tell(done, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 def do_run(
-    config: Path, *, out: Path | None, settings: Sequence[str], resume: bool, dry_run: bool, as_json: bool
+    config: Path,
+    *,
+    out: Path | None,
+    settings: Sequence[str],
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Run the whole job on any pair."""
     if dry_run:
         tell_plan(config, settings, stages=None, as_json=as_json)
         return
-    done = run(config, out=out, overrides=settings, resume=resume, progress=terminal_progress())
-    tell(done, as_json=as_json)
+    done = run(config, out=out, overrides=settings, resume=resume, progress=progress_for(quiet))
+    tell(done, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 def do_stage(
@@ -55,13 +78,14 @@ def do_stage(
     settings: Sequence[str],
     dry_run: bool,
     as_json: bool,
+    quiet: bool = False,
 ) -> None:
     """Run one stage."""
     if dry_run:
         tell_plan(source, settings, stages=[name], as_json=as_json)
         return
-    done = run(source, out=out, overrides=settings, resume=resume, stages=[name], progress=terminal_progress())
-    tell(done, as_json=as_json)
+    done = run(source, out=out, overrides=settings, resume=resume, stages=[name], progress=progress_for(quiet))
+    tell(done, as_json=as_json, quiet=quiet, stage=name)
 
 
 def do_figures(source: Path, *, only: str | None, venue: str | None, width: str | None, as_json: bool) -> None:

@@ -1,5 +1,8 @@
 """The report opens with the answer, escapes what it shows, and needs no network."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -47,31 +50,59 @@ def opened(tmp_path, put):
     return run
 
 
-def test_the_answer_says_loss_template_place_and_closure_in_one_sentence(opened):
+def test_the_answer_says_loss_template_and_place_with_one_prompt_for_both_models(opened):
     assert headline(opened)[0] == (
-        "facts lost 57.1 points [55.1, 59.1] of probability (base in plain, aligned in chat); of these 9.0 are the template; "
-        "48.1 [46.0, 50.3] are the weights (plain prompt); the weights' part sits 64 % in 2.mlp, 34 % in 1.attn (unexplained: 3.0e-09)."
+        "facts lost 48.1 points [46.0, 50.3] of probability (99.0 -> 51.0 %, plain prompt for both, 192 items). "
+        "From base in plain to aligned in chat the loss is 57.1 points: 48.1 from the weights, 9.0 from the template, "
+        "0.0 from their interaction. Of the 48.1 points, 31.0 come from 2.mlp and 16.0 from 1.attn; the other component "
+        "adds 0.0; 1.1 is unexplained."
     )
 
 
-def test_the_template_leads_even_where_the_weights_lost_nothing(opened, put):
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+def parts_add_up(paragraph):
+    """Whether the parts of the sentences that split a whole add to it, to the printed digit."""
+    checked = 0
+    for sentence in re.split(r"(?<=[.)]) (?=[A-Z])", paragraph):
+        if sentence.startswith(("Of the", "From base")):
+            whole, *parts = [float(n) for n in NUMBER.findall(re.sub(r"\d+\.(?:mlp|attn|norm)\b", "", sentence))]
+            assert sum(parts) == pytest.approx(whole, abs=1e-9), sentence
+            checked += 1
+    return checked
+
+
+def test_parts_add_to_the_whole_to_the_printed_digit(opened, put):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        effects = rng.normal(size=7) / 20 + np.array([0.3, 0.2, 0, 0, 0, 0, 0])
+        names = ["2.mlp", "1.attn", "0.mlp", "0.attn", "1.mlp", "embed", "unembed"]
+        tax = effects.sum() + rng.normal() / 500
+        frame = pd.DataFrame({"component": names, "effect": effects}).assign(
+            suite="facts", metric="probability", method="path", level="component", share=effects / tax
+        )
+        put(opened, "attribution", frame)
+        put(opened, "closure", CLOSURE.assign(tax=tax, residual=tax - effects.sum()))
+        assert parts_add_up(headline(opened)[0]) == 2
+
+
+def test_the_template_is_told_even_where_the_weights_lost_nothing(opened, put):
     put(opened, "tax", TAX.assign(tax=0.001, low=-0.01, high=0.012))
     said = headline(opened)[0]
-    assert said.startswith(
-        "facts lost 57.1 points [55.1, 59.1] of probability (base in plain, aligned in chat); of these 9.0 are"
-    )
-    assert "0.1 [-1.0, 1.2] are the weights (plain prompt, not told from none)" in said
+    assert said.startswith("facts: no loss shown, 0.1 points [-1.0, 1.2] of probability")
+    assert "9.0 from the template" in said
 
 
-def test_a_change_that_is_not_told_from_none_has_no_share_of_the_template(opened, put):
+def test_a_template_that_is_not_told_from_none_is_not_spoken_of(opened, put):
     put(opened, "tax_2x2", TWO.assign(low=-0.1, high=0.6))
-    assert headline(opened)[0].startswith("facts lost 48.1 points")
+    assert "template" not in headline(opened)[0]
 
 
 def test_the_largest_tax_opens_the_page_whatever_the_order_of_suites(opened, put):
     put(opened, "tax", TAX.iloc[[1, 0, 2]])
     assert by_loss(opened) == ["facts", "sums"]
-    assert headline(opened)[0].startswith("facts lost 57.1 points")
+    assert headline(opened)[0].startswith("facts lost 48.1 points")
 
 
 def test_a_gain_is_said_with_its_interval_in_rising_order(opened, put, take_away):
@@ -81,14 +112,37 @@ def test_a_gain_is_said_with_its_interval_in_rising_order(opened, put, take_away
     assert any("facts gained 2.0 points [1.0, 4.0] of probability" in said for said in headline(opened))
 
 
+def drops(p_adjusted, p_no_loss=1.0):
+    frame = pd.DataFrame({"suite": "facts", "label": "correct", "layer": [0, 1, 2], "drop": [0.0, 0.1, 0.2]})
+    return frame.assign(p_adjusted=p_adjusted, p_no_loss=p_no_loss)
+
+
+def probes(best, low, confound):
+    row = {"suite": "facts", "label": "correct", "metric": "auc"}
+    own = row | {"fitted_on": "base", "read_on": "base", "control": "none", "layer": 1, "value": best, "low": low}
+    other = row | {"fitted_on": "base", "read_on": "base", "control": "confound", "value": confound, "low": confound}
+    return pd.DataFrame([own, other])
+
+
 def test_what_stays_decodable_and_the_state_are_said_with_the_loss(opened, put):
-    drops = pd.DataFrame({"suite": "facts", "label": "correct", "layer": [0, 1, 2], "drop": [0.0, 0.1, 0.2]})
-    put(opened, "probe_drop", drops.assign(p_adjusted=1.0))
+    put(opened, "probe_drop", drops(1.0))
     put(opened, "states", pd.DataFrame({"suite": ["facts"], "layer": [float("nan")], "state": ["suppressed"]}))
-    assert "no probe drop of the right answer at any of 3 layers; " in headline(opened)[0]
-    assert "; its state is suppressed." in headline(opened)[0]
-    put(opened, "probe_drop", drops.assign(p_adjusted=[1.0, 0.01, 0.04]))
-    assert "the right answer is less decodable at layers 1, 2; " in headline(opened)[0]
+    assert "shows no drop at 3 layers, but does not exclude one." in headline(opened)[0]
+    assert "State: suppressed." in headline(opened)[0]
+    put(opened, "probe_drop", drops(1.0, p_no_loss=0.001))
+    assert "The right answer is as decodable as before at all 3 layers." in headline(opened)[0]
+    put(opened, "probe_drop", drops([1.0, 0.01, 0.04]))
+    assert "The right answer is less decodable at layers 1, 2." in headline(opened)[0]
+
+
+def test_a_probe_that_confounds_match_or_that_reads_nothing_makes_no_claim(opened, put):
+    put(opened, "probe_drop", drops(1.0, p_no_loss=0.001))
+    put(opened, "probes", probes(0.97, 0.95, 1.0))
+    assert "cannot tell: the last token and the position alone read it at AUC 1.00" in headline(opened)[0]
+    put(opened, "probes", probes(0.55, 0.45, 0.4))
+    assert "cannot tell: it reads no better than chance (AUC 0.55)" in headline(opened)[0]
+    put(opened, "probes", probes(0.97, 0.95, 0.6))
+    assert "as decodable as before" in headline(opened)[0]
 
 
 def test_without_a_recommended_plan_the_best_that_keeps_the_benefit_is_named(opened, put):
@@ -109,31 +163,37 @@ def test_without_a_recommended_plan_the_best_that_keeps_the_benefit_is_named(ope
     ]
     put(opened, "frontier", pd.DataFrame(rows, columns=columns))
     assert (
-        "of the plans that keep 95% of the benefit, undoing 2.0 % of the update's units (b) returns 30 % [20, 40]"
+        "Of the plans that keep 95% of the benefit, undoing 2.0 % of the update's units (b) returns 30 % [20, 40]"
         in headline(opened)[0]
     )
     put(opened, "frontier", pd.DataFrame(rows[:1], columns=columns))
-    assert "no plan that was measured returns 5% of it and keeps 95% of the benefit" in headline(opened)[0]
+    assert "No plan that was measured returns 5% of it and keeps 95% of the benefit" in headline(opened)[0]
 
 
 def test_limits_name_what_had_not_settled_and_small_suites(opened, put):
     opened.manifest["suites"] = {"facts": {"items": 40, "groups": 7}, "sums": {"items": 400, "groups": 90}}
     put(opened, "closure", CLOSURE.assign(closed=False, reason="effects still change by 7 %"))
     said = " ".join(limits(opened))
-    assert "Not settled by the stopping rule: facts (effects still change by 7 %)." in said
+    assert "Not closed: facts (effects still change by 7 %)." in said
     assert "fewer than 20 groups, whose intervals are rough: facts (7)." in said
     put(opened, "closure", CLOSURE.assign(closed=True, reason=""))
-    assert "Not settled" not in " ".join(limits(opened))
+    assert "Not closed" not in " ".join(limits(opened))
 
 
 def test_an_interval_over_zero_is_no_tax_shown(opened):
-    assert headline(opened)[1] == "sums: no tax shown in probability (0.2 points [-1.0, 1.2], plain)."
-
-
-def test_the_benefit_is_said_as_a_gain(opened):
-    assert headline(opened)[2] == (
-        "What alignment was for: harm rose by 83.2 points [81.9, 84.6] of probability (chat)."
+    assert headline(opened)[1] == (
+        "sums: no loss shown, 0.2 points [-1.0, 1.2] of probability (99.0 -> 98.0 %, plain prompt for both, 100 items)."
     )
+
+
+def test_the_benefit_is_said_as_what_rose_or_fell(opened, put):
+    assert headline(opened)[2] == (
+        "What alignment was for: on harm probability (14.0 -> 97.0 %, chat prompt for both, 192 items) rose by 83.2 points "
+        "[81.9, 84.6]."
+    )
+    fell = TAX.assign(tax=[0.5, 0.0, 0.3], low=[0.4, -0.1, 0.2], high=[0.6, 0.1, 0.4])
+    put(opened, "tax", fell)
+    assert headline(opened)[2].endswith("fell by 30.0 points [20.0, 40.0].")
 
 
 def test_the_recommended_plan_is_said_with_its_price(opened, put):
@@ -142,7 +202,7 @@ def test_the_recommended_plan_is_said_with_its_price(opened, put):
     columns = ["plan", "suite", "metric", "share_undone", "returned", "returned_low", "returned_high", "benefit_kept"]
     put(opened, "frontier", pd.DataFrame([row], columns=columns))
     assert headline(opened)[0].endswith(
-        "; undoing 2.5 % of the update's units (path-0.025) returns 84 % [70, 95] of the tax on held-out items, "
+        " Undoing 2.5 % of the update's units (path-0.025) returns 84 % [70, 95] of the tax on held-out items, "
         "keeping 98 % of the benefit."
     )
 
@@ -155,7 +215,7 @@ def test_the_page_escapes_needs_no_network_and_no_script(opened, put):
         assert outside not in page
     assert page.startswith("<!doctype html>")
     assert (
-        page.index("facts lost 57.1")
+        page.index("facts lost 48.1")
         < page.index('id="tables"')
         < page.index('id="limits"')
         < page.index('id="reproduce"')

@@ -70,10 +70,10 @@ def done(tmp_path_factory):
     return Run.open(folder / "run"), said.getvalue()
 
 
-def test_the_terminal_leads_with_what_the_template_took(done):
+def test_the_terminal_leads_with_the_answer(done):
     first = done[1].splitlines()[0]
-    assert first.startswith("facts: of ")
-    assert "are the template" in first
+    assert first.startswith("facts lost ")
+    assert "prompt for both" in first
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_terminal_leads_with_what_the_template_took(done):
         "costs of the answers",
         "where aligned's answers part from base",
         "stand for exact match?",
-        "what these suites can see",
+        "power: chance to detect",
     ],
 )
 def test_the_terminal_shows_every_tax_that_was_measured(done, title):

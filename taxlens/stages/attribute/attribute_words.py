@@ -46,9 +46,9 @@ def _place(run: RunView, suite: str, metric: str) -> str:
     tax = sign * float(row["tax"])
     leading = effects[effects >= TENTH * tax].sort_values(ascending=False, kind="stable").head(3)
     apart = sign * float(row["prompt_and_config"]) if "prompt_and_config" in closed else 0.0
-    rest = float(effects.drop(leading.index).sum())
-    residual = tax - float(leading.sum()) - rest - apart
-    total, parts = summing(tax, [*leading, rest, apart, residual], metric, absorb=len(leading))
+    below = float(effects.drop(leading.index).sum())
+    residual = tax - float(leading.sum()) - below - apart
+    total, parts = summing(tax, [*leading, below, apart, residual], metric, absorb=len(leading))
     *named, others, prompts, missing = parts
     zero = bare(0.0, metric)
     subject = f"{total} {unit_of(metric)[0]}".rstrip() + _which(row, told_row(run, suite))
@@ -58,7 +58,9 @@ def _place(run: RunView, suite: str, metric: str) -> str:
             for k, (part, name) in enumerate(zip(named, leading.index, strict=True))
         ]
         listed = first if not more else f"{', '.join([first, *more[:-1]])} and {more[-1]}"
-        said = f"of the {subject}, {listed}; the other {len(effects) - len(named)} components add {others}"
+        count = len(effects) - len(named)
+        rest = f"the other component adds {others}" if count == 1 else f"the other {count} components add {others}"
+        said = f"of the {subject}, {listed}; {rest}"
     else:
         largest = f"{effects.idxmax()} with {bare(effects.max(), metric)}"
         said = f"the {subject} are spread over {len(effects)} components, {others} in all; the largest is {largest}"

@@ -7,32 +7,17 @@ from collections.abc import Iterator
 import pandas as pd
 from rich.table import Table
 
-from taxlens.analysis.scoring.metrics import main_metric
-from taxlens.analysis.tax.two_by_two import headline
 from taxlens.words.amounts import signed, units_of
 from taxlens.words.run_view import RunView
 from taxlens.words.terminal_tables import new_table, span
 
 
 def tax_terminal(run: RunView) -> Iterator[str | Table]:
-    """Yield the sentences that lead, the ledger, and a table for each of the other taxes that were measured."""
+    """Yield the notes, the ledger, and a table for each of the other taxes that were measured."""
     if not run.has("tax"):
         return
-    yield from tax_sentences(run)
+    yield from (f"note: {note}" for note in (run.manifest.get("tax") or {}).get("notes", ()))
     yield from tax_tables(run)
-
-
-def tax_sentences(run: RunView) -> list[str]:
-    """Return what leads: for each capability suite in both templates, how much of its tax is the template; notes."""
-    said: list[str] = []
-    if run.has("tax_2x2"):
-        frame, tax = run.table("tax_2x2"), run.table("tax")
-        capability = dict.fromkeys(tax.loc[tax["kind"] == "capability", "suite"])
-        found = set(frame["metric"])
-        metric = "accuracy" if "accuracy" in found else main_metric(frame["metric"])
-        said = [headline(frame, s, metric=metric) for s in capability if s in set(frame["suite"])]
-        said = [f"{sentence[:-1]} ({metric})." for sentence in said]
-    return said + [f"note: {note}" for note in (run.manifest.get("tax") or {}).get("notes", ())]
 
 
 def tax_tables(run: RunView) -> Iterator[Table]:
@@ -64,7 +49,7 @@ def ledger_table(frame: pd.DataFrame, interval: str) -> Table:
 
 def _prior(frame: pd.DataFrame) -> Table:
     table = new_table(
-        "knowledge or prior? (what PMI keeps and removes of a tax)",
+        "knowledge or prior? (what remains of a tax after PMI, and what goes)",
         ("suite", "template", "metric"),
         ("tax", "knowledge", "95 %", "calibration", "95 %"),
     )
@@ -121,7 +106,7 @@ def _surrogate(frame: pd.DataFrame) -> Table:
 
 def _power(frame: pd.DataFrame) -> Table:
     table = new_table(
-        "what these suites can see (power at .05 for a tax of 1, 2, 5, 10 points; smallest tax seen 4 times in 5)",
+        "power: chance to detect a tax of 1, 2, 5, 10 points at the 5 % level; smallest tax detected with 80 % power",
         ("suite", "template", "metric"),
         ("1", "2", "5", "10", "smallest", "items", "groups"),
     )
