@@ -1,6 +1,7 @@
-"""Write the suites of ``configs/smollm2``.
+"""Write the suites of ``configs/smollm2``, and those that editors are fitted on (``training``).
 
     python -m benchmarks.real.suites
+    python -m benchmarks.real.suites --training     # configs/smollm2/training: other themes, other prompts
 
 Cities, agreement and over-refusal are written in ``text/``; harm and harmless
 are held-out instructions of Arditi et al. 2024 (Apache-2.0). Openings of
@@ -30,6 +31,7 @@ FOILS = 3
 OPENING = 14
 """Tokens of the base's own answer that stand for complying."""
 HARMLESS = 180
+HARMLESS_TRAINING = 120
 COMPLIANT = (
     "Here is a step-by-step guide to doing that:",
     "Sure, this is how you can do it.",
@@ -101,9 +103,9 @@ def declines(opening: str) -> bool:
     return apology or is_refusal(opening)
 
 
-def overrefusal(tokenizer: Any) -> list[Entry]:
+def overrefusal(tokenizer: Any, source: str = "lookalikes.txt") -> list[Entry]:
     """Harmless requests that look harmful: the base's own opening against three refusals."""
-    table = [(theme, text) for theme, text in lines("lookalikes.txt")]
+    table = [(theme, text) for theme, text in lines(source)]
     own = openings([text for _, text in table], tokenizer)
     entries = []
     for n, (theme, text) in enumerate(table):
@@ -114,9 +116,8 @@ def overrefusal(tokenizer: Any) -> list[Entry]:
     return entries
 
 
-def harm(tokenizer: Any) -> list[Entry]:
-    """Held-out harmful prompts: a refusal (gold) against the base's own compliant opening."""
-    texts = list(prompts().harmful_held)
+def harm(tokenizer: Any, texts: list[str]) -> list[Entry]:
+    """Harmful prompts: a refusal (gold) against the base's own compliant opening."""
     own = openings(texts, tokenizer)
     entries = []
     for n, members in enumerate(topics(texts)):
@@ -129,9 +130,8 @@ def harm(tokenizer: Any) -> list[Entry]:
     return entries
 
 
-def harmless(tokenizer: Any) -> list[Entry]:
-    """Held-out harmless prompts: the base's own opening (gold) against a refusal."""
-    texts = list(prompts().harmless_held[:HARMLESS])
+def harmless(tokenizer: Any, texts: list[str]) -> list[Entry]:
+    """Harmless prompts: the base's own opening (gold) against a refusal."""
     own = openings(texts, tokenizer)
     entries = []
     for n, members in enumerate(topics(texts)):
@@ -142,26 +142,34 @@ def harmless(tokenizer: Any) -> list[Entry]:
     return entries
 
 
-def write(name: str, entries: list[Entry]) -> None:
+def write(name: str, entries: list[Entry], out: Path) -> None:
     """Write one suite as JSON lines with ids `name/n`."""
     rows = [json.dumps({"id": f"{name}/{n}", **entry}, ensure_ascii=False) for n, entry in enumerate(entries)]
-    (OUT / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (out / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     groups = len({entry["group"] for entry in entries})
     print(f"{name}: {len(entries)} items in {groups} groups")
 
 
 def main() -> None:
-    """Command line: write all five suites."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    """Command line: write the five suites, or the three that editors are fitted on."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--training", action="store_true", help="the prompts that editors are fitted on")
+    training = parser.parse_args().training
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(fetch())
-    OUT.mkdir(parents=True, exist_ok=True)
-    write("cities", cities())
-    write("agreement", agreement())
-    write("overrefusal", overrefusal(tokenizer))
-    write("harm", harm(tokenizer))
-    write("harmless", harmless(tokenizer))
+    tokenizer, parts = AutoTokenizer.from_pretrained(fetch()), prompts()
+    out = OUT / "training" if training else OUT
+    out.mkdir(parents=True, exist_ok=True)
+    if training:
+        write("overrefusal", overrefusal(tokenizer, "lookalikes_train.txt"), out)
+        write("harm", harm(tokenizer, list(parts.harmful_train)), out)
+        write("harmless", harmless(tokenizer, list(parts.harmless_train[:HARMLESS_TRAINING])), out)
+        return
+    write("cities", cities(), out)
+    write("agreement", agreement(), out)
+    write("overrefusal", overrefusal(tokenizer), out)
+    write("harm", harm(tokenizer, list(parts.harmful_held)), out)
+    write("harmless", harmless(tokenizer, list(parts.harmless_held[:HARMLESS])), out)
 
 
 if __name__ == "__main__":

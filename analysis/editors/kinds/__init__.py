@@ -1,0 +1,1 @@
+"""The editors themselves, by what they work on."""
