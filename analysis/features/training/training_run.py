@@ -103,10 +103,10 @@ def train_dictionaries(
     work = [_Work(job, d, total, Path(out) / job.folder, autocast=autocast, resume=resume) for job in jobs]
     with progress.task("train dictionaries", total=total, unit="tokens") as task:
         stream.told = lambda seen: task.advance(seen, note="reading")
-        for number, chunk in enumerate(stream.chunks(start=min(one.chunk for one in work))):
-            place = number + min(one.chunk for one in work)
+        first = min(one.chunk for one in work)
+        for number, chunk in enumerate(stream.chunks(start=first), first):
             for one in work:
-                one.learn(chunk[one.job.address], place, lambda note: task.advance(0, note=note))
+                one.learn(chunk[one.job.address], number, lambda note: task.advance(0, note=note))
     test = [row for row in rows if held_out(row)]
     seen = ActivationStream(models, addresses, lambda: iter(test), batch_tokens=batch_tokens).read(test) if test else {}
     facts = {
