@@ -34,7 +34,7 @@ def reading(model: nn.Module, parts: Anatomy, asked: Sequence[Address], read: Re
     handles = []
     try:
         for address in asked:
-            handles.append(_attach_reader(model, parts, address, read))
+            handles += _attach_reader(model, parts, address, read)
         yield
     finally:
         for handle in handles:
@@ -54,9 +54,13 @@ def replacing(model: nn.Module, parts: Anatomy, address: Address, change: Change
     place = tap(address, parts, model)
     split = site_shape(address.site, parts) if address.site == "head_z" else None
 
+    scale, shape = _scale(address, parts), _Shape(parts, address)
+
     def changed(x: torch.Tensor) -> torch.Tensor:
-        shaped = x.unflatten(-1, split) if split else x
-        return change(shaped).reshape(x.shape)
+        shaped = shape.restored(x.unflatten(-1, split) if split else x)
+        if scale == 1.0:
+            return change(shaped).reshape(x.shape)
+        return (change(shaped * scale) / scale).reshape(x.shape)
 
     def on_input(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         if args:
@@ -71,7 +75,8 @@ def replacing(model: nn.Module, parts: Anatomy, address: Address, change: Change
     else:
         handle = place.module.register_forward_hook(on_output)
     try:
-        yield
+        with shape:
+            yield
     finally:
         handle.remove()
 
@@ -97,12 +102,49 @@ def run_logits(model: nn.Module, ids: torch.Tensor, mask: torch.Tensor, position
     return model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
 
 
-def _attach_reader(model: nn.Module, parts: Anatomy, address: Address, read: Read) -> Any:
+def _scale(address: Address, parts: Anatomy) -> float:
+    """What a part's output is multiplied by before it joins the stream."""
+    return parts.residual_scale if address.site in ("attn_out", "mlp_out") else 1.0
+
+
+class _Shape:
+    """The batch shape of a block's input, for parts that see their tokens in one row (OPT's feed-forward part)."""
+
+    def __init__(self, parts: Anatomy, address: Address) -> None:
+        self.block = parts.blocks[address.layer]
+        self.seen: tuple[int, ...] = ()
+        self.handle: Any = None
+
+    def __enter__(self) -> _Shape:
+        self.handle = self.block.register_forward_pre_hook(self._look, with_kwargs=True, prepend=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Stop looking."""
+        if self.handle is not None:
+            self.handle.remove()
+
+    def restored(self, x: torch.Tensor) -> torch.Tensor:
+        """[batch * token, width] as [batch, token, width]; what has its batch already as it is."""
+        return x.unflatten(0, self.seen) if x.ndim == 2 and self.seen else x
+
+    def _look(self, _module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        self.seen = tuple(hidden.shape[:2])
+
+
+def _attach_reader(model: nn.Module, parts: Anatomy, address: Address, read: Read) -> Sequence[Any]:
     place = tap(address, parts, model)
     split = site_shape(address.site, parts) if address.site == "head_z" else None
+    scale, shape = _scale(address, parts), _Shape(parts, address)
+    shape.__enter__()
 
     def hand_over(x: torch.Tensor) -> None:
-        read(address, x.unflatten(-1, split) if split else x)
+        shaped = shape.restored(x.unflatten(-1, split) if split else x)
+        read(address, shaped if scale == 1.0 else shaped * scale)
 
     # Both return None: a forward hook that returns anything else replaces what the module gives.
     def on_input(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -112,5 +154,5 @@ def _attach_reader(model: nn.Module, parts: Anatomy, address: Address, read: Rea
         hand_over(output[0] if isinstance(output, tuple) else output)
 
     if place.on_input:
-        return place.module.register_forward_pre_hook(on_input, with_kwargs=True)
-    return place.module.register_forward_hook(on_output)
+        return place.module.register_forward_pre_hook(on_input, with_kwargs=True), shape
+    return place.module.register_forward_hook(on_output), shape

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from taxlens.activations.models.anatomy import backbone_of
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a module's call."""
 
@@ -60,7 +62,7 @@ def twin(model: Any, other: Any, watch: Mapping[str, nn.Module]) -> Iterator[See
         positions = wanted.get("position_ids")
         seen.positions = torch.arange(ids.shape[1]).expand(ids.shape) if positions is None else positions
         with torch.no_grad():
-            other.base_model(**wanted, use_cache=False)
+            backbone_of(other)(**wanted, use_cache=False)
 
     handles = [module.register_forward_hook(keep(name), with_kwargs=True) for name, module in watch.items()]
     handles.append(model.register_forward_pre_hook(run, with_kwargs=True))

@@ -10,6 +10,7 @@ import torch
 
 from taxlens.activations.hooks.hooks import reading, replacing, run_logits
 from taxlens.activations.hooks.sites import Address, bridge_name
+from taxlens.activations.hooks.stream_check import hidden_gaps, stream_gaps
 from taxlens.activations.items.batches import pad
 from taxlens.activations.items.tokens import Row, pad_token
 from taxlens.activations.models.lengths import length_class
@@ -20,6 +21,8 @@ from taxlens.core.errors import SelfCheckError, explain
 ROUNDING = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 # The bridge splits fused query-key-value matrices; the halves multiply in another order than the whole.
 FUSED = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 1e-2}
+# Families that the bridge computes by the same operations, to the bit.
+EXACT = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ def self_check(
 ) -> tuple[Check, ...]:
     """Check one model at every requested site on a few rows, and return what was found.
 
-    Four checks: padded equals unpadded (both sides of padding); TransformerBridge equals the raw model; reading
-    changes nothing; zeroing a site changes the logits.
+    Four checks: padded equals unpadded (both sides of padding); TransformerBridge equals the raw model (where it does
+    not know the architecture: the model's own hidden states, and that the parts add up to the stream); reading changes
+    nothing; zeroing a site changes the logits.
 
     Args:
         loaded: the model.
@@ -133,14 +137,20 @@ def _bridge(
 ) -> list[Check]:
     ids, mask, positions = batch
     names = {bridge_name(address): address for address in asked}
-    with torch.no_grad():
-        _, cache = loaded.bridge().run_with_cache(
-            ids, attention_mask=mask, position_ids=positions, names_filter=lambda name: name in names
-        )
+    try:
+        with torch.no_grad():
+            _, cache = loaded.bridge().run_with_cache(
+                ids, attention_mask=mask, position_ids=positions, names_filter=lambda name: name in names
+            )
+        missing = names.keys() - cache.keys()
+    except Exception as error:  # whatever another library does with an architecture that it does not know
+        missing = {f"{type(error).__name__}"}
+    if missing:
+        return plain_checks(loaded, batch, asked, read, model)
     worst: dict[str, float] = {}
     limits: dict[str, float] = {}
     real = mask.bool()
-    fused = FUSED[loaded.dtype] if loaded.anatomy.qkv != "separate" else 0.0
+    fused = FUSED[loaded.dtype] if loaded.anatomy.qkv != "separate" or loaded.anatomy.model_type not in EXACT else 0.0
     for name, address in names.items():
         here = real.to(read[address].device)
         mine = read[address][here].float()
@@ -148,6 +158,21 @@ def _bridge(
         worst[address.site] = max(worst.get(address.site, 0.0), float((mine - theirs).abs().max()))
         limits[address.site] = max(limits.get(address.site, 0.0), fused * float(mine.abs().max()))
     return [Check(model, s, "bridge", gap, limits[s], gap <= limits[s]) for s, gap in worst.items()]
+
+
+def plain_checks(
+    loaded: LoadedModel,
+    batch: tuple[torch.Tensor, ...],
+    asked: Sequence[Address],
+    read: dict[Address, torch.Tensor],
+    model: str,
+) -> list[Check]:
+    """The same without TransformerLens: streams against the model's hidden states, parts against the streams they join."""
+    limit = FUSED[loaded.dtype]
+    worst = stream_gaps(loaded, batch)
+    worst |= {site: max(gap, worst.get(site, 0.0)) for site, gap in hidden_gaps(loaded, batch, read).items()}
+    sites = dict.fromkeys(address.site for address in asked)
+    return [Check(model, s, "stream", worst[s], limit, worst[s] <= limit) for s in sites if s in worst]
 
 
 def _zeroing(

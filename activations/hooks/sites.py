@@ -122,11 +122,13 @@ def tap(address: Address, parts: Anatomy, model: nn.Module) -> Tap:
         case "resid_post":
             return Tap(parts.blocks[layer], on_input=False)
         case "resid_mid":
-            return Tap(named("pre_mlp") or parts.mlps[layer], on_input=True)
+            return Tap(_must(named("pre_mlp") or parts.mlps[layer], address), on_input=True)
         case "attn_out":
-            return Tap(named("post_attn") or parts.attentions[layer], on_input=False)
+            inner = named("o") if parts.residual_inside else None
+            return Tap(inner or named("post_attn") or parts.attentions[layer], on_input=False)
         case "mlp_out":
-            return Tap(named("post_mlp") or parts.mlps[layer], on_input=False)
+            inner = named("down") if parts.residual_inside else None
+            return Tap(_must(inner or named("post_mlp") or parts.mlps[layer], address), on_input=False)
         case "head_z":
             return Tap(_must(named("o"), address), on_input=True)
         case _:

@@ -1,13 +1,29 @@
-"""Which module of a Hugging Face model is what: the one home of module names, for every family served."""
+"""Which module of a Hugging Face model is what: read from the module tree by the names of `families`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from taxlens.activations.models.families import (
+    ATTENTION,
+    ATTENTION_ROLES,
+    FAMILIES,
+    LOOSE_MLP,
+    MIXERS,
+    MLP,
+    MLP_ROLES,
+    Family,
+    norm_roles,
+)
 from taxlens.core.errors import ModelLoadError, explain
+
+ARCHITECTURES = tuple(FAMILIES)
+_KINDS = ("attn", "mlp", "norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,100 +35,14 @@ class ModuleRole:
         layer: block index from 0; None outside the blocks.
         kind: "attn", "mlp", "norm", "embed" or "unembed": the component that the module belongs to.
         role: "q", "k", "v", "o", "qkv", "gate", "up", "gate_up", "down", "q_norm", "k_norm", "pre_attn",
-            "post_attn", "pre_mlp", "post_mlp", "router", "experts", "final_norm", "embed", "pos_embed" or "unembed".
+            "post_attn", "pre_mlp", "post_mlp", "router", "experts", "final_norm", "embed", "pos_embed" or "unembed";
+            a module that none of these fits has its own name.
     """
 
     name: str
     layer: int | None
     kind: str
     role: str
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Module names of one architecture, relative to its backbone and its blocks."""
-
-    backbone: str
-    blocks: str
-    attention: str
-    mlp: str
-    block_roles: dict[str, tuple[str, str]]
-    outer: dict[str, str]
-    qkv: str = "separate"
-
-
-_LLAMA_ATTN = {f"self_attn.{r}_proj": ("attn", r) for r in "qkvo"}
-_LLAMA_MLP = {f"mlp.{r}_proj": ("mlp", r) for r in ("gate", "up", "down")}
-_EXPERTS = {"mlp.gate": ("mlp", "router"), "mlp.experts": ("mlp", "experts")}
-_PRE_NORMS = {"input_layernorm": ("norm", "pre_attn"), "post_attention_layernorm": ("norm", "pre_mlp")}
-_QK_NORMS = {"self_attn.q_norm": ("attn", "q_norm"), "self_attn.k_norm": ("attn", "k_norm")}
-_POST_NORMS = {
-    "post_attention_layernorm": ("norm", "post_attn"),
-    "post_feedforward_layernorm": ("norm", "post_mlp"),
-}
-_FOUR_NORMS = {
-    "input_layernorm": ("norm", "pre_attn"),
-    "pre_feedforward_layernorm": ("norm", "pre_mlp"),
-    **_POST_NORMS,
-}
-_OUTER = {"embed_tokens": "embed", "norm": "final_norm"}
-
-
-def _llama_like(roles: dict[str, tuple[str, str]], *, qkv: str = "separate") -> Family:
-    return Family("model", "layers", "self_attn", "mlp", roles, _OUTER, qkv)
-
-
-_FAMILIES: dict[str, Family] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2"), _llama_like(_LLAMA_ATTN | _LLAMA_MLP | _PRE_NORMS)),
-    "qwen3": _llama_like(_LLAMA_ATTN | _QK_NORMS | _LLAMA_MLP | _PRE_NORMS),
-    "mixtral": _llama_like(_LLAMA_ATTN | _EXPERTS | _PRE_NORMS),
-    "qwen3_moe": _llama_like(_LLAMA_ATTN | _QK_NORMS | _EXPERTS | _PRE_NORMS),
-    "gemma2": _llama_like(_LLAMA_ATTN | _LLAMA_MLP | _FOUR_NORMS),
-    "gemma3_text": _llama_like(_LLAMA_ATTN | _QK_NORMS | _LLAMA_MLP | _FOUR_NORMS),
-    "olmo2": _llama_like(_LLAMA_ATTN | _QK_NORMS | _LLAMA_MLP | _POST_NORMS),
-    "phi3": _llama_like(
-        {
-            "self_attn.qkv_proj": ("attn", "qkv"),
-            "self_attn.o_proj": ("attn", "o"),
-            "mlp.gate_up_proj": ("mlp", "gate_up"),
-            "mlp.down_proj": ("mlp", "down"),
-            **_PRE_NORMS,
-        },
-        qkv="concatenated",
-    ),
-    "gpt2": Family(
-        "transformer",
-        "h",
-        "attn",
-        "mlp",
-        {
-            "attn.c_attn": ("attn", "qkv"),
-            "attn.c_proj": ("attn", "o"),
-            "mlp.c_fc": ("mlp", "up"),
-            "mlp.c_proj": ("mlp", "down"),
-            "ln_1": ("norm", "pre_attn"),
-            "ln_2": ("norm", "pre_mlp"),
-        },
-        {"wte": "embed", "wpe": "pos_embed", "ln_f": "final_norm"},
-        "concatenated",
-    ),
-    "gpt_neox": Family(
-        "gpt_neox",
-        "layers",
-        "attention",
-        "mlp",
-        {
-            "attention.query_key_value": ("attn", "qkv"),
-            "attention.dense": ("attn", "o"),
-            "mlp.dense_h_to_4h": ("mlp", "up"),
-            "mlp.dense_4h_to_h": ("mlp", "down"),
-            **_PRE_NORMS,
-        },
-        {"embed_in": "embed", "final_layer_norm": "final_norm"},
-        "by_head",
-    ),
-}
-ARCHITECTURES = tuple(_FAMILIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +53,25 @@ class Anatomy:
         model_type: the family, as in the checkpoint's config.
         backbone: the model without its output head.
         blocks: the transformer blocks, first to last.
-        attentions, mlps: each block's attention and feed-forward module.
+        attentions, mlps: each block's part that mixes positions, and its feed-forward part (None: it has none).
         n_layers, n_heads, n_kv_heads, d_head, d_model, d_mlp: sizes.
         parallel: attention and feed-forward part read the same stream (then there is no resid_mid).
         tied: input embedding and output head are one tensor.
-        qkv: "separate", "concatenated" (rows: all queries, all keys, all values) or "by_head" (rows: for each
-            head its query, key, value), how a "qkv" module's outputs are laid out.
-        modules: every module that holds weights, in the order of computation within a block.
+        qkv: "separate", "concatenated" (rows: all queries, all keys, all values), "by_head" (rows: for each head its
+            query, key, value) or "by_group" (rows: a group's queries, its key, its value), how a "qkv" module's
+            outputs are laid out.
+        modules: every module that holds weights, by block: attention, feed-forward part, norms.
+        bare: norms without weights, which have a place all the same.
+        residual_inside: the two parts add the stream themselves.
+        residual_scale: what the two parts' outputs are multiplied by before they are added (Granite).
+        served: whether the family stands in the table, or was read by structure.
     """
 
     model_type: str
     backbone: nn.Module
     blocks: tuple[nn.Module, ...]
     attentions: tuple[nn.Module, ...]
-    mlps: tuple[nn.Module, ...]
+    mlps: tuple[nn.Module | None, ...]
     n_layers: int
     n_heads: int
     n_kv_heads: int
@@ -147,23 +82,31 @@ class Anatomy:
     tied: bool
     qkv: str
     modules: tuple[ModuleRole, ...]
+    bare: tuple[ModuleRole, ...] = ()
+    residual_inside: bool = False
+    residual_scale: float = 1.0
+    served: bool = True
 
     def role(self, role: str, layer: int | None = None) -> ModuleRole | None:
         """Return the module with this role in this layer, or None where the family has none."""
-        for module in self.modules:
+        for module in (*self.modules, *self.bare):
             if module.role == role and module.layer == layer:
                 return module
         return None
 
+    def attends(self, layer: int) -> bool:
+        """Whether a block has attention with the model's heads (hybrids have blocks that mix positions otherwise)."""
+        return self.role("o", layer) is not None
+
 
 def anatomy(model: nn.Module) -> Anatomy:
-    """Return the parts of a Hugging Face causal language model, by name, and check that nothing is unnamed.
+    """Return the parts of a Hugging Face causal language model, and check that nothing is unnamed.
 
     Args:
         model: a loaded `...ForCausalLM`.
 
     Raises:
-        ModelLoadError: if the family is not served, or the model holds weights that no role names.
+        ModelLoadError: if no decoder blocks are found, or the model holds weights that no part has.
 
     Example:
         >>> from transformers import LlamaConfig, LlamaForCausalLM
@@ -173,32 +116,31 @@ def anatomy(model: nn.Module) -> Anatomy:
         1
     """
     config: Any = model.config
-    family = _FAMILIES.get(config.model_type)
-    if family is None:
-        rows = [("got", config.model_type), ("served", ", ".join(ARCHITECTURES))]
-        fix = "use a text-only causal language model of a served family."
-        raise ModelLoadError(explain("this architecture is not served.", rows, fix))
-    backbone = model.get_submodule(family.backbone)
-    blocks = tuple(backbone.get_submodule(family.blocks).children())
-    modules = _modules(family, len(blocks))
+    family = FAMILIES.get(config.model_type, Family())
+    place, blocks = _blocks(model)
+    parts = [_parts(block) for block in blocks]
+    named = dict(model.named_modules())
+    roles = [role for number, block in enumerate(blocks) for role in _in_block(f"{place}.{number}", number, block)]
+    outer = _outside(model, place)
+    modules = [role for role in (*outer[0], *roles, *outer[1]) if _own(named[role.name])]
+    bare = [role for role in roles if not _own(named[role.name]) and role.kind == "norm"]
     _check_named(model, modules)
-    n_heads = int(config.num_attention_heads)
+    sizes = _sizes(config, named, modules, family)
     return Anatomy(
         model_type=config.model_type,
-        backbone=backbone,
-        blocks=blocks,
-        attentions=tuple(block.get_submodule(family.attention) for block in blocks),
-        mlps=tuple(block.get_submodule(family.mlp) for block in blocks),
+        backbone=model.get_submodule(place.rpartition(".")[0]),
+        blocks=tuple(blocks),
+        attentions=tuple(attention for attention, _ in parts),
+        mlps=tuple(mlp for _, mlp in parts),
         n_layers=len(blocks),
-        n_heads=n_heads,
-        n_kv_heads=int(getattr(config, "num_key_value_heads", None) or n_heads),
-        d_head=int(getattr(config, "head_dim", None) or config.hidden_size // n_heads),
-        d_model=int(config.hidden_size),
-        d_mlp=_d_mlp(config),
-        parallel=bool(getattr(config, "use_parallel_residual", False)),
+        parallel=_parallel(config, family),
         tied=is_tied(model),
-        qkv=family.qkv,
-        modules=modules,
+        modules=tuple(modules),
+        bare=tuple(bare),
+        residual_inside=family.residual_inside,
+        residual_scale=float(getattr(config, "residual_multiplier", None) or 1.0),
+        served=config.model_type in FAMILIES,
+        **sizes,
     )
 
 
@@ -208,31 +150,159 @@ def is_tied(model: nn.Module) -> bool:
     return head is not None and head.weight is embed.weight
 
 
-def _d_mlp(config: Any) -> int:
-    size = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
-    return int(size or 4 * config.hidden_size)
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The part of a causal language model that runs embedding, blocks and last norm: the head reads what it gives."""
+    place = _PLACES.get(model)
+    if place is None:
+        place = _PLACES[model] = _blocks(model)[0].rpartition(".")[0]
+    return model.get_submodule(place)
 
 
-def _modules(family: Family, n_layers: int) -> tuple[ModuleRole, ...]:
-    outer = [
-        ModuleRole(f"{family.backbone}.{name}", None, "norm" if role == "final_norm" else "embed", role)
-        for name, role in family.outer.items()
-    ]
-    first = [module for module in outer if module.kind == "embed"]
-    last = [module for module in outer if module.kind == "norm"]
-    inner = [
-        ModuleRole(f"{family.backbone}.{family.blocks}.{layer}.{name}", layer, kind, role)
-        for layer in range(n_layers)
-        for name, (kind, role) in family.block_roles.items()
-    ]
-    return (*first, *inner, *last, ModuleRole("lm_head", None, "unembed", "unembed"))
+_PLACES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
-def _check_named(model: nn.Module, modules: tuple[ModuleRole, ...]) -> None:
+def _blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
+    """The list of decoder blocks: the longest list of modules that is not inside another."""
+    found: list[tuple[str, nn.ModuleList]] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{other}.") for other, _ in found)
+        if isinstance(module, nn.ModuleList) and not inside and any(_parts(block)[0] for block in module):
+            found.append((name, module))
+    if not found:
+        rows = [("got", model.config.model_type), ("class", type(model).__name__), ("served", ", ".join(ARCHITECTURES))]
+        fix = "use a decoder-only language model of a served family."
+        raise ModelLoadError(explain("no decoder blocks are found in this model.", rows, fix))
+    name, blocks = max(found, key=lambda pair: len(pair[1]))
+    return name, list(blocks)
+
+
+def _parts(block: nn.Module) -> tuple[Any, Any]:
+    """The part of a block that mixes positions and its feed-forward part; None for what it has not."""
+    children = dict(block.named_children())
+    attention = next((children[name] for name in ATTENTION if name in children), None)
+    mlp = next((children[name] for name in MLP if name in children), children.get("fc2"))
+    return attention, mlp
+
+
+def _in_block(place: str, layer: int, block: nn.Module) -> list[ModuleRole]:
+    """Every module of a block that holds weights (and its norms), by attention, feed-forward part, norms."""
+    norms = norm_roles({name for name, module in block.named_children() if name not in (*ATTENTION, *MLP, *LOOSE_MLP)})
+    found = []
+    for name, module in block.named_modules():
+        first, _, rest = name.partition(".")
+        if first in ATTENTION and first not in norms:
+            if _own(module):
+                found.append(ModuleRole(f"{place}.{name}", layer, "attn", _attention_role(first, rest)))
+        elif first in (*MLP, *LOOSE_MLP):
+            if _own(module):
+                found.append(ModuleRole(f"{place}.{name}", layer, "mlp", _mlp_role(rest or first)))
+        elif name in norms:
+            found.append(ModuleRole(f"{place}.{name}", layer, "norm", norms[name]))
+        elif name and _own(module):
+            found.append(ModuleRole(f"{place}.{name}", layer, "norm", name))
+    return sorted(found, key=lambda role: _KINDS.index(role.kind))
+
+
+def _attention_role(part: str, rest: str) -> str:
+    if part in MIXERS:
+        return f"mixer_{rest}" if rest else "mixer"
+    return ATTENTION_ROLES.get(rest, rest or "attention")
+
+
+def _mlp_role(rest: str) -> str:
+    if rest.startswith(("shared_expert.", "shared_experts.", "shared_mlp.")):
+        inner = MLP_ROLES.get(rest.partition(".")[2], rest.partition(".")[2])
+        return f"shared_{inner}"
+    return MLP_ROLES.get(rest, rest)
+
+
+def _outside(model: nn.Module, place: str) -> tuple[list[ModuleRole], list[ModuleRole]]:
+    """Modules outside the blocks that hold weights: those before them, and those after."""
+    embed, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
+    first, last = [], []
+    for name, module in model.named_modules():
+        if name.startswith(f"{place}.") or not _own(module):
+            continue
+        short = name.rpartition(".")[2]
+        if module is head:
+            last.append(ModuleRole(name, None, "unembed", "unembed"))
+        elif module is embed:
+            first.append(ModuleRole(name, None, "embed", "embed"))
+        elif isinstance(module, nn.Embedding):
+            first.append(ModuleRole(name, None, "embed", "pos_embed"))
+        elif short in ("word_embeddings_layernorm", "project_in"):
+            first.append(ModuleRole(name, None, "embed", short))
+        elif short == "project_out":
+            last.append(ModuleRole(name, None, "unembed", short))
+        elif "norm" in short or short == "ln_f":
+            last.append(ModuleRole(name, None, "norm", "final_norm"))
+    order = ("norm", "unembed")
+    return first, sorted(last, key=lambda role: order.index(role.kind))
+
+
+def _own(module: nn.Module) -> bool:
+    """Whether a module holds parameters itself."""
+    return next(module.parameters(recurse=False), None) is not None
+
+
+def _check_named(model: nn.Module, modules: list[ModuleRole]) -> None:
     named = {module.name for module in modules}
     present = {name.rpartition(".")[0] for name, _ in model.named_parameters(remove_duplicate=False)}
-    unknown, missing = sorted(present - named), sorted(named - present)
-    if unknown or missing:
-        rows = [("not named", ", ".join(unknown[:5]) or "-"), ("not found", ", ".join(missing[:5]) or "-")]
-        fix = "use an unmodified checkpoint of a served family; merge adapters first."
-        raise ModelLoadError(explain("the model's modules are not those of its family.", rows, fix))
+    unknown = sorted(present - named)
+    if any(".lora_" in f".{name}." or ".base_layer" in name for name in (*unknown, *named)):
+        rows = [("class", type(model).__name__), ("found", next(n for n in (*named, *unknown) if "base_layer" in n))]
+        fix = "merge it (merge_and_unload), or give the base and the adapter apart."
+        raise ModelLoadError(explain("an adapter is still in this model.", rows, fix))
+    if unknown:
+        rows = [
+            ("got", model.config.model_type),
+            ("not named", ", ".join(unknown[:5])),
+            ("served", ", ".join(ARCHITECTURES)),
+        ]
+        fix = "use an unmodified checkpoint of a served family."
+        raise ModelLoadError(explain("the model holds weights that no known part has.", rows, fix))
+
+
+def _parallel(config: Any, family: Family) -> bool:
+    if isinstance(family.parallel, str):
+        return bool(getattr(config, family.parallel, False) or getattr(config, "new_decoder_architecture", False))
+    return family.parallel
+
+
+def _sizes(config: Any, named: dict[str, nn.Module], modules: list[ModuleRole], family: Family) -> dict[str, Any]:
+    """Heads and widths, from the weights' own shapes where they say it."""
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    outs = {role.role: _shape(named[role.name]) for role in reversed(modules)}
+    d_head = (
+        outs["o"][1] // heads if "o" in outs else int(getattr(config, "head_dim", 0) or config.hidden_size // heads)
+    )
+    groups, layout = heads, "separate"
+    if "k" in outs:
+        groups = max(1, outs["k"][0] // d_head)
+    elif "qkv" in outs:
+        layout = _layout(config, family)
+        extra = outs["qkv"][0] // d_head - heads
+        groups = max(1, extra // 2)
+    width = outs["down"][1] if "down" in outs else outs.get("mixer_out_proj", (0, 0))[1]
+    size = width or int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    return {
+        "n_heads": heads, "n_kv_heads": groups, "d_head": d_head, "d_model": int(config.hidden_size), "d_mlp": int(size),
+        "qkv": layout,
+    }  # fmt: skip
+
+
+def _layout(config: Any, family: Family) -> str:
+    if family.qkv != "config":
+        return family.qkv
+    if config.new_decoder_architecture:
+        return "by_group"
+    return "concatenated" if config.multi_query else "by_head"
+
+
+def _shape(module: nn.Module) -> tuple[int, int]:
+    """(outputs, inputs) of a matrix, whichever way it is stored; (0, 0) for others."""
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.ndim != 2:
+        return 0, 0
+    rows, columns = weight.shape
+    return (int(columns), int(rows)) if isinstance(module, Conv1D) else (int(rows), int(columns))

@@ -15,6 +15,7 @@ from taxlens.activations.models.anatomy import Anatomy, anatomy
 from taxlens.activations.models.chat_templates import default_template
 from taxlens.activations.models.checkpoint import checkpoint_directory, first_line, weights_sha256
 from taxlens.activations.models.contents import look
+from taxlens.activations.models.structure import check_structure
 from taxlens.activations.models.token_ids import ids_beyond, refuse_unknown_ids
 from taxlens.activations.models.weight_loading import quiet, weights_in_place
 from taxlens.core.errors import ModelLoadError, explain, one_of
@@ -133,7 +134,7 @@ def load_model(
     files = [_gguf_file(directory, gguf)] if gguf else list(contents.files)
     model, notes = weights_in_place(directory, contents, gguf=gguf, dtype=torch_dtype, placement=place(device))
     check_finite(model, str(source))
-    anatomy(model)
+    read_as = check_structure(model, anatomy(model))
     refuse_unknown_ids(model)
     tokenizer = load_tokenizer(directory, gguf=gguf)
     template, note = default_template(tokenizer)
@@ -146,7 +147,7 @@ def load_model(
         chat_template=template,
         device=model.get_input_embeddings().weight.device,
         dtype=dtype,
-        notes=tuple(text for text in (*contents.notes, *notes, note, beyond) if text),
+        notes=tuple(text for text in (*contents.notes, *notes, read_as, note, beyond) if text),
     )
 
 

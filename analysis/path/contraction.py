@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from taxlens.analysis.path.module_rules import Layout, ModuleRule, rule_for
+from taxlens.analysis.path.module_rules import Layout, ModuleRule, Reducer, carried, carrier_rule, rule_for
 from taxlens.analysis.weights.units import Difference, Unit
 
 Tensor = torch.Tensor
@@ -83,10 +83,14 @@ class Contraction:
     def __post_init__(self) -> None:
         self.levels = ("component", *(level for level in self.levels if level != "component"))
         layout = Layout(self.difference, self.levels, self.beside)
-        for role in self.difference.anatomy.modules:
-            module = self.model.get_submodule(role.name)
-            if self.difference.changed(role.name):
-                self.rules.append(rule_for(module, role, self.difference, layout))
+        changed = [role for role in self.difference.anatomy.modules if self.difference.changed(role.name)]
+        carriers = carried(self.model, changed)
+        for role in changed:
+            if role.name not in carriers:
+                self.rules.append(rule_for(self.model.get_submodule(role.name), role, self.difference, layout))
+        for place in dict.fromkeys(carriers.values()):
+            inner = [role for role in changed if carriers.get(role.name) == place]
+            self.rules.append(carrier_rule(place, inner, self.model, self.difference, layout))
         self.layout = layout
 
     @property
@@ -101,7 +105,7 @@ class Contraction:
                 self._handles.append(module.register_forward_hook(_start_graph))
         for rule in self.rules:
             module = self.model.get_submodule(rule.name)
-            self._handles.append(module.register_forward_hook(self._hook(rule)))
+            self._handles.append(module.register_forward_hook(self._hook(rule), with_kwargs=True))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -145,7 +149,7 @@ class Contraction:
             self.tally.tokens[:, column].index_add_(0, where, values[:, 0].to(self.tally.tokens))
 
     def _hook(self, rule: ModuleRule) -> Any:
-        def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        def keep(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
             several = isinstance(output, tuple)
             outputs = list(enumerate(output)) if several else [(0, output)]
             live = [(n, one) for n, one in outputs if isinstance(one, Tensor) and one.requires_grad]
@@ -154,7 +158,7 @@ class Contraction:
             self._busy = True
             try:
                 with torch.no_grad():
-                    kept = rule.keep(module, inputs)
+                    kept = rule.keep_call(module, inputs, named)
             finally:
                 self._busy = False
             if not several:
@@ -189,12 +193,11 @@ def _start_graph(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
         output.requires_grad_(True)
 
 
-def _reducer(batch: Batch, rule: ModuleRule) -> Any:
-    """A function from [positions, k] to [batch, k]: the sum over an item's tokens (asked positions stay apart)."""
+def _reducer(batch: Batch, rule: ModuleRule) -> Reducer:
+    """From [positions, k] to [batch, k]: the sum over an item's tokens (asked positions stay apart)."""
     if rule.flat:
-        return lambda values: values
-    count = len(batch.rows)
-    return lambda values: values.view(count, batch.width, -1).sum(1)
+        return Reducer(len(batch.asked_rows), None)
+    return Reducer(len(batch.rows) * batch.width, (len(batch.rows), batch.width))
 
 
 def _scatter(target: Tensor, rows: Tensor, columns: slice | Tensor | Sequence[int], values: Tensor) -> None:

@@ -8,16 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from taxlens.analysis.weights.units import Difference, Part, Unit, common_rows, component_name
+from taxlens.analysis.weights.units import Difference, Part, Unit, common_rows, component_name, is_matrix
 
 if TYPE_CHECKING:
     from taxlens.activations.models.anatomy import ModuleRole
 
 Tensor = torch.Tensor
 Columns = slice | Tensor
-Reduce = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Reducer:
+    """Sums positions of a batch to its items.
+
+    Args:
+        positions: how many there are.
+        shape: (items, width), or None: positions stay apart.
+    """
+
+    positions: int
+    shape: tuple[int, int] | None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """[positions, k] to [items, k]."""
+        return values if self.shape is None else values.reshape(*self.shape, -1).sum(1)
+
+
+Reduce = Reducer
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +86,10 @@ class ModuleRule:
     def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
         """What of the input must be kept until the gradient comes."""
         raise NotImplementedError
+
+    def keep_call(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The same, of a call with arguments by name."""
+        return self.keep(module, inputs or tuple(named.values())[:1])
 
     def meet(self, kept: Any, gradient: Tensor, reduce: Reduce) -> WeightShares:
         """The shares of this call, given the gradient of the output."""
@@ -171,7 +193,7 @@ class NormRule(ModuleRule):
             total = total + (g * _wide(read)) @ self.gain
         if self.bias is not None:
             total = total + g @ self.bias
-        return _whole(total, self.targets, reduce, g)
+        return _whole(total, self.targets, reduce)
 
 
 @dataclass(slots=True, eq=False)
@@ -190,7 +212,7 @@ class EmbeddingRule(ModuleRule):
 
     def meet(self, kept: Tensor, gradient: Tensor, reduce: Reduce) -> WeightShares:
         """One number a position, whole."""
-        return _whole((_wide(gradient) * kept).sum(-1), self.targets, reduce, gradient)
+        return _whole((_wide(gradient) * kept).sum(-1), self.targets, reduce)
 
 
 @dataclass(slots=True, eq=False)
@@ -202,20 +224,21 @@ class GeneralRule(ModuleRule):
 
     change: dict[str, Tensor]
     targets: list[tuple[str, int]]
+    channels_first: bool = False
 
     def __post_init__(self) -> None:
         self.general = True
 
-    def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    def keep_call(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """df/dtheta Delta at this input; of several outputs a tuple, None for those without a derivative."""
-        held = {name: p.detach() for name, p in module.named_parameters(recurse=False) if name in self.change}
+        held = {name: module.get_parameter(name).detach() for name in self.change}
         along = {name: self.change[name].to(held[name]) for name in held}
         places: list[int] = []
         count = 0
 
         def call(weights: dict[str, Tensor]) -> Any:
             nonlocal count
-            output = torch.func.functional_call(module, weights, inputs)
+            output = torch.func.functional_call(module, weights, inputs, named)
             if not isinstance(output, tuple):
                 return output
             count = len(output)
@@ -230,21 +253,24 @@ class GeneralRule(ModuleRule):
 
     def meet(self, kept: Tensor, gradient: Tensor, reduce: Reduce) -> WeightShares:
         """One number a position, whole."""
-        return _whole((_wide(gradient) * _wide(kept)).sum(-1), self.targets, reduce, gradient)
+        product = _wide(gradient) * _wide(kept)
+        if self.channels_first and product.ndim == 3:  # a convolution: [batch, channel, position], padded at the end
+            product = product.transpose(1, 2)[:, : reduce.shape[1] if reduce.shape else None]
+        return _whole(product.sum(-1), self.targets, reduce)
 
 
 def rule_for(module: nn.Module, role: ModuleRole, difference: Difference, layout: Layout) -> ModuleRule:
     """Return the rule of a module by its type; types without one are differentiated forward."""
     component = layout.names["component"].index(component_name(role))
     shared = (role.name, component, role.role == "unembed")
-    if isinstance(module, (nn.Linear, Conv1D)):
+    if is_matrix(module):
         return _matrix(shared, module, difference, layout)
     weights = {p: difference.change(role.name, p) for p in difference.parameters(role.name)}
     device = next(module.parameters()).device
     weights = {p: change.to(device) for p, change in weights.items()}
     first = next(iter(weights))
     targets = [(level, layout.owners(level, role.name, first)[0][0]) for level in layout.levels]
-    if isinstance(module, nn.Embedding):
+    if type(module) is nn.Embedding or hasattr(module, "embed_scale"):
         ends = [
             m.model.get_submodule(role.name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)
         ]
@@ -252,7 +278,52 @@ def rule_for(module: nn.Module, role: ModuleRole, difference: Difference, layout
     if is_norm(module):
         heads = {"q_norm": difference.anatomy.n_heads, "k_norm": difference.anatomy.n_kv_heads}.get(role.role, 0)
         return NormRule(*shared, weights.get("weight"), weights.get("bias"), targets, heads)
-    return GeneralRule(*shared, weights, targets)
+    return GeneralRule(*shared, weights, targets, isinstance(module, nn.Conv1d))
+
+
+def carried(model: Any, roles: Sequence[ModuleRole]) -> dict[str, str]:
+    """Modules whose weights their parent uses itself, without calling them (a state-space layer's convolution).
+
+    Returns:
+        Module name to the name of the module around it that is called; modules that hold such weights beside others
+        of their own stand under themselves.
+    """
+    mixing = [role for role in roles if role.role.startswith("mixer")]
+    if not mixing:
+        return {}
+    called: set[str] = set()
+    names = {role.name for role in mixing}
+    names |= {name.rpartition(".")[0] for name in names}
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name)) for name in names
+    ]
+    device = model.get_input_embeddings().weight.device
+    ids = torch.zeros((1, 4), dtype=torch.int64, device=device)
+    try:
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {role.name: role.name.rpartition(".")[0] for role in mixing if role.name not in called}
+    return found | {name: name for name in set(found.values()) & {role.name for role in mixing}}
+
+
+def carrier_rule(
+    place: str, roles: Sequence[ModuleRole], model: Any, difference: Difference, layout: Layout
+) -> GeneralRule:
+    """The rule of a module for weights of its own and of modules inside it that it does not call."""
+    change: dict[str, Tensor] = {}
+    device = next(model.get_submodule(place).parameters()).device
+    for role in roles:
+        inner = role.name.removeprefix(place).lstrip(".")
+        for parameter in difference.parameters(role.name):
+            change[f"{inner}.{parameter}".lstrip(".")] = difference.change(role.name, parameter).to(device)
+    first = roles[0]
+    component = layout.names["component"].index(component_name(first))
+    owner = difference.parameters(first.name)[0]
+    targets = [(level, layout.owners(level, first.name, owner)[0][0]) for level in layout.levels]
+    return GeneralRule(place, component, False, change, targets)
 
 
 def heads_first(x: Tensor, heads: int) -> bool:
@@ -349,9 +420,8 @@ def _columns(columns: Columns | int) -> Columns:
     return slice(columns, columns + 1) if isinstance(columns, int) else columns
 
 
-def _whole(total: Tensor, targets: list[tuple[str, int]], reduce: Reduce, gradient: Tensor) -> WeightShares:
-    positions = gradient.shape[0] * gradient.shape[1] if gradient.ndim > 2 else gradient.shape[0]
-    tokens = total.reshape(positions, -1).sum(1)
+def _whole(total: Tensor, targets: list[tuple[str, int]], reduce: Reduce) -> WeightShares:
+    tokens = total.reshape(reduce.positions, -1).sum(1)
     rows = reduce(tokens[:, None])
     return WeightShares([(level, slice(column, column + 1), rows) for level, column in targets], tokens)
 

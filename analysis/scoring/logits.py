@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from taxlens.activations.models.anatomy import backbone_of
 from taxlens.activations.models.lengths import forget_longest, network
 
 LOGIT_BUDGET = 1 << 25
@@ -52,7 +53,7 @@ def head_logits(
         output.last_hidden_state = (final if read is None else read(final))[None]
         return output
 
-    handle = hf.base_model.register_forward_hook(gather)
+    handle = backbone_of(hf).register_forward_hook(gather)
     try:
         logits = hf(
             input_ids=input_ids.to(device),

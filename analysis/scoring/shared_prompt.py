@@ -153,14 +153,19 @@ def score_shared(
 
 
 def can_share(model: Any, rows: Sequence[Row]) -> bool:
-    """Whether a model reads choices side by side as it reads them alone: asked of the first item.
+    """Whether a model reads choices side by side as it reads them alone: asked of the item with most to mix up.
 
-    Never where it attends in a window shorter than a row: the mask would let tokens see further than it does.
+    Never where it attends in a window or chunk shorter than a row: the mask would let tokens see further than it does.
     """
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    if window and max(len(row.ids) for row in rows) > window:
+    config = model.config.get_text_config()
+    windows = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
+    if any(window and max(len(row.ids) for row in rows) > window for window in windows):
         return False
-    return _agrees(model, rows, laid_out(rows, one_class_items(rows, model)[0], item=rows[0].item))
+    lines = [laid_out(rows, mine, item=rows[mine[0]].item) for mine in one_class_items(rows, model)]
+    try:
+        return _agrees(model, rows, max(lines, key=lambda line: sum(b != SHARED for b in line.branch)))
+    except (ValueError, RuntimeError, TypeError):  # a model that takes no mask of pairs of positions
+        return False
 
 
 def one_class_items(rows: Sequence[Row], model: Any, *, whole: bool = False) -> list[list[int]]:

@@ -83,7 +83,13 @@ def lens_names(role: ModuleRole, parameter: str, *, gated: bool = True) -> tuple
         parameter: "weight" or "bias".
         gated: whether the feed-forward part has a gate; without one its only pre-activation is `mlp.hook_pre`.
     """
-    weight, bias, hook = (_OUTER if role.layer is None else _WEIGHTS)[role.role]
+    inner = (
+        f"{role.kind}.{role.role}",
+        f"{role.kind}.{role.role}.bias",
+        "hook_attn_out" if role.kind == "attn" else "hook_mlp_out",
+    )
+    outer = (f"{role.role}.weight", f"{role.role}.bias", "")
+    weight, bias, hook = _OUTER.get(role.role, outer) if role.layer is None else _WEIGHTS.get(role.role, inner)
     hook = "mlp.hook_pre" if role.role == "up" and not gated else hook
     named = weight if parameter == "weight" else bias
     if role.layer is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from taxlens.core.errors import UsageError, explain, one_of
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 LEVELS = ("component", "head", "neuron", "singular")
 """Levels at which a difference can be cut into units."""
+
+NOT_CUT = ("router", "mixer_dt_proj")
+"""Roles whose weights are not cut into singular triples: they are not applied to an input alone."""
 
 ORIGINALS: dict[tuple[int, str], torch.Tensor] = {}
 """Checkpoint tensors of the parameters that a mixture has changed at this moment, by module and name."""
@@ -208,6 +212,12 @@ def range_triples(full: torch.Tensor, noise: float) -> Triples | None:
     return basis @ u, s, vh
 
 
+def is_matrix(module: nn.Module) -> bool:
+    """Whether a module gives its input times its weight, plus its bias, and nothing else."""
+    plain = type(module).forward is nn.Linear.forward or type(module).__name__ == "FalconLinear"
+    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and plain)
+
+
 def component_name(role: ModuleRole) -> str:
     """The component that a module belongs to: "embed", "unembed", "final_norm", "L.attn", "L.mlp", "L.norm"."""
     if role.layer is None:
@@ -258,7 +268,8 @@ def _shares(difference: Difference, role: ModuleRole, parameter: str, level: str
     if level == "neuron" and role.kind == "mlp":
         return _by_neuron(difference, role, parameter, component)
     if level == "singular" and inside:
-        if parameter != "weight" or role.role in ("q_norm", "k_norm", "router", "experts"):
+        matrix = is_matrix(difference.pair.aligned.model.get_submodule(role.name))
+        if parameter != "weight" or not matrix or role.role in NOT_CUT:
             return [(f"{component}.rest", whole)]
         rank = len(difference.triples(role.name)[1])
         return [(f"{component}.{role.role}.s{k}", Part(role.name, parameter, triple=k)) for k in range(rank)]
@@ -270,7 +281,11 @@ def _by_head(difference: Difference, role: ModuleRole, parameter: str, component
     heads, groups, width = anatomy.n_heads, anatomy.n_kv_heads, anatomy.d_head
     rest = [(f"{component}.rest", Part(role.name, parameter))]
     if role.role in ("q", "k", "v"):
-        blocks = _blocks(heads if role.role == "q" else groups, width)
+        count = heads if role.role == "q" else groups
+        rows = len(difference.change(role.name, parameter))
+        if rows % count:
+            return rest
+        blocks = _blocks(count, rows // count)  # of a query and its gate, where the family has one
         names = _head_names(component, role.role, heads, groups)
         return [(name, Part(role.name, parameter, rows=rows)) for name, rows in zip(names, blocks)]
     if role.role == "o" and parameter == "weight":
@@ -304,12 +319,18 @@ def _fused_rows(difference: Difference, heads: int, groups: int, width: int) -> 
             (kind, [block + 3 * h * width for h, block in enumerate(_blocks(1, width, i * width) * heads)])
             for i, kind in enumerate("qkv")
         ]
+    if difference.anatomy.qkv == "by_group":
+        each = heads // groups
+        block = (each + 2) * width
+        queries = [b for g in range(groups) for b in _blocks(each, width, g * block)]
+        ends = [[_blocks(1, width, g * block + (each + i) * width)[0] for g in range(groups)] for i in range(2)]
+        return [("q", queries), ("k", ends[0]), ("v", ends[1])]
     starts = {"q": 0, "k": heads * width, "v": (heads + groups) * width}
     return [(kind, _blocks(heads if kind == "q" else groups, width, start)) for kind, start in starts.items()]
 
 
 def _by_neuron(difference: Difference, role: ModuleRole, parameter: str, component: str) -> list[tuple[str, Part]]:
-    if role.role in ("router", "experts") or (role.role == "down" and parameter != "weight"):
+    if role.role not in ("gate", "up", "gate_up", "down") or (role.role == "down" and parameter != "weight"):
         return [(f"{component}.rest", Part(role.name, parameter))]
     size = difference.change(role.name, parameter).shape[1 if role.role == "down" else 0]
     if role.role == "down":

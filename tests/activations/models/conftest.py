@@ -72,10 +72,14 @@ class Replicas:
         return made
 
     def model(self, kind="llama", *, seed=0, std=0.15, cls=AutoModelForCausalLM, **config):
-        """A random model; `drift` moves it."""
+        """A random model of a family, or of a config; `drift` moves it."""
         torch.manual_seed(seed)
-        sizes = {k: v for k, v in SMALL.items() if kind not in NO_GROUPS or k != "num_key_value_heads"}
-        made = AutoConfig.for_model(kind, **(sizes | config))
+        sizes = {
+            k: v
+            for k, v in SMALL.items()
+            if not isinstance(kind, str) or kind not in NO_GROUPS or k != "num_key_value_heads"
+        }
+        made = AutoConfig.for_model(kind, **(sizes | config)) if isinstance(kind, str) else kind
         model = cls.from_config(made, attn_implementation="eager") if hasattr(cls, "from_config") else cls(made)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -217,7 +217,7 @@ def test_hub_id_is_fetched_with_its_revision_and_without_pickles_or_code(make_ch
 
     asked = {}
 
-    def fetch(name, *, revision, allow_patterns):
+    def fetch(name, *, revision, allow_patterns, **_options):
         asked.update(name=name, revision=revision, patterns=allow_patterns)
         return str(make_checkpoint())
 
