@@ -198,7 +198,7 @@ def _in_block(place: str, layer: int, block: nn.Module) -> list[ModuleRole]:
                 found.append(ModuleRole(f"{place}.{name}", layer, "mlp", _mlp_role(rest or first)))
         elif name in norms:
             found.append(ModuleRole(f"{place}.{name}", layer, "norm", norms[name]))
-        elif name and _own(module):
+        elif "norm" in name and _own(module):
             found.append(ModuleRole(f"{place}.{name}", layer, "norm", name))
     return sorted(found, key=lambda role: _KINDS.index(role.kind))
 

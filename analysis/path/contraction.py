@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from taxlens.analysis.path.module_rules import Layout, ModuleRule, Reducer, carried, carrier_rule, rule_for
+from taxlens.analysis.path.beyond.inner_weights import carried, carrier_rule
+from taxlens.analysis.path.module_rules import Layout, ModuleRule, Reducer, rule_for
 from taxlens.analysis.weights.units import Difference, Unit
 
 Tensor = torch.Tensor
