@@ -18,7 +18,7 @@ import pandas as pd
 from taxlens.core.errors import UsageError, explain
 
 _HOST = re.sub(r"[^\w-]", "_", socket.gethostname())[:40] or "host"
-_TEMPORARY = re.compile(r"\..+\.(?P<host>[\w-]+)\.(?P<process>\d+)\.tmp")
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[\w-]+)@(?P<process>\d+)\.tmp")
 _OLDER_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")  # as version 0.1 named them
 _watchers: list[Callable[[Path, str | None], None]] = []
 
@@ -106,7 +106,7 @@ def new_directory(out: Path | str) -> Iterator[Path]:
 
 def temporary_name(path: Path) -> Path:
     """Return the name that a file has while this process writes it: with host and process, so that others know whose it is."""
-    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{_HOST}@{os.getpid()}.tmp")
 
 
 def is_temporary(path: Path) -> bool:

@@ -125,6 +125,9 @@ def _misshapen_shard(entry: Any, first: int | None, a_row: int) -> str:
         return f"file {entry['file']!r} lies elsewhere"
     if not all(_is_count(entry[key]) for key in ("index", "first_row", "rows", "bytes")):
         return "a count is none"
+    pairs = [*entry["extents"], *(places if isinstance(places := entry.get("places", {}), dict) else {"": 0}).values()]
+    if not all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_count, pair)) for pair in pairs):
+        return "extents or places hold something else than two counts"
     if first is not None and entry["first_row"] != first:
         return f"first_row {entry['first_row']}, not {first}"
     most = entry["bytes"] if entry.get("places") else entry["bytes"] * _PACKED

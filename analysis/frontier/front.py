@@ -194,7 +194,7 @@ class Frontier(Result):
                 predicted = self.predicted.get(plan.name, {}).get((suite, metric))
                 if predicted is not None:
                     points.append((predicted, _total(self._columns(self.values[plan.name], suite, metric)[0])))
-        x, y = np.array(points).T
+        x, y = np.array(points).reshape(-1, 2).T
         if len(points) < 3 or np.ptp(x) == 0:
             raise UsageError(explain("too few different plans to fit a line.", [("plans", len(points))]))
         slope, intercept = np.polyfit(x, y, 1)

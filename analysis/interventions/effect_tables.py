@@ -125,7 +125,6 @@ CLOSURE = Table(
         "residual_share": number("residual over tax", blank="the tax is 0"),
         "gradients": count("models along the path that were differentiated", blank=_COUNTED),
         "forwards": count("models that were scored", blank=_COUNTED),
-        "seconds": number("seconds of work", blank=_COUNTED),
         "worst_item": number("largest residual of an item", optional=True),
         "end_error": number(
             "error of the scores predicted at the aligned end, as a share of how far the scores move", optional=True

@@ -103,7 +103,7 @@ class UnitEffects(Result):
         return {"closure": self.closure_frame()}
 
     def closure_frame(self) -> pd.DataFrame:
-        """Rows of closure.csv for this method (no gradients; seconds are the caller's to add)."""
+        """Rows of closure.csv for this method (no gradients)."""
         rows = []
         for (suite, metric), tax in self.taxes.items():
             whole, attributed = float(tax.mean()), self.total(suite, metric)
@@ -113,7 +113,7 @@ class UnitEffects(Result):
                 "suite": suite, "template": self.template, "metric": metric, "method": self.method,
                 "tax": whole, "attributed": attributed, "prompt_and_config": apart, "residual": residual,
                 "residual_share": residual / whole if whole else np.nan,
-                "gradients": 0, "forwards": self.forwards, "seconds": np.nan,
+                "gradients": 0, "forwards": self.forwards,
             })  # fmt: skip
         return pd.DataFrame(rows)
 

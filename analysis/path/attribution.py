@@ -307,7 +307,7 @@ class Attribution(Result):
                     "prompt_and_config": float(found.apart[metric].mean()) if metric in found.apart else 0.0,
                     "residual": float(residual.mean()),
                     "residual_share": float(residual.mean()) / whole if whole else np.nan,
-                    "gradients": found.gradients, "forwards": found.forwards, "seconds": found.seconds,
+                    "gradients": found.gradients, "forwards": found.forwards,
                     "worst_item": float(np.abs(residual).max()), "end_error": found.end_error,
                     "worst_end_error": found.worst_end_error, "grazes": found.grazes.get(metric, 0),
                     "rewalked": found.rewalked, "closed": found.closed and metric not in found.apart,

@@ -61,16 +61,21 @@ DryRun = Annotated[
 ]
 
 
+_INTERRUPTED = 130
+
+
 def run_app(arguments: list[str]) -> int:
     """Run one command line and return its exit code; every failure is told in one screen on standard error."""
     with interruptible():
         try:
             done = app(arguments, standalone_mode=False)
+            if done == _INTERRUPTED:  # typer met the interrupt first
+                print("interrupted.", file=sys.stderr)
             return done if isinstance(done, int) else 0
         except (Exception, KeyboardInterrupt) as error:
             if interrupted(error) or isinstance(error, typer.Abort):
                 print("interrupted.", file=sys.stderr)
-                return 130
+                return _INTERRUPTED
             if isinstance(error, _ClickError):
                 error.show(file=sys.stderr)  # type: ignore[attr-defined]
                 return 2

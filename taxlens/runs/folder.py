@@ -17,6 +17,7 @@ import pandas as pd
 from taxlens.config.schema import Config, build_config
 from taxlens.core.artifacts import is_temporary, remove_leftovers, sha256_file, watched, write_json, write_table
 from taxlens.core.errors import CheckError, UsageError, explain, one_of
+from taxlens.core.interrupts import interrupted
 from taxlens.core.table import Table
 from taxlens.runs.log import logged_to, session
 from taxlens.runs.manifest import SCHEMA, new_manifest, now, read_manifest, seal
@@ -187,7 +188,7 @@ class Run:
                 yield
             record.adopt()
         except BaseException as error:
-            stages[name]["status"] = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
+            stages[name]["status"] = "cancelled" if interrupted(error) else "error"
             unasked = isinstance(error, UsageError) and name not in self.manifest["planned"]
             if not record.outputs and (before.get("status") == "success" or unasked):
                 stages.pop(name)  # refused before anything was done: what was there still holds

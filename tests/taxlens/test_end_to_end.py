@@ -132,9 +132,7 @@ def test_two_runs_leave_the_same_bytes_but_for_times(folders, runs):
     first, second = runs["gpt2"].hashes(), again.hashes()
     assert set(first) == set(second)
     different = {name for name in first if first[name] != second[name]}
-    assert different <= {"tables/closure.csv", "report.html"}
-    closures = [r.table("closure").drop(columns="seconds") for r in (runs["gpt2"], again)]
-    pd.testing.assert_frame_equal(*closures)
+    assert different <= {"report.html"}
 
 
 def test_a_model_against_itself_has_no_tax_no_effect_no_drift(folders):

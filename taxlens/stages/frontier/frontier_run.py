@@ -13,11 +13,12 @@ from taxlens.analysis.frontier.frontier_tables import (
     FRONTIER_STABILITY,
 )
 from taxlens.analysis.weights.export_tables import PLAN_NAMES
-from taxlens.core.errors import ConfigError, explain
+from taxlens.core.errors import ConfigError, UsageError, explain
 from taxlens.stages.frontier.frontier_section import FrontierSection
 from taxlens.stages.stage import StageCost
 
 if TYPE_CHECKING:
+    from taxlens.analysis.frontier.front import Frontier
     from taxlens.config.schema import Config
     from taxlens.runs.context import RunContext
 
@@ -88,12 +89,11 @@ def stage_frontier(job: RunContext, section: FrontierSection) -> None:
     job.run.write(FRONTIER_MATCHED, front.matched_frame())
     job.run.write(FRONTIER_LEAKS, front.leaks)
     job.run.write(FRONTIER_STABILITY, front.stability)
-    fit = front.prediction()
     job.run.note(
         frontier={
             "recommended": front.recommended,
             "notes": list(front.notes),
-            "prediction": {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n},
+            "prediction": _prediction(front),
         }
     )
     plans = job.run.folder / "plans.json"
@@ -110,3 +110,12 @@ def frontier_cost_of(job: RunContext, section: FrontierSection) -> StageCost:
     arguments = frontier_arguments(job, section)
     found = frontier_cost(job.pair, arguments.pop("suites"), **arguments)
     return StageCost(found.total, words=repr(found))
+
+
+def _prediction(front: Frontier) -> dict[str, float | int | str]:
+    """How measured and predicted returns go together, or why no line can be said."""
+    try:
+        fit = front.prediction()
+    except UsageError as error:
+        return {"reason": " ".join(str(error).split())}
+    return {"slope": fit.slope, "intercept": fit.intercept, "r_squared": fit.r_squared, "n": fit.n}

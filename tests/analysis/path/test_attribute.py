@@ -65,8 +65,8 @@ def test_tables_have_the_columns_of_the_contract(found):
         "suite", "template", "metric", "method", "level", "component", "item", "choice", "token", "text", "effect",
     ]  # fmt: skip
     assert list(result.closure_frame().columns)[:11] == [
-        "suite", "template", "metric", "method", "tax", "attributed", "residual", "residual_share", "gradients",
-        "forwards", "seconds",
+        "suite", "template", "metric", "method", "tax", "attributed", "prompt_and_config", "residual",
+        "residual_share", "gradients", "forwards",
     ]  # fmt: skip
     assert list(result.path_frame().columns) == ["suite", "template", "metric", "t", "value", "chord"]
 
