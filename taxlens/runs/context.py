@@ -50,6 +50,11 @@ class RunContext:
         self.run.told.append(sentence)
 
     @property
+    def root(self) -> Path:
+        """The folder that the config's relative paths start from."""
+        return self.run.root
+
+    @property
     def config(self) -> Config:
         """The run's config."""
         return self.run.config

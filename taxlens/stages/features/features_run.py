@@ -13,13 +13,14 @@ from taxlens.stages.stage import StageCost
 
 if TYPE_CHECKING:
     from taxlens.analysis.features.dictionaries.dictionary import Dictionary
+    from taxlens.runs.checking import CheckContext
     from taxlens.runs.context import RunContext
 
 FOLDER = "dictionaries"
 """Where a run keeps the dictionaries that it trained."""
 
 
-def check_features(job: RunContext, section: FeaturesSection) -> None:
+def check_features(job: RunContext | CheckContext, section: FeaturesSection) -> None:
     """Refuse a section that names nothing to read, an absent folder or corpus, or an unknown suite.
 
     Raises:
@@ -29,13 +30,13 @@ def check_features(job: RunContext, section: FeaturesSection) -> None:
         fix = "features: {dictionaries: [{path: FOLDER}]}, or features.train"
         raise ConfigError(explain("features are asked for and no dictionary is named.", (), fix))
     for entry in section.dictionaries:
-        if local(entry, job.run.root) is None and not _is_hub_id(entry.path):
-            rows = [("dictionary", entry.path), ("looked in", job.run.root)]
+        if local(entry, job.root) is None and not _is_hub_id(entry.path):
+            rows = [("dictionary", entry.path), ("looked in", job.root)]
             raise ConfigError(explain("there is no such dictionary.", rows, "a folder, or owner/name on the hub."))
     if section.train is not None:
         for name in section.train.corpus:
-            if not (job.run.root / name).exists():
-                raise ConfigError(explain("the corpus is missing.", [("file", job.run.root / name)], "check the path."))
+            if not (job.root / name).exists():
+                raise ConfigError(explain("the corpus is missing.", [("file", job.root / name)], "check the path."))
         if section.train.k >= section.train.width:
             raise ConfigError(explain("k must be smaller than width.", [("k", section.train.k)]))
     for name in section.suites or ():
