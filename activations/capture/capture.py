@@ -56,7 +56,7 @@ def capture(
         pair: the two models.
         suites: what they read.
         to: `NAME.h5` (a view, shards beside it in `NAME.shards/`), or a folder.
-        sites: names from `taxlens.activations.hooks.sites.SITES`.
+        sites: names from `taxlens.activations.hooks.site_registry.SITES`.
         layers: "all" or indices.
         positions, templates: as `taxlens.activations.capture.row_plan.make_plan`.
         dtype: how activations are stored: "float32", "bfloat16" or "float16".

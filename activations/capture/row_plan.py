@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.sampling import draw_foil
 from taxlens.activations.items.spans import SpanMap, coverage, label_span, matched
 from taxlens.activations.items.tokens import TEMPLATES, Row
 from taxlens.activations.models.loading import LoadedModel
@@ -152,13 +152,6 @@ def make_plan(
         frame=_frame(records, suites),
         coverage=tuple((s, t, min(c), float(np.mean(c)), len(c)) for (s, t), c in covered.items()),
     )
-
-
-def draw_foil(suite: str, item: Item, seed: int) -> int:
-    """Return the wrong choice that stands against gold: the same for the same seed, suite name and item id."""
-    digest = hashlib.sha256(f"{seed}\n{suite}\n{item.id}".encode()).digest()
-    wrong = [number for number in range(len(item.choices)) if number != item.gold]
-    return wrong[int(np.random.default_rng(int.from_bytes(digest[:8], "big")).integers(len(wrong)))]
 
 
 def _check_request(suites: Sequence[Suite], templates: Sequence[str], positions: str) -> None:

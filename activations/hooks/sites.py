@@ -7,20 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from taxlens.activations.hooks.site_registry import SITES, site_names
 from taxlens.activations.models.anatomy import Anatomy
 from taxlens.core.errors import UsageError, explain, one_of
-
-SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_z", "mlp_post")
-
-_BRIDGE = {
-    "resid_pre": "hook_resid_pre",
-    "resid_mid": "hook_resid_mid",
-    "resid_post": "hook_resid_post",
-    "attn_out": "hook_attn_out",
-    "mlp_out": "hook_mlp_out",
-    "head_z": "attn.hook_z",
-    "mlp_post": "mlp.hook_post",
-}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,10 +41,11 @@ def check_sites(sites: str | Iterable[str], parts: Anatomy) -> tuple[str, ...]:
     if not asked:
         raise UsageError(explain("no site is asked for.", [("sites", ", ".join(SITES))], "sites: [resid_post]"))
     for site in asked:
-        one_of(site, SITES, what="site")
-    if parts.parallel and "resid_mid" in asked:
-        rows = [("architecture", f"{parts.model_type} (parallel blocks)"), ("site", "resid_mid")]
-        raise UsageError(explain("this model has no resid_mid.", rows, "leave resid_mid out."))
+        one_of(site, site_names(), what="site")
+    lacking = [site for site in asked if parts.parallel and not SITES[site].parallel]
+    if lacking:
+        rows = [("architecture", f"{parts.model_type} (parallel blocks)"), ("site", lacking[0])]
+        raise UsageError(explain(f"this model has no {lacking[0]}.", rows, f"leave {lacking[0]} out."))
     return tuple(site for site in SITES if site in asked)
 
 
@@ -89,14 +79,12 @@ def addresses(sites: Sequence[str], layers: Sequence[int]) -> tuple[Address, ...
 
 def site_shape(site: str, parts: Anatomy) -> tuple[int, ...]:
     """Return the shape of one row at a site: (d_model,), (n_heads, d_head) or (d_mlp,)."""
-    if site == "head_z":
-        return (parts.n_heads, parts.d_head)
-    return (parts.d_mlp,) if site == "mlp_post" else (parts.d_model,)
+    return {"model": (parts.d_model,), "heads": (parts.n_heads, parts.d_head), "mlp": (parts.d_mlp,)}[SITES[site].shape]
 
 
 def bridge_name(address: Address) -> str:
     """Return the TransformerBridge's name for an address ("blocks.7.hook_resid_post")."""
-    return f"blocks.{address.layer}.{_BRIDGE[address.site]}"
+    return f"blocks.{address.layer}.{SITES[address.site].bridge}"
 
 
 def tap(address: Address, parts: Anatomy, model: nn.Module) -> Tap:
@@ -110,29 +98,16 @@ def tap(address: Address, parts: Anatomy, model: nn.Module) -> Tap:
         parts: the model's anatomy.
         model: the model itself.
     """
-    layer = address.layer
+    layer, site = address.layer, SITES[address.site]
 
     def named(role: str) -> nn.Module | None:
-        found = parts.role(role, layer)
+        found = parts.role(role, layer) if role else None
         return model.get_submodule(found.name) if found else None
 
-    match address.site:
-        case "resid_pre":
-            return Tap(parts.blocks[layer], on_input=True)
-        case "resid_post":
-            return Tap(parts.blocks[layer], on_input=False)
-        case "resid_mid":
-            return Tap(_must(named("pre_mlp") or parts.mlps[layer], address), on_input=True)
-        case "attn_out":
-            inner = named("o") if parts.residual_inside else None
-            return Tap(inner or named("post_attn") or parts.attentions[layer], on_input=False)
-        case "mlp_out":
-            inner = named("down") if parts.residual_inside else None
-            return Tap(_must(inner or named("post_mlp") or parts.mlps[layer], address), on_input=False)
-        case "head_z":
-            return Tap(_must(named("o"), address), on_input=True)
-        case _:
-            return Tap(_must(named("down"), address), on_input=True)
+    inner = named(site.inner) if parts.residual_inside else None
+    whole = {"block": parts.blocks, "attn": parts.attentions, "mlp": parts.mlps}.get(site.module)
+    module = inner or named(site.first) or (whole[layer] if whole is not None else named(site.module))
+    return Tap(_must(module, address), on_input=site.on_input)
 
 
 def _must(module: nn.Module | None, address: Address) -> nn.Module:

@@ -16,7 +16,7 @@ from taxlens.analysis.answers.refusal_rates import JudgeError, judge_error, rate
 from taxlens.analysis.answers.refusals import Judge
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import group_counts, ratio_interval, sum_intervals
-from taxlens.core.stats.tails import difference_tail, ends
+from taxlens.core.stats.tails import ends, welch_tail
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -132,5 +132,5 @@ def _seconds(answers: Answers, *, bootstrap: int, seed: int) -> dict[str, float]
         over = ratio_interval(seconds, counts, range(len(batches)), draws=bootstrap, seed=seed + place)
         found |= {f"{side}_low": over.low, f"{side}_high": over.high}
     changes = drawn[1][:, 1] / drawn[1][:, 0] - drawn[0][:, 1] / drawn[0][:, 0]
-    low, high = ends(changes[:, None], difference_tail(deviations[0], deviations[1], 0.95))
+    low, high = ends(changes[:, None], welch_tail(deviations, 0.95))
     return found | {"low": float(low[0]), "high": float(high[0])}

@@ -107,17 +107,24 @@ class Vocabulary:
 
     @classmethod
     def of_model(cls, loaded: LoadedModel) -> Vocabulary:
-        """Return a loaded model's vocabulary (Gemma's norms store gain - 1: the 1 is added)."""
-        anatomy = loaded.anatomy
-        weight = loaded.model.get_output_embeddings().weight
-        norm = next(role.name for role in anatomy.modules if role.role == "final_norm")
-        gain = loaded.model.get_submodule(norm).weight.detach().float().cpu().numpy()
-        if loaded.model.config.model_type.startswith("gemma"):
-            gain = gain + 1
-        # padding rows of the matrix beyond the tokenizer's last token are no tokens
-        size = min(len(loaded.tokenizer), len(weight))
-        texts = [loaded.tokenizer.decode([number]) for number in range(size)]
-        return cls.of(weight[:size].detach().float().cpu().numpy(), texts, gain=gain)
+        """Return a loaded model's vocabulary."""
+        weight, gain = output_matrix(loaded)
+        texts = [loaded.tokenizer.decode([number]) for number in range(len(weight))]
+        return cls.of(weight, texts, gain=gain)
+
+
+def output_matrix(loaded: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return a model's output matrix [tokens, d] and the gain [d] of the norm before it, both float32.
+
+    A step v in the residual stream moves the logits on the direct path by matrix @ (gain * v), up to the norm's scale.
+    Gemma's norms store gain - 1: the 1 is added. Rows beyond the tokenizer's last token are padding and left out.
+    """
+    weight = loaded.model.get_output_embeddings().weight
+    norm = next(role.name for role in loaded.anatomy.modules if role.role == "final_norm")
+    gain = loaded.model.get_submodule(norm).weight.detach().float().cpu().numpy()
+    if loaded.model.config.model_type.startswith("gemma"):
+        gain = gain + 1
+    return weight[: len(loaded.tokenizer)].detach().float().cpu().numpy(), gain
 
 
 def promoted_tokens(direction: Direction, vocabulary: Vocabulary, *, top: int = TOP) -> DirectionNames:

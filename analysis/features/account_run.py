@@ -10,11 +10,12 @@ import torch
 from scipy import sparse
 
 from taxlens.activations.hooks.sites import Address
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.feature_account import FeatureAccount, SuiteFeatures
 from taxlens.analysis.features.latent_effects import ItemEffects, LatentReader
 from taxlens.analysis.features.stream_tap import StreamTap, Taps
-from taxlens.analysis.path.attribute import attribute, drawn
+from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.core.errors import CheckError, explain
 
@@ -93,7 +94,7 @@ def account_dictionaries(
         Marks et al. 2403.19647 (error nodes); Minder et al. 2504.02922; the path: `analysis.path.attribute`.
     """
     whole = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
-    asked = [drawn(suite, options.get("items", "all"), seed) for suite in whole]
+    asked = [at_most(suite, options.get("items", "all"), seed=seed) for suite in whole]
     functions = dict(options.pop("functions", None) or {}) | {"log_odds": LOG_ODDS}
     named = tuple(dict.fromkeys((*metrics, "log_odds")))
     bos = pair.base.tokenizer.bos_token_id

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from taxlens.activations.hooks.hooks import reading
+from taxlens.activations.hooks.site_registry import stream_sites
 from taxlens.activations.hooks.sites import Address
 from taxlens.activations.models.anatomy import Anatomy
 from taxlens.core.errors import UsageError, explain
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from taxlens.analysis.weights.path_weights import Walk
 
 Tensor = torch.Tensor
-STREAM = ("resid_pre", "resid_mid", "resid_post")
-"""Places that everything below reaches everything above through."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +64,8 @@ class StreamTap:
     seen: StreamStates = field(default_factory=StreamStates)
 
     def __post_init__(self) -> None:
-        if self.address.site not in STREAM:
-            rows = [("site", self.address.site), ("must be", ", ".join(STREAM))]
+        if self.address.site not in stream_sites():
+            rows = [("site", self.address.site), ("must be", ", ".join(stream_sites()))]
             fix = "a dictionary of the residual stream; what the others read passes beside them too."
             raise UsageError(explain("effects of features need the whole stream.", rows, fix))
         if not 0 <= self.address.layer < self.anatomy.n_layers:

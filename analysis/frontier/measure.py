@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taxlens.activations.items.holdout import SuiteSplit, leak_report, split_suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.frontier.effects_cache import kept_or_new
 from taxlens.analysis.frontier.front import Benefit, Frontier
 from taxlens.analysis.frontier.options import ANSWER_TOKENS, MEASURED, Options, ready_options
@@ -31,7 +32,7 @@ from taxlens.analysis.frontier.trained_plans import extra_plans, learning_minute
 from taxlens.analysis.frontier.training_effects import TrainEffects, stability_frame
 from taxlens.analysis.path.attribute import attribute, gradient_effects
 from taxlens.analysis.path.attribution import Attribution
-from taxlens.analysis.scoring.budget import Cost, at_most, attribution_minutes, minutes_for, plan_cost, within_budget
+from taxlens.analysis.scoring.budget import Cost, attribution_minutes, minutes_for, plan_cost, within_budget
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, losses, named
 from taxlens.analysis.weights.units import Difference, difference_of
 from taxlens.core.errors import UsageError, explain, one_of
@@ -182,7 +183,7 @@ class _Work:
 
     def half(self, name: str, side: str) -> Suite:
         half, most = self.suites[name].subset(getattr(self.splits[name], side)), self.options.train_items
-        return at_most(half, int(most), seed=self.options.seed) if side == "train" and most != "all" else half
+        return at_most(half, most, seed=self.options.seed) if side == "train" else half
 
     def train_effects(
         self, attribution: Attribution | Sequence[Attribution] | None, taxed: Sequence[str]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.prompts import Prompting, one_prompting
 from taxlens.analysis.frontier.plans import (
     Plan,
@@ -22,7 +23,7 @@ from taxlens.analysis.frontier.plans import (
     wanted_count,
 )  # fmt: skip
 from taxlens.analysis.interventions.graft import restore_effects
-from taxlens.analysis.scoring.budget import TRAINING_PASSES, at_most, minutes_for, read_tokens
+from taxlens.analysis.scoring.budget import TRAINING_PASSES, minutes_for, read_tokens
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.analysis.weights.gradients import first_order_loss, weight_slopes
 from taxlens.analysis.weights.interpolation import mixture

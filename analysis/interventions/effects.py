@@ -13,6 +13,7 @@ from taxlens.analysis.interventions.effect_tables import ATTRIBUTION, ATTRIBUTIO
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval, sum_intervals
+from taxlens.core.stats.rounding import around_zero, share_of
 
 APART = "prompt and config"
 """Row of attribution.csv for what of a tax is no effect of weights: other prompts, other configs."""
@@ -69,21 +70,21 @@ class UnitEffects(Result):
         return self._of(suite, metric).mean(axis=0)
 
     def closure(self, suite: str, metric: str) -> float:
-        """Sum of effects over the measured tax; nan where the tax is 0."""
+        """Sum of effects over the measured tax; NaN where the tax is rounding."""
         tax = float(self.taxes[suite, metric].mean())
-        return self.total(suite, metric) / tax if tax else float("nan")
+        return float(share_of(self.total(suite, metric), tax))
 
     def to_frame(self) -> pd.DataFrame:
         """Rows of attribution.csv; `quadrature_error` is the sampling standard error, 0 where nothing is sampled."""
         frames = []
         for (suite, metric), values in self.values.items():
+            tax, effect = float(self.taxes[suite, metric].mean()), values.mean(axis=0)
             low, high = sum_intervals(values, self.groups[suite], draws=self.draws, seed=self.seed)
-            tax = float(self.taxes[suite, metric].mean())
-            effect = values.mean(axis=0)
+            low, high = around_zero(effect, low, high)
             frame = pd.DataFrame({"component": self.units, "layer": self.layers, "kind": self.kinds})
             frame = frame.assign(suite=suite, template=self.template, metric=metric, level=self.level)
             error = self.errors.get((suite, metric), np.zeros(len(self.units)))
-            share = effect / tax if tax else np.full(len(effect), np.nan)
+            share = share_of(effect, tax)
             frame = frame.assign(method=self.method, effect=effect, low=low, high=high, quadrature_error=error)
             frames.append(frame.assign(share=share)[list(ATTRIBUTION.required)])
         return pd.concat(frames, ignore_index=True)
@@ -112,7 +113,7 @@ class UnitEffects(Result):
             rows.append({
                 "suite": suite, "template": self.template, "metric": metric, "method": self.method,
                 "tax": whole, "attributed": attributed, "prompt_and_config": apart, "residual": residual,
-                "residual_share": residual / whole if whole else np.nan,
+                "residual_share": float(share_of(residual, whole)),
                 "gradients": 0, "forwards": self.forwards,
             })  # fmt: skip
         return pd.DataFrame(rows)

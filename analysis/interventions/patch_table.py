@@ -17,6 +17,7 @@ from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import SelfCheckError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.stats.intervals import sum_intervals
+from taxlens.core.stats.rounding import around_zero, share_of
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -84,9 +85,10 @@ def patch_table(
                     shared |= {"template": template, "position": patch.position, "role": patch.role}
                     for (suite, metric), lost in effects.items():
                         low, high = sum_intervals(lost[:, None], measure.groups[suite], draws=draws, seed=seed)
+                        low, high = around_zero(lost.mean(), low, high)
                         tax, effect = float(taxes[suite, metric].mean()), float(lost.mean())
                         numbers = {"effect": effect, "low": float(low[0]), "high": float(high[0])}
-                        share = effect / tax if tax else np.nan
+                        share = float(share_of(effect, tax))
                         rows.append(shared | {"suite": suite, "metric": metric} | numbers | {"share": share})
                     task.advance(1, note=patch.component)
     for name, model in (("base", pair.base.model), ("aligned", pair.aligned.model)):

@@ -16,6 +16,7 @@ from taxlens.core.errors import UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval, ratio_interval
+from taxlens.core.stats.rounding import is_rounding
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -71,7 +72,7 @@ class StitchProfile(Result):
                     "low": np.nan,
                     "high": np.nan,
                 }
-                if tax.sum():
+                if not is_rounding(tax.mean()):
                     share = ratio_interval(returned, tax, self.groups[suite], **options)
                     row |= {"restored": share.value, "low": share.low, "high": share.high}
                 rows.append(row | {"step": step.value, "step_low": step.low, "step_high": step.high})

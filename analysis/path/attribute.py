@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.path.attribution import Attribution
 from taxlens.analysis.path.barrier import walkability
 from taxlens.analysis.path.chain_rule import ScoreMetric, not_chained
@@ -66,7 +65,7 @@ def attribute(
         tolerance: share of the tax by which effects may change (L1 over components) from one nested rule to the
             next; half of it bounds the error of the scores predicted at the aligned end.
         max_gradients: most nodes; reaching it unclosed is reported.
-        items: "all", or how many to draw (seeded) from each suite.
+        items: "all", or how many of each suite, spread over its groups (seeded).
         functions: user metrics by name: of the choices' scores (`chain.ScoreMetric`; from the same gradients) or of
             the logits (`logit_path.LogitMetric`; each walked on its own, by nested quadrature of the metric itself).
         rules: nodes to use instead of the nested ladder (the last is kept).
@@ -95,7 +94,7 @@ def attribute(
     settings = PathSettings(
         template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, recompute, neurons, progress, tap
     )
-    chosen = [drawn(suite, items, seed) for suite in _suites(suites)]
+    chosen = [at_most(suite, items, seed=seed) for suite in _suites(suites)]
     fit = None
     with opened(pair, levels, settings, keep_tokens=tokens) as job:
         found = [{suite.name: job.suite(suite) for suite in chosen}] if kept else []
@@ -157,11 +156,3 @@ def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:
     if not asked:
         raise UsageError(explain("no suite to attribute.", (), "name at least one suite."))
     return asked  # type: ignore[return-value]
-
-
-def drawn(suite: Suite, items: int | str, seed: int) -> Suite:
-    """Return a seeded draw of a suite's items, in their order; the whole suite for "all" or a number that it has not."""
-    if items == "all" or int(items) >= len(suite):
-        return suite
-    chosen = np.random.default_rng(seed).choice(len(suite), size=int(items), replace=False)
-    return suite.subset(np.sort(chosen))

@@ -21,6 +21,7 @@ from taxlens.analysis.path.barrier import Walkability
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval, sum_intervals
+from taxlens.core.stats.rounding import around_zero, share_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,13 +227,13 @@ class Attribution(Result):
                     values = np.column_stack([values, found.apart[metric]])
                     names, layers, kinds, errors = [*names, APART], [*layers, -1], [*kinds, APART_KIND], [*errors, 0.0]
                 effect = values.mean(axis=0)
-                low, high = sum_intervals(values, found.groups, draws=self.draws, seed=self.seed)
+                low, high = around_zero(effect, *sum_intervals(values, found.groups, draws=self.draws, seed=self.seed))
                 tax = float(found.taxes[metric].mean())
                 frame = pd.DataFrame({"component": names, "layer": layers, "kind": kinds})
                 frame = frame.assign(
                     suite=name, template=self.template, metric=metric, level=level, method=self.method,
                     effect=effect, low=low, high=high, quadrature_error=errors,
-                    share=effect / tax if tax else np.nan,
+                    share=share_of(effect, tax),
                 )  # fmt: skip
                 frames.append(frame[list(ATTRIBUTION.required)])
         return pd.concat(frames, ignore_index=True)
@@ -306,7 +307,7 @@ class Attribution(Result):
                     "tax": whole, "attributed": float(found.by_weights(metric).mean()) - float(residual.mean()),
                     "prompt_and_config": float(found.apart[metric].mean()) if metric in found.apart else 0.0,
                     "residual": float(residual.mean()),
-                    "residual_share": float(residual.mean()) / whole if whole else np.nan,
+                    "residual_share": float(share_of(residual.mean(), whole)),
                     "gradients": found.gradients, "forwards": found.forwards,
                     "worst_item": float(np.abs(residual).max()), "end_error": found.end_error,
                     "worst_end_error": found.worst_end_error, "grazes": found.grazes.get(metric, 0),

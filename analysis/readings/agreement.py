@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.analysis.readings.reading_tables import AGREEMENT
 from taxlens.core.errors import UsageError, explain
+from taxlens.core.stats.rounding import is_rounding, share_of
 
 
 def agreement(table: pd.DataFrame, taxes: pd.DataFrame, *, reference: str = "path") -> pd.DataFrame:
@@ -56,10 +57,10 @@ def _compare(effects: pd.Series, reference: pd.Series, tax: float) -> dict[str, 
     both = effects.index.intersection(reference.index)
     mine, other = effects[both].to_numpy(), reference[both].to_numpy()
     varied = len(both) > 2 and mine.std() > 0 and other.std() > 0
-    size = abs(tax) if tax else np.nan
+    size = np.nan if is_rounding(tax) else abs(tax)
     leading = [set(s[both].abs().sort_values(ascending=False, kind="stable").index[:3]) for s in (effects, reference)]
     return {
-        "closure": effects.sum() / tax if tax else np.nan,
+        "closure": float(share_of(effects.sum(), tax)),
         "pearson": float(np.corrcoef(mine, other)[0, 1]) if varied else np.nan,
         "spearman": float(spearmanr(mine, other).statistic) if varied else np.nan,
         "top3": len(leading[0] & leading[1]) / max(1, len(leading[1])),
@@ -71,7 +72,7 @@ def _compare(effects: pd.Series, reference: pd.Series, tax: float) -> dict[str, 
 
 
 def _interaction(methods: dict[str, pd.Series], tax: float) -> float:
-    if not {"graft", "restore"} <= set(methods) or not tax:
+    if not {"graft", "restore"} <= set(methods) or is_rounding(tax):
         return float("nan")
     both = methods["graft"].index.intersection(methods["restore"].index)
     return float((methods["restore"][both] - methods["graft"][both]).abs().sum() / abs(tax))

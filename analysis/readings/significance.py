@@ -15,6 +15,7 @@ from taxlens.activations.models.pair import make_pair
 from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.analysis.path.attribute import attribute
 from taxlens.core.stats.intervals import group_index
+from taxlens.core.stats.rounding import is_rounding
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -40,7 +41,7 @@ def effect_tests(
 
     Returns:
         Columns component, effect, consistency (share of items, among those it affects, with the sign of the mean;
-        1 is unanimous, about .5 is none), p, p_adjusted.
+        1 is unanimous, about .5 is none), p, p_adjusted; both p are 1 where the mean effect is rounding.
 
     References:
         Westfall and Young 1993 (max-T).
@@ -61,7 +62,7 @@ def effect_tests(
     affected = (values != 0).sum(axis=0)
     same = (np.sign(values) == np.sign(mean)).sum(axis=0)
     consistency = np.where((affected > 0) & (mean != 0), same / np.maximum(affected, 1), np.nan)
-    still = spread == 0
+    still = (spread == 0) | is_rounding(mean)
     return pd.DataFrame(
         {
             "component": names,

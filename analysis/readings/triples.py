@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from taxlens.activations.models.prompts import one_prompting
+from taxlens.analysis.directions.naming import output_matrix
 from taxlens.analysis.path.gradient_passes import shard_of
 from taxlens.analysis.weights.units import Difference, difference_of
 from taxlens.core.errors import UsageError, explain
@@ -164,8 +165,8 @@ def _triple(difference: Difference, unit: str) -> tuple[str, int]:
 
 
 def _writes(pair: ModelPair, u: torch.Tensor, top: int) -> pd.DataFrame:
-    head = pair.aligned.model.get_output_embeddings().weight.detach()
-    logits = head.float().cpu() @ u.float()
+    matrix, gain = output_matrix(pair.aligned)
+    logits = torch.as_tensor(matrix @ (gain * u.float().cpu().numpy()))
     order = torch.argsort(logits, descending=True)
     chosen = [*order[:top].tolist(), *order[-top:].tolist()]
     words = [pair.aligned.tokenizer.decode([i]) for i in chosen]

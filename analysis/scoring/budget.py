@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.prompts import one_prompting
 
 if TYPE_CHECKING:
@@ -119,24 +118,3 @@ def within_budget(
         most = max(FEWEST, int(most * 0.9))
         cut = [at_most(suite, most, seed=seed) for suite in suites]
     return cut
-
-
-def at_most(suite: Suite, items: int, *, seed: int = 0) -> Suite:
-    """A suite of at most so many items, spread over as many groups as there are.
-
-    Groups take turns in seeded order, each giving one of its items (in seeded order) a turn, so that a small
-    sample still has many groups: intervals come from groups, and whole groups would leave few.
-    """
-    if len(suite) <= items:
-        return suite
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(suite))
-    names, codes = np.unique(suite.groups.astype(str), return_inverse=True)
-    turn = np.empty(len(suite), dtype=np.int64)
-    given = np.zeros(len(names), dtype=np.int64)
-    for place in order:
-        turn[place] = given[codes[place]]
-        given[codes[place]] += 1
-    rank = rng.permutation(len(names))
-    chosen = np.lexsort((rank[codes], turn))[:items]
-    return suite.subset(np.sort(chosen))

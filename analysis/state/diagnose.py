@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.scoring.budget import at_most
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.scoring.shared_prompt_table import lay_out
 from taxlens.analysis.state.component_use import component_use
 from taxlens.analysis.state.evidence import Bench, base_reading, layer_evidence, probe_evidence, removed
@@ -30,6 +30,7 @@ from taxlens.core.errors import ItemError, UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import Interval, mean_interval
+from taxlens.probes.rows.folds import balanced_folds
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -210,8 +211,7 @@ def _bench(pair: ModelPair, suite: Suite, template: str, *, folds: int, draws: i
         rows = [("suite", suite.name), ("items", len(table.items)), ("groups", len(names))]
         fix = f"at least 16 items in {2 * folds} groups."
         raise ItemError(explain("too few items or groups to diagnose.", rows, fix))
-    order = np.random.default_rng(seed).permutation(len(names)) % folds
-    fold = order[np.searchsorted(names, table.groups.astype(str))]
+    fold = balanced_folds(np.searchsorted(names, table.groups.astype(str)), folds, seed)
     halves = [Half(loaded, table) for loaded in (pair.base, pair.aligned)]
     for half in halves:
         half.read([])

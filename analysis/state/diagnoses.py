@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.state.diagnose import Diagnosis, diagnose
 from taxlens.analysis.state.state_tables import EVIDENCE, STATES
 from taxlens.core.errors import ItemError
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.interventions.steering import Steering
+
+
+CONTROL_ITEMS = 64
+"""Items of the other suite that a control vector is fitted on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +108,7 @@ def diagnose_suites(
         try:
             found.append(diagnose(
                 pair, suite, template=template[suite.name], layers=layers, items=items, relearn=relearn,
-                other=others[0].subset(range(min(64, len(others[0])))) if others else None,
+                other=at_most(others[0], CONTROL_ITEMS, seed=seed) if others else None,
                 effects=(effects or {}).get(suite.name), draws=draws, seed=seed, progress=progress,
             ))  # fmt: skip
         except ItemError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from taxlens.activations.items.sampling import draw_foil
 from taxlens.analysis.interventions.steering import Ablation, Steering, fit_steering
 from taxlens.analysis.scoring.shared_prompt_table import ChoiceTable
 from taxlens.analysis.state.upper_layers import Half, probability
@@ -206,19 +207,14 @@ def labelled(bench: Bench, half: Half, layer: int) -> tuple[np.ndarray, np.ndarr
             elif bench.label != "correct":
                 asked = {gold: (0, line.starts, str(item.labels[bench.label]))} if bench.label in item.labels else {}
             else:
-                asked = {gold: (1, line.ends, 1), foil(table, line.item, bench.seed): (0, line.ends, 0)}
+                foil = draw_foil(table.suite.name, item, bench.seed)
+                asked = {gold: (1, line.ends, 1), foil: (0, line.ends, 0)}
             for choice, (place, places, label) in asked.items():
                 if choice in places:
                     found[line.item, place] = (stream[number, places[choice]], label)
     keys = sorted(found)
     streams = torch.stack([found[key][0] for key in keys]).double().numpy()
     return streams, np.array([found[key][1] for key in keys], dtype=object), np.array([owner for owner, _ in keys])
-
-
-def foil(table: ChoiceTable, item: int, seed: int) -> int:
-    """The seeded wrong choice of an item."""
-    gold, count = int(table.gold[item]), len(table.suite.items[table.items[item]].choices)
-    return [c for c in range(count) if c != gold][np.random.default_rng([seed, int(item)]).integers(count - 1)]
 
 
 def probe_evidence(bench: Bench, layers: Sequence[int], *, probe: str = "ridge") -> dict[int, list[Evidence]]:

@@ -12,6 +12,7 @@ from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.analysis.state.verdict import Evidence
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.stats.intervals import ratio_interval
+from taxlens.probes.rows.folds import balanced_folds
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -55,7 +56,7 @@ def relearned_share(
     ends = [measure(m.model)[kept.name]["probability"] for m in (pair.base, pair.aligned)]
     lost = ends[0] - ends[1]
     options: dict[str, Any] = {"template": {kept.name: template}, "rate": rate, "items": items, "seed": seed}
-    first = _first_half(kept, seed)
+    first = balanced_folds(np.unique(kept.groups.astype(str), return_inverse=True)[1], 2, seed) == 0
     found, took = [], [steps, steps]
     with progress.task("relearn", total=4, unit="halves") as task:
         for control in ("", "shuffled"):
@@ -93,13 +94,6 @@ class _Enough:
         self.asked += 1
         gained = self.measure(model)[self.suite]["probability"] - self.aligned
         return bool(gained[self.side].sum() >= 0.8 * self.lost[self.side].sum())
-
-
-def _first_half(suite: Suite, seed: int) -> np.ndarray:
-    """Which items are in the first half, by whole groups."""
-    groups = suite.groups.astype(str)
-    names = np.random.default_rng(seed).permutation(np.unique(groups))
-    return np.isin(groups, names[: len(names) // 2])
 
 
 def shuffled_answers(suite: Suite, *, seed: int) -> Suite:

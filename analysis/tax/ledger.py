@@ -25,6 +25,7 @@ from taxlens.core.stats.intervals import (
     sign_flip_p,
     tost_p,
 )
+from taxlens.core.stats.rounding import around_zero, is_rounding
 
 EQUIVALENCE_MARGIN = 0.02
 """What counts as no tax, for metrics in 0..1; metrics in nats have no default margin."""
@@ -111,7 +112,8 @@ def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: floa
     hits = metric if metric_of(metric).hit else "accuracy" if "accuracy" in paired.base else None
     changes = paired.changes(hits) if hits else np.empty(0)
     lost, won = int((changes == "lost").sum()), int((changes == "won").sum())
-    flip = sign_flip_p(loss, groups, seed=seed)
+    low, high = around_zero(found.value, found.low, found.high)
+    flip = sign_flip_p(np.where(is_rounding(loss), 0.0, loss), groups, seed=seed)
     exact = metric_of(metric).hit
     means = group_means(loss, groups)
     macro = mean_interval(means, range(len(means)), draws=bootstrap, seed=seed, method=interval)
@@ -124,8 +126,8 @@ def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: floa
         "base": float(paired.base[metric].mean()),
         "aligned": float(paired.aligned[metric].mean()),
         "tax": found.value,
-        "low": found.low,
-        "high": found.high,
+        "low": float(low),
+        "high": float(high),
         "p": mcnemar_exact(lost, won) if exact else flip,
         "lost": lost if hits else None,
         "won": won if hits else None,
@@ -148,10 +150,12 @@ def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: floa
 
 
 def few_groups(measured: Sequence[Paired]) -> list[str]:
-    """A note for each suite whose groups are too few for any interval (under ten)."""
+    """A note for each suite whose groups are too few for its intervals (under ten), or for any (one)."""
     notes = {}
     for paired in measured:
         _, n_groups = group_index(paired.groups)
-        if n_groups < 10:
+        if n_groups == 1:
+            notes[paired.suite] = f"{paired.suite}: one group: no interval."
+        elif n_groups < 10:
             notes[paired.suite] = f"{paired.suite}: only {n_groups} groups, its intervals are not to be trusted."
     return list(notes.values())

@@ -14,9 +14,10 @@ import argparse
 
 import numpy as np
 
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.pair import load_pair
 from taxlens.analysis.interventions.shapley import shapley_effects
-from taxlens.analysis.path.attribute import attribute, drawn
+from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.core.stats.intervals import mean_interval
 from taxlens.demo import resolve
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4000)
     asked = parser.parse_args()
     pair = load_pair(resolve("demo:base"), resolve(f"demo:{asked.pair}"))
-    suite = drawn(resolve_suite(asked.suite, f"demo:{asked.suite}", kind="capability", root="."), asked.items, 0)
+    suite = at_most(resolve_suite(asked.suite, f"demo:{asked.suite}", kind="capability", root="."), asked.items)
     path = attribute(pair, suite, metrics=METRICS, levels=("component",), tokens=False, perplexity=False)
     exact = shapley_effects(pair, ChoiceMeasure(pair, (suite,)), groups={suite.name: suite.groups})
     print(

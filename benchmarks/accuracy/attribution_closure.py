@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.items import Suite, read_suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.pair import ModelPair, load_pair
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walker, change, loss_sign
-from taxlens.analysis.path.attribute import drawn
 from taxlens.analysis.path.contraction import Contraction, Tally
 from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of
 from taxlens.analysis.path.gradient_passes import differentiate, score_shard, shard_of
@@ -172,7 +172,7 @@ def main() -> None:
         return
     rules = [gauss_patterson(size) for size in LADDER if size <= asked.largest] + [reference_rule(asked.reference)]
     for name, pair, suite, template in asked_suites(asked):
-        held = measured(pair, drawn(suite, asked.items, 0), template, rules, asked.batch_tokens)
+        held = measured(pair, at_most(suite, asked.items), template, rules, asked.batch_tokens)
         if asked.save:
             asked.save.mkdir(parents=True, exist_ok=True)
             np.savez(asked.save / f"{name}.npz", **held)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from taxlens.core.errors import UsageError, one_of
-from taxlens.core.stats.tails import difference_tail, ends, tails
+from taxlens.core.stats.tails import ends, tails, welch_tail
 from taxlens.core.stats.tests import cluster_standard_error, holm, mcnemar_exact, sign_flip_p, tost_p
 
 __all__ = [
@@ -43,7 +43,7 @@ class Interval:
 
     Attributes:
         value: the estimate on the items themselves.
-        low: lower end of the interval.
+        low: lower end of the interval; NaN where one group says nothing of how groups vary.
         high: upper end of the interval.
         level: nominal coverage, such as .95.
         n_items: items behind the estimate.
@@ -64,11 +64,12 @@ class Interval:
     method: str
 
     def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside the interval."""
-        return not self.low <= value <= self.high
+        """Whether ``value`` lies outside the interval; never where there is none (one group)."""
+        return value < self.low or value > self.high
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}], n={self.n_items} in {self.n_groups} groups"
+        ends = f"[{self.low:.4g}, {self.high:.4g}]" if self.low == self.low else "(one group: no interval)"
+        return f"{self.value:.4g} {ends}, n={self.n_items} in {self.n_groups} groups"
 
 
 def group_index(groups: Sequence[object] | np.ndarray) -> tuple[np.ndarray, int]:
@@ -141,7 +142,7 @@ def mean_interval(
     """The mean over items with a group-bootstrap interval.
 
     Misleads below about ten groups (any bootstrap does), and where one group holds
-    most items. Values that are all equal give an interval of width 0.
+    most items. Values that are all equal give an interval of width 0; one group gives none (NaN ends).
 
     Args:
         values: [n] one number an item, such as base minus aligned.
@@ -193,7 +194,7 @@ def sum_intervals(
         method: ``percentile`` or ``bca``.
 
     Returns:
-        low [k] and high [k] for the means over items.
+        low [k] and high [k] for the means over items; NaN where there are fewer than two groups.
 
     Raises:
         UsageError: lengths differ, a value is not finite, or the method is unknown.
@@ -210,6 +211,8 @@ def sum_intervals(
     one_of(method, METHODS, what="interval method")
     index, n_groups = group_index(groups)
     columns = _columns(values, len(index))
+    if n_groups < 2:
+        return np.full(columns.shape[1], np.nan), np.full(columns.shape[1], np.nan)
     sizes = np.bincount(index, minlength=n_groups).astype(np.float64)
     counts = group_counts(n_groups, draws=draws, seed=seed)
     found = []
@@ -266,8 +269,10 @@ def ratio_interval(
     top, bottom = totals.sum(axis=0)
     if bottom == 0:
         raise UsageError("the denominator of a ratio sums to 0 over the items: there is nothing to take a share of.")
-    drawn = group_counts(n_groups, draws=draws, seed=seed) @ totals
     words = _words("percentile", draws)
+    if n_groups < 2:
+        return Interval(float(top / bottom), np.nan, np.nan, level, len(index), n_groups, words)
+    drawn = group_counts(n_groups, draws=draws, seed=seed) @ totals
     tail = tails(totals[:, :1] - top / bottom * totals[:, 1:], level)
     if np.mean(drawn[:, 1] * np.sign(bottom) <= 0) > tails(totals[:, 1:] - bottom / n_groups, level)[0]:
         return Interval(top / bottom, -np.inf, np.inf, level, len(index), n_groups, words)
@@ -314,8 +319,10 @@ def difference_interval(
         means.append(columns.mean())
         items += len(index)
         deviations.append((totals[:, 0] - means[-1] * sizes) / len(index))
-    low, high = ends(replicates[0] - replicates[1], difference_tail(deviations[0], deviations[1], level))
+    low, high = ends(replicates[0] - replicates[1], welch_tail(deviations, level))
     value, n_groups = float(means[0] - means[1]), sum(map(len, deviations))
+    if min(map(len, deviations)) < 2:
+        low, high = np.full(1, np.nan), np.full(1, np.nan)
     return Interval(value, float(low[0]), float(high[0]), level, items, n_groups, _words("percentile", draws))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
 
 from taxlens.core.errors import UsageError
-from taxlens.core.stats.intervals import Interval, group_weights
+from taxlens.core.stats.intervals import Interval, group_index, group_weights
+from taxlens.core.stats.tails import ends, welch_tail
 
 Columns = Sequence[np.ndarray]
 """One column of items a suite."""
@@ -18,10 +18,12 @@ def joint_mean(columns: Columns, groups: Columns, *, draws: int = 2000, seed: in
     """The sum of the suites' means, with an interval by a bootstrap over groups within each suite.
 
     Every suite keeps its own number of groups in every draw, so the interval does not widen because one draw
-    holds more of one suite and less of another.
+    holds more of one suite and less of another. Its ends are read as everywhere (`tails`), by Welch's rule over
+    suites; of one suite it is `mean_interval`. NaN where a suite has fewer than two groups.
     """
     value = float(sum(column.mean() for column in columns))
-    low, high = _ends(_drawn([columns], groups, draws, seed)[0], groups, level)
+    drawn = _drawn([columns], groups, draws, seed)[0]
+    low, high = _ends(drawn, _deviations(columns, groups), level)
     return _interval(value, low, high, groups, draws, level)
 
 
@@ -29,6 +31,8 @@ def joint_ratio(
     numerator: Columns, denominator: Columns, groups: Columns, *, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Interval:
     """One sum of means over another, both resampled together; infinite ends where the denominator's sign is open.
+
+    NaN ends where a suite has fewer than two groups.
 
     Raises:
         UsageError: the denominator is 0: there is nothing to take a share of.
@@ -38,9 +42,11 @@ def joint_ratio(
         raise UsageError("the denominator of a ratio is 0 over the items: there is nothing to take a share of.")
     above, below = _drawn([numerator, denominator], groups, draws, seed)
     kept = below * np.sign(bottom) > 0
-    if 1 - kept.mean() > _tail(groups, level):
-        return _interval(top / bottom, -np.inf, np.inf, groups, draws, level)
-    low, high = _ends(above[kept] / below[kept], groups, level)
+    if 1 - kept.mean() > welch_tail(_deviations(denominator, groups), level):
+        low, high = (np.nan, np.nan) if _few(groups) else (-np.inf, np.inf)
+        return _interval(top / bottom, low, high, groups, draws, level)
+    apart = [above_ - top / bottom * below_ for above_, below_ in zip(numerator, denominator, strict=True)]
+    low, high = _ends(above[kept] / below[kept], _deviations(apart, groups), level)
     return _interval(top / bottom, low, high, groups, draws, level)
 
 
@@ -55,21 +61,28 @@ def _drawn(sides: Sequence[Columns], groups: Columns, draws: int, seed: int) -> 
     return found
 
 
-def _tail(groups: Columns, level: float) -> float:
-    """The quantile widened for the number of groups in the smallest suite (Hesterberg 2015, section 5.3)."""
-    fewest = min(len(set(group.tolist())) for group in groups)
-    if fewest < 2:
-        return 0.0
-    return float(ndtr(stdtrit(fewest - 1, (1 - level) / 2) * np.sqrt(fewest / (fewest - 1))))
+def _deviations(columns: Columns, groups: Columns) -> list[np.ndarray]:
+    """By suite, each group's sum of deviations from the suite's mean, over the suite's items."""
+    found = []
+    for column, group in zip(columns, groups, strict=True):
+        index, n_groups = group_index(group)
+        found.append(np.bincount(index, column - column.mean(), n_groups) / len(column))
+    return found
 
 
-def _ends(drawn: np.ndarray, groups: Columns, level: float) -> tuple[float, float]:
-    tail = _tail(groups, level)
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(low), float(high)
+def _few(groups: Columns) -> bool:
+    """Whether a suite has one group, so that nothing is known of how it varies."""
+    return min(group_index(group)[1] for group in groups) < 2
+
+
+def _ends(drawn: np.ndarray, deviations: Sequence[np.ndarray], level: float) -> tuple[float, float]:
+    if min(len(one) for one in deviations) < 2:
+        return float("nan"), float("nan")
+    low, high = ends(drawn[:, None], welch_tail(deviations, level))
+    return float(low[0]), float(high[0])
 
 
 def _interval(value: float, low: float, high: float, groups: Columns, draws: int, level: float) -> Interval:
-    n_groups = sum(len(set(group.tolist())) for group in groups)
+    n_groups = sum(group_index(group)[1] for group in groups)
     words = f"percentile group bootstrap within suites, {draws} draws"
     return Interval(value, low, high, level, sum(len(group) for group in groups), n_groups, words)

@@ -13,6 +13,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
@@ -58,20 +60,22 @@ def tails(deviations: np.ndarray, level: float) -> np.ndarray:
     return _read_at(degrees_of_freedom(deviations), n_groups / (n_groups - 1), level)
 
 
-def difference_tail(first: np.ndarray, second: np.ndarray, level: float) -> float:
-    """The same for a difference of two means on disjoint items, by Welch's rule.
+def welch_tail(sides: Sequence[np.ndarray], level: float) -> float:
+    """The same for a sum or difference of means over disjoint sets of items, by Welch's rule.
 
     Args:
-        first: [G] each group's sum of deviations from its mean, divided by the items of its set.
-        second: [H] the same of the other set.
+        sides: of each set, [G] each group's sum of deviations from its mean, divided by the items of its set.
         level: nominal coverage.
+
+    Returns:
+        The tail probability; of one set it is `tails`'.
     """
-    sides = [side[:, None] for side in (first, second) if len(side) > 1]
-    drawn = np.array([(side**2).sum() for side in sides])
-    if not sides or not drawn.any():
+    several = [side[:, None] for side in sides if len(side) > 1]
+    drawn = np.array([(side**2).sum() for side in several])
+    if not several or not drawn.any():
         return (1 - level) / 2
-    true = drawn * np.array([len(side) / (len(side) - 1) for side in sides])
-    degrees = np.array([degrees_of_freedom(side)[0] for side in sides])
+    true = drawn * np.array([len(side) / (len(side) - 1) for side in several])
+    degrees = np.array([degrees_of_freedom(side)[0] for side in several])
     welch = true.sum() ** 2 / (true**2 / degrees).sum()
     return float(_read_at(np.array([welch]), true.sum() / drawn.sum(), level)[0])
 

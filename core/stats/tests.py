@@ -12,6 +12,7 @@ from scipy.special import stdtr
 from scipy.stats import binomtest
 
 from taxlens.core.errors import UsageError
+from taxlens.core.stats.rounding import ROUNDING
 
 EXACT_GROUPS = 12
 
@@ -109,29 +110,35 @@ def cluster_standard_error(values: np.ndarray, groups: Sequence[object] | np.nda
     return float(np.sqrt(len(totals) / (len(totals) - 1) * np.sum(totals**2)) / len(values))
 
 
-def tost_p(values: np.ndarray, groups: Sequence[object] | np.ndarray, margin: float) -> float:
+def tost_p(
+    values: np.ndarray, groups: Sequence[object] | np.ndarray, margin: float, *, bound: float | None = 1.0
+) -> float:
     """p-value for the claim that the mean difference lies inside (-margin, margin).
 
     "No tax" is a claim of equivalence, not a failure to reject: two one-sided t tests on
-    the cluster-robust standard error, G-1 degrees of freedom; the larger p.
+    the cluster-robust standard error, G-1 degrees of freedom; the larger p. Where all groups lost the same (their
+    error is 0, or rounding), the t test would be certain from two groups. Then the claim rests on what G groups can
+    miss: were the mean at the margin, a share of the groups would have to lose up to `bound`, and G groups would
+    all be of the others with the probability given. Three hundred unchanged groups show a margin of .01.
 
     Args:
         values: [n] base minus aligned.
         groups: [n] the group of each item.
         margin: half width of what counts as no tax, in the metric's units.
+        bound: most that an item can lose or gain; None: there is no such bound, and equal values show nothing.
 
     Returns:
-        p in [0, 1]; 1 for a single group, where nothing can be shown.
+        p in (0, 1]; 1 for a single group, where nothing can be shown.
 
     Raises:
         UsageError: the margin is not positive.
 
     Example:
-        >>> tost_p(np.zeros(4), list("abcd"), 0.01)
-        0.0
+        >>> round(tost_p(np.zeros(4), list("abcd"), 0.01), 3)
+        0.961
 
     References:
-        Schuirmann 1987.
+        Schuirmann 1987; for unchanged groups the exact bound behind the rule of three (Hanley and Lippman-Hand 1983).
     """
     if not margin > 0:
         raise UsageError(f"the margin of an equivalence test must be positive, got {margin}.")
@@ -139,8 +146,10 @@ def tost_p(values: np.ndarray, groups: Sequence[object] | np.ndarray, margin: fl
     degrees = len(_totals(values, groups)) - 1
     if degrees < 1:
         return 1.0
-    if error == 0:
-        return 0.0 if abs(mean) < margin else 1.0
+    if error < ROUNDING:
+        if bound is None or abs(mean) >= margin:
+            return 1.0
+        return float(((bound - margin) / (bound - abs(mean))) ** (degrees + 1)) if margin < bound else 0.0
     below, above = stdtr(degrees, -(mean + margin) / error), stdtr(degrees, -(margin - mean) / error)
     return float(max(below, above))
 

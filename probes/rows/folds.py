@@ -102,6 +102,29 @@ def group_folds(groups: np.ndarray, strata: np.ndarray | None = None, *, n_folds
     return Folds(fold[codes], codes, n_folds, n_groups, tuple(_check(table)))
 
 
+def balanced_folds(group_of: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Return the fold [n] of each row such that no group is split and folds are about equal in rows.
+
+    Groups are put, largest first and in seeded order among equals, into the fold with fewest rows.
+
+    Args:
+        group_of: [n] group of each row as a number from 0.
+        folds: number of folds; with fewer groups there is one fold a group.
+        seed: of the order among groups of equal size.
+    """
+    sizes = np.bincount(group_of)
+    folds = min(folds, len(sizes))
+    shuffled = np.random.default_rng([seed, 0]).permutation(len(sizes))
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    fold_of_group = np.zeros(len(sizes), dtype=np.int64)
+    rows = np.zeros(max(folds, 1))
+    for group in order:
+        emptiest = int(np.argmin(rows))
+        fold_of_group[group] = emptiest
+        rows[emptiest] += sizes[group]
+    return fold_of_group[group_of]
+
+
 def _place(counts: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
     """Return [n_groups] folds by greedy placement of class counts [n_groups, n_classes]."""
     share = counts / counts.sum(0)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from taxlens.core.errors import UsageError, explain
+from taxlens.probes.rows.folds import balanced_folds
 from taxlens.probes.rows.massive import HeldRows, ReservoirRows
 from taxlens.probes.rows.moments import PairMoments
-from taxlens.probes.rows.regroup import assign_folds, unrelated_partner
+from taxlens.probes.rows.regroup import unrelated_partner
 from taxlens.probes.similarity.drift import DriftSums
 
 BLOCK = 2048
@@ -87,7 +88,7 @@ def gather(
         Gathered(n=60 in 60 groups, d=(4, 4), 5 folds)
     """
     group_of = None if groups is None else np.unique(_names(groups), return_inverse=True)[1]
-    fold_of = None if group_of is None else assign_folds(group_of, folds, seed)
+    fold_of = None if group_of is None else balanced_folds(group_of, folds, seed)
     place = None if positions is None else np.asarray(positions)
     n_folds = folds if fold_of is None else int(fold_of.max(initial=0)) + 1
     one_pass = _Pass(n_folds, keep, seed)

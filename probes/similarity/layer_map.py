@@ -11,8 +11,8 @@ import numpy as np
 
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.progress import SILENT, Progress
+from taxlens.probes.rows.folds import balanced_folds
 from taxlens.probes.rows.jackknife import jackknife_interval
-from taxlens.probes.rows.regroup import assign_folds
 from taxlens.probes.similarity.similarity import Similarity, SimilarityRow, expand, similarity
 
 Reader = Callable[[int], np.ndarray]
@@ -155,7 +155,7 @@ def _order(
     if n < 4 or len(group_of) != n:
         rows = [("rows", n), ("groups", len(group_of)), ("expected", "one group a row, at least 4 rows")]
         raise UsageError(explain("rows and groups cannot make a layer map.", rows))
-    fold_of = assign_folds(group_of, folds, seed)
+    fold_of = balanced_folds(group_of, folds, seed)
     edges = np.concatenate([[0], np.cumsum(np.bincount(fold_of))])
     return np.argsort(fold_of, kind="stable"), edges, int(group_of.max()) + 1
 

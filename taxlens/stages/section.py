@@ -24,7 +24,7 @@ def registered(names: Lazy, what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "head_z", "mlp_post"]
+SiteName = Annotated[str, registered(Lazy("taxlens.activations.hooks.site_registry:site_names"), "site")]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Template = Literal["plain", "chat"]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -45,8 +45,8 @@ def signed(value: float, metric: str) -> str:
 
 
 def bracketed(low: float, high: float, metric: str) -> str:
-    """Return an interval in the metric's unit: "[1.2, 3.4]"."""
-    return f"[{bare(low, metric)}, {bare(high, metric)}]"
+    """Return an interval in the metric's unit: "[1.2, 3.4]"; in words where one group gives none."""
+    return "(one group: no interval)" if math.isnan(low) else f"[{bare(low, metric)}, {bare(high, metric)}]"
 
 
 def summing(total: float, parts: Sequence[float], metric: str, *, absorb: int = -1) -> tuple[str, list[str]]:

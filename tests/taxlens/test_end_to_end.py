@@ -147,3 +147,18 @@ def test_a_model_against_itself_has_no_tax_no_effect_no_drift(folders):
     assert same.table("direction_effects").empty
     assert not (same.table("probe_drop")["p_adjusted"] < 0.05).any()
     assert (same.table("probe_drop")["drop"] == 0).all()
+
+
+@pytest.mark.parametrize("layout", ["gpt2", "qwen2"])
+def test_the_account_is_of_the_tax_that_the_tax_table_states(runs, layout):
+    """Same suite, template and metric: the two tables state one tax, and the rows of the account sum to it."""
+    key = ["suite", "template", "metric"]
+    both = (
+        runs[layout]
+        .table("closure")
+        .merge(runs[layout].table("tax")[[*key, "tax"]], on=key, suffixes=("", "_measured"))
+    )
+    assert set(both["method"]) == {"path", "graft", "restore"}
+    assert both["tax"].to_numpy() == pytest.approx(both["tax_measured"].to_numpy(), abs=2e-5)
+    parts = both["attributed"] + both["prompt_and_config"] + both["residual"]
+    assert parts.to_numpy() == pytest.approx(both["tax"].to_numpy(), abs=1e-9)

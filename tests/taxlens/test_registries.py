@@ -183,3 +183,16 @@ def test_every_order_has_a_look_of_its_own_and_words_but_the_path():
     assert set(LOOKS) == set(orders.ORDERS)
     assert len(set(LOOKS.values())) == len(LOOKS)
     assert [name for name, order in orders.ORDERS.items() if not order.words] == ["path"]
+
+
+def test_sites_are_declared_once_and_config_reads_them():
+    from taxlens.activations.hooks import site_registry
+
+    assert config_of(capture={"sites": ["mlp_post"]}).capture.sites == ("mlp_post",)
+    with pytest.raises(ConfigError, match="resid_post"):
+        config_of(capture={"sites": ["resid_pst"]})
+    assert site_registry.stream_sites() == ("resid_pre", "resid_mid", "resid_post")
+    with pytest.raises(UsageError, match="registered already"):
+        site_registry.register_site(site_registry.SITES["resid_post"])
+    with pytest.raises(UsageError, match="no such shape"):
+        site_registry.register_site(site_registry.Site("odd", "", "hook", "block", shape="square"))

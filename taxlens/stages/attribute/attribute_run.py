@@ -173,8 +173,8 @@ def _null(job: RunContext, suites: Sequence[Suite], template: str, found: Attrib
 
 
 def _patched(job: RunContext, suites: Sequence[Suite], template: str, found: Attribution) -> Tables:
+    from taxlens.activations.items.sampling import at_most
     from taxlens.analysis.interventions.patch_table import chosen_patches, patch_table
-    from taxlens.analysis.path.attribute import drawn
 
     section = job.config.attribution
     if not section.patches:
@@ -182,15 +182,15 @@ def _patched(job: RunContext, suites: Sequence[Suite], template: str, found: Att
     table, seed = found.to_frame(), job.config.seed
     patches = chosen_patches(job.pair, table, leading=section.patches, positions=section.patch_positions, seed=seed)
     metrics = tuple(metric for metric in section.metrics if metric in scored_metrics()) or ("probability",)
-    asked = [drawn(suite, section.patch_items, seed) for suite in suites]
+    asked = [at_most(suite, section.patch_items, seed=seed) for suite in suites]
     shared = {"draws": job.config.tax.bootstrap, "seed": seed, "progress": job.progress}
     return {"patches": patch_table(job.pair, asked, patches, template=template, metrics=metrics, **shared)}
 
 
 def _screened(job: RunContext, suites: Sequence[Suite], template: str) -> Tables:
     """Attribution patching of every part, in the main metric (nll where that has no gradient), with its check."""
+    from taxlens.activations.items.sampling import at_most
     from taxlens.analysis.interventions.attribution_patching import attribution_patch
-    from taxlens.analysis.path.attribute import drawn
 
     section, seed = job.config.attribution, job.config.seed
     if not section.screen:
@@ -201,7 +201,7 @@ def _screened(job: RunContext, suites: Sequence[Suite], template: str) -> Tables
         else "nll"
     )
     frames = []
-    for suite in (drawn(suite, section.patch_items, seed) for suite in suites):
+    for suite in (at_most(suite, section.patch_items, seed=seed) for suite in suites):
         found = attribution_patch(
             job.pair, suite, metric=metric, template=template, check=section.screen, progress=job.progress
         )

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Dtype, Place, Section, Site, Template
+from taxlens.stages.section import Dtype, Place, Section, SiteName, Template
 
 
 class CaptureSection(Section):
     """Which activations are kept."""
 
-    sites: tuple[Site, ...] = Field(
+    sites: tuple[SiteName, ...] = Field(
         default=("resid_post",), min_length=1, description="places in a block whose activations are kept"
     )
     layers: Literal["all"] | tuple[Place, ...] = Field(default="all", description="blocks, from 0, or all")

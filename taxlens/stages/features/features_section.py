@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from taxlens.stages.section import Count, Section, Site
+from taxlens.stages.section import Count, Section, SiteName
 
 Rival = Literal["adl", "pca", "probe", "random_rank", "eigenvectors"]
 FeatureMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll"]
@@ -17,7 +17,9 @@ class DictionaryEntry(Section):
 
     path: str = Field(min_length=1, description="folder of the dictionary, or hub id (owner/name/folder)")
     name: str = Field(default="", description="its name in tables; blank: the folder's")
-    site: Site | None = Field(default=None, description="where it reads, if its files do not say; null: as they say")
+    site: SiteName | None = Field(
+        default=None, description="where it reads, if its files do not say; null: as they say"
+    )
     layer: int | None = Field(default=None, ge=0, description="block, if its files do not say; null: as they say")
 
 

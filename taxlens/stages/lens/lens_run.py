@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def stage_lens(job: RunContext, section: LensSection) -> None:
     """Read the answer after every layer of both models, suite by suite: logit_lens.csv."""
+    from taxlens.activations.items.sampling import at_most
     from taxlens.analysis.readings.logit_lens import LOGIT_LENS, logit_lens
-    from taxlens.analysis.scoring.budget import at_most
 
     frames = []
     for template, suites in job.by_template().items():
-        chosen = [s if section.items == "all" else at_most(s, section.items, seed=job.config.seed) for s in suites]
+        chosen = [at_most(s, section.items, seed=job.config.seed) for s in suites]
         found = logit_lens(
             job.pair, chosen, template=template, bootstrap=job.config.tax.bootstrap, seed=job.config.seed,
             progress=job.progress,

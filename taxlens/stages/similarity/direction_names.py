@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from taxlens.activations.hooks.site_registry import stream_sites
 from taxlens.activations.store.store import Store
 from taxlens.analysis.directions.naming import Vocabulary, alike_probes, extreme_items, promoted_tokens
 from taxlens.core.direction import Direction
 from taxlens.probes.similarity.accumulation import Gathered
 from taxlens.probes.spectra.spectra import Spectra
-
-STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
 def leading_directions(spectra: Spectra, *, top: int) -> list[Direction]:
@@ -54,7 +53,7 @@ def name_directions(
         named = extreme_items(direction, X, ids, groups=list(groups))
         if probes:
             named = alike_probes(direction, probes, covariance=gathered.total.cov_xx()) + named
-        if vocabulary is not None and site in STREAM:
+        if vocabulary is not None and site in stream_sites():
             named = promoted_tokens(direction, vocabulary) + named
         where = {"layer": layer, "spectrum": direction.source["spectrum"], "rank": direction.source["rank"]}
         frames.append(named.to_frame().assign(**where))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.pair import ModelPair
 from taxlens.analysis.interventions.ablation import direction_effects
 from taxlens.core.progress import SILENT, Progress
@@ -65,7 +66,7 @@ def direction_test(
         template: which template.
         layers: how many layers.
         top: directions of each spectrum.
-        items: most items a suite, spread evenly.
+        items: most items a suite, spread over its groups.
         metrics: of `analysis.metrics`.
         seed: of random subspaces and intervals.
         progress: shows suite by suite.
@@ -79,9 +80,7 @@ def direction_test(
             directions = leading_directions(here, top=top)
             names = " ".join(f"{one.source['spectrum']}{one.source['rank']}" for one in directions)
             for suite in suites:
-                part = suite.subset(
-                    np.unique(np.linspace(0, len(suite) - 1, min(items, len(suite))).astype(int)).tolist()
-                )
+                part = at_most(suite, items, seed=seed)
                 effects = direction_effects(
                     pair, directions, part, centre=centres[template, SITE, layer], template=template,
                     metrics=tuple(metrics), seed=seed,

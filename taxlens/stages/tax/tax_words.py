@@ -24,6 +24,8 @@ def tax_closing(run: RunView) -> list[str]:
 
 def _loss(suite: str, row: pd.Series) -> str:
     metric = row["metric"]
+    if pd.isna(row["low"]):
+        return f"{suite}: {amount(row['tax'], metric)} of tax in {_measured(row)}; one group: no interval"
     if not is_told(row):
         return f"{suite}: no loss shown, {amount(row['tax'], metric)} {_span(row)} of {_measured(row)}"
     verb = "lost" if row["tax"] > 0 else "gained"

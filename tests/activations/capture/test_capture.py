@@ -9,11 +9,12 @@ from taxlens.activations.capture import capture as capturing
 from taxlens.activations.capture import collect
 from taxlens.activations.capture.capture import capture
 from taxlens.activations.capture.estimate import estimate
-from taxlens.activations.capture.row_plan import draw_foil, make_plan
+from taxlens.activations.capture.row_plan import make_plan
 from taxlens.activations.hooks.hooks import reading, run_backbone
 from taxlens.activations.hooks.sites import Address
 from taxlens.activations.items.batches import pad
 from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.sampling import draw_foil
 from taxlens.activations.items.tokens import encode_prompts
 from taxlens.activations.store.direct_io import PAGE
 from taxlens.activations.store.store import Store, inspect, verify

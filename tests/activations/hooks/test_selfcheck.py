@@ -6,7 +6,8 @@ import torch
 from taxlens.activations.hooks import selfcheck
 from taxlens.activations.hooks.hooks import reading, replacing, run_backbone, run_logits
 from taxlens.activations.hooks.selfcheck import self_check
-from taxlens.activations.hooks.sites import SITES, Address, addresses
+from taxlens.activations.hooks.site_registry import SITES
+from taxlens.activations.hooks.sites import Address, addresses
 from taxlens.activations.items.batches import pad
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.anatomy import anatomy

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from taxlens.activations.items.holdout import gold_text, leak_report, split_suite
 from taxlens.activations.items.items import Item, Suite
-from taxlens.analysis.scoring.budget import at_most
+from taxlens.activations.items.sampling import at_most
 from taxlens.core.errors import ItemError, UsageError
 
 

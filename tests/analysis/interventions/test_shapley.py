@@ -62,3 +62,16 @@ def test_too_many_players_for_exact_values_are_refused():
 def test_one_pair_of_orders_is_refused():
     with pytest.raises(UsageError, match="at least 2 pairs"):
         sampled_shapley(random_game(2), 2, pairs=1)
+
+
+def test_orders_come_in_pairs_that_cancel_what_pairs_of_players_do():
+    """A game of pairs alone: over an order and its reverse every player gets exactly its share, so two pairs suffice."""
+    found = sampled_shapley(lambda members: np.float64(len(members) ** 2), 7, pairs=2, seed=0)
+    assert np.allclose(found.values, 7.0, atol=1e-12)
+    assert np.allclose(found.error, 0.0, atol=1e-12)
+
+
+def test_the_error_of_two_pairs_is_half_their_difference():
+    found = sampled_shapley(random_game(6, seed=1), 6, pairs=2, seed=0)
+    assert found.error == pytest.approx(np.abs(found.drawn[0] - found.drawn[1]) / 2)
+    assert found.error.max() > 0

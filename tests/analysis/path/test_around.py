@@ -134,7 +134,7 @@ def test_a_triple_is_read_by_what_it_writes_and_reads(llama):
     pair, suite, _ = llama
     reading = read_triple(pair, "1.mlp.down.s0", suite, top=3)
     u = difference_of(pair).triples("model.layers.1.mlp.down_proj")[0][:, 0].float()
-    logits = pair.aligned.model.lm_head.weight.float() @ u
+    logits = pair.aligned.model.lm_head.weight.float() @ (pair.aligned.model.model.norm.weight.float() * u)
     assert reading.writes["token"].iloc[0] == int(logits.argmax())
     assert reading.writes["logit"].iloc[-1] == pytest.approx(float(logits.min()), rel=1e-4)
     assert reading.reads["value"].is_monotonic_decreasing

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import make_pair
 from taxlens.activations.models.prompts import as_asked, asked_apart, one_prompting
@@ -177,7 +178,8 @@ def test_some_items_are_measured_on_those_items():
     template, made, _ = CASES["H6: two chat templates"]
     pair, some = pair_of(**made), suite()
     _, found, closure = both(pair, some, template, items=5)
-    few = some.subset([i for i, item in enumerate(some.items) if item.id in found.suites["facts"].items])
+    few = at_most(some, 5)
+    assert found.suites["facts"].items == tuple(item.id for item in few.items)
     tax = measure_tax(pair, few, templates=(template,), metrics=METRICS, bootstrap=50).to_frame().set_index("metric")
     assert len(few) == 5
     for metric in METRICS:

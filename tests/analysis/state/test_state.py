@@ -390,3 +390,20 @@ def test_too_few_items_cannot_be_diagnosed(refusal_pair, refusal_suites):
 def test_a_layer_out_of_range_is_refused(refusal_pair, refusal_suites):
     with pytest.raises(UsageError, match="out of range"):
         diagnose(refusal_pair, refusal_suites[0], layers=[7])
+
+
+def test_the_label_correct_has_the_foil_that_probes_have(refusal_pair, refusal_suites):
+    from taxlens.activations.items.sampling import draw_foil
+
+    suite = refusal_suites[0]
+    table = lay_out(refusal_pair, suite)
+    half = Half(refusal_pair.base, table)
+    half.read([1])
+    bench = Bench(half, half, np.zeros(len(table.items), dtype=int), seed=5)
+    streams, labels, items = labelled(bench, half, 1)
+    place = {(int(i), int(label)): row for row, (i, label) in enumerate(zip(items, labels, strict=True))}
+    lines = {line.item: (batch, n, line) for batch, lines in enumerate(table.lines) for n, line in enumerate(lines)}
+    for number, item in enumerate(suite.items):
+        batch, n, line = lines[number]
+        foil = half.streams[1][batch][n, line.ends[draw_foil(suite.name, item, 5)]].double().numpy()
+        assert streams[place[number, 0]] == pytest.approx(foil)

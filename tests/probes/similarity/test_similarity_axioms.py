@@ -149,3 +149,18 @@ def test_massive_row_lifts_cka_of_independent_rows_and_trimming_takes_it_back():
     assert row.value > 0.9
     assert row.trimmed == pytest.approx(plain.value, rel=1e-10)
     assert row.trimmed < 0.2
+
+
+def test_hsic_is_the_u_statistic_over_all_quadruples():
+    """Song et al. 2012, eq. 4, by brute force over ordered quadruples of seven rows."""
+    from itertools import permutations
+
+    from taxlens.probes.similarity.cka import hsic
+
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(7, 2)), rng.normal(size=(7, 3))
+    K, L = X @ X.T, Y @ Y.T
+    terms = [K[i, j] * (L[i, j] + L[q, r] - 2 * L[i, q]) for i, j, q, r in permutations(range(7), 4)]
+    m = PairMoments.from_blocks([(X, Y)])
+    found = hsic(m.n, m.xy, m.sum_x, m.q_xy, m.u_xy, other=(m.sum_y, m.q_x, m.q_y, m.u_yx))
+    assert found == pytest.approx(np.mean(terms))

@@ -183,3 +183,15 @@ def test_a_weakening_within_a_thousandth_of_the_band_is_none():
     plain = Spectrum("gain", 0, "", np.array([0.8995, 0.95]), np.full(2, 0.9), np.ones(2), np.eye(2), 100)
     weak = Spectrum("gain", 0, "", np.array([0.8985, 0.95]), np.full(2, 0.9), np.ones(2), np.eye(2), 100)
     assert (len(plain.outside), len(weak.outside)) == (0, 1)
+
+
+def test_the_null_band_is_students_prediction_of_one_more_value():
+    from scipy.stats import t
+
+    from taxlens.probes.spectra.spectra import _band
+
+    drawn = np.random.default_rng(0).normal(1.0, 0.2, (5, 3))
+    low, high = _band(drawn, 0.95)
+    reach = t.ppf(0.975, 4) * drawn.std(0, ddof=1) * np.sqrt(1 + 1 / 5)
+    assert low == pytest.approx(drawn.mean(0) - reach)
+    assert high == pytest.approx(drawn.mean(0) + reach)
