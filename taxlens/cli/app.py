@@ -263,18 +263,23 @@ def restore(
 
 @app.command("import-eval")
 def import_eval(
-    base: Annotated[Path, typer.Argument(help="Per-item log of the base model (lm-eval or Inspect).")],
+    base: Annotated[
+        Path, typer.Argument(help="Per-item log of the base model (lm-eval, Inspect, lighteval or OLMES).")
+    ],
     aligned: Annotated[Path, typer.Argument(help="Per-item log of the aligned model.")],
     out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Suite to write (JSON lines).")],
-    task: Annotated[str | None, typer.Option("--task", help="Only this task of the logs.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Only this task, or group of tasks, of the logs.")] = None,
     group_by: Annotated[str | None, typer.Option("--group-by", help="Field of the documents that groups.")] = None,
     variant: Annotated[str | None, typer.Option("--variant", help="Filter or scorer, if several.")] = None,
+    metric: Annotated[list[str] | None, typer.Option("--metric", help="Keep this metric; may be repeated.")] = None,
+    check: Annotated[str | None, typer.Option("--check", help="A model to ask again: rescored against logged.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a suite from two evaluation logs."""
     from taxlens.cli.work import do_import_eval
 
-    do_import_eval(base, aligned, out=out, task=task, group_by=group_by, variant=variant, as_json=as_json)
+    choices = {"task": task, "group_by": group_by, "variant": variant, "metrics": metric or None}
+    do_import_eval(base, aligned, out=out, check=check, as_json=as_json, **choices)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from taxlens.cli.progress import terminal_progress
 from taxlens.cli.show import show_ledger, show_run
@@ -127,20 +128,13 @@ def do_restore(source: Path, *, plan: str, out: Path, accept: bool, as_adapter: 
     print(json.dumps({"checkpoint": str(written)}) if as_json else str(written))
 
 
-def do_import_eval(
-    base: Path,
-    aligned: Path,
-    *,
-    out: Path,
-    task: str | None,
-    group_by: str | None,
-    variant: str | None,
-    as_json: bool,
-) -> None:
-    """Read two evaluation logs to a suite and its logged tax."""
+def do_import_eval(base: Path, aligned: Path, *, out: Path, check: str | None, as_json: bool, **choices: Any) -> None:
+    """Read two evaluation logs to a suite and its logged tax; `choices` are those of `import_eval`."""
     from taxlens.analysis.logs.import_eval import import_eval
+    from taxlens.inputs.resolve import resolve_model
 
-    found = import_eval(base, aligned, task=task, group_by=group_by, variant=variant, out=out)
+    model = resolve_model(check, Path.cwd()) if check else None
+    found = import_eval(base, aligned, check=model, out=out, **choices)
     for note in found.notes:
         print(note, file=sys.stderr)
     if as_json:
@@ -152,6 +146,7 @@ def do_import_eval(
         ("suite", out),
         ("ledger", out.with_suffix(".tax.csv")),
         ("items", out.with_suffix(".items.csv")),
+        ("notes", out.with_suffix(".notes.txt")),
     ):
         print(f"{label:<7} {path}")
 

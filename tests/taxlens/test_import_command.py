@@ -97,3 +97,13 @@ def test_swapped_logs_are_told_on_standard_error(folder, tmp_path, capsys):
     out = str(tmp_path / "swapped.jsonl")
     assert run_app(["import-eval", str(tuned), str(folder / "base"), "--out", out]) == 0
     assert "are the logs swapped?" in capsys.readouterr().err
+
+
+def test_the_suite_is_asked_again_of_the_model(folder, capsys):
+    out = folder / "checked.jsonl"
+    options = ["--out", str(out), "--check", "demo:planted", "--metric", "accuracy"]
+    assert run_app(["import-eval", str(folder / "base"), str(folder / "aligned"), *options]) == 0
+    assert "gives the logged numbers of aligned" in capsys.readouterr().err
+    largest = pd.read_csv(out.with_suffix(".check.csv")).groupby("log")["largest"].min()
+    assert largest["aligned"] < 1e-4 < largest["base"]
+    assert set(pd.read_csv(out.with_suffix(".tax.csv"))["metric"]) == {"accuracy"}
