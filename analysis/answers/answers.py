@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +26,7 @@ BATCHES = 12
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Answers(Result):
-    """Both models' greedy answers to the prompts of a suite.
+    """Both models' answers to the prompts of a suite.
 
     Attributes:
         suite: the items that were asked, in order (those with a prompt).
@@ -96,10 +96,13 @@ def generate_answers(
     *,
     template: str = "chat",
     max_new_tokens: int = 64,
+    stop: Sequence[str] = (),
+    temperature: float = 0.0,
+    seed: int = 0,
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> Answers:
-    """Both models' greedy answers to every prompt of a suite.
+    """Both models' answers to every prompt of a suite: greedy, or sampled.
 
     Prompts run in `BATCHES` batches or more where there are as many, so that the time of an item has an interval;
     before the clock starts each model has answered one prompt.
@@ -109,6 +112,9 @@ def generate_answers(
         suite: items; those without a prompt are passed over, choices do not matter.
         template: ``chat`` or ``plain``.
         max_new_tokens: where an answer is cut.
+        stop: texts that end an answer; they are no part of it.
+        temperature: of the sampling; 0 is greedy.
+        seed: of the sampling, the same for both models.
         batch_tokens: padded tokens in one batch, answers included.
         progress: told of every batch.
 
@@ -131,9 +137,14 @@ def generate_answers(
         asked = as_asked(pair, model, template)
         asked.text("")  # refuses a missing template before any work
         watch = Stopwatch(progress)
-        options = {"template": template, "chat_template": asked.chat_template, "max_new_tokens": max_new_tokens}
-        generate(network(model), model.tokenizer, prompts[:1], **options)
-        said = generate(network(model), model.tokenizer, prompts, **options, batch_tokens=batch_tokens, progress=watch)
+        options: dict[str, Any] = {
+            "template": template, "chat_template": asked.chat_template, "max_new_tokens": max_new_tokens, "stop": stop,
+            "temperature": temperature, "seed": seed,
+        }  # fmt: skip
+        generate(network(model), model.tokenizer, suite.items[:1], **options)
+        said = generate(
+            network(model), model.tokenizer, suite.items, **options, batch_tokens=batch_tokens, progress=watch
+        )
         batches.append(watch.steps)
         texts.append(tuple(said))
         tokens.append(np.array([len(model.tokenizer(t, add_special_tokens=False).input_ids) for t in said]))

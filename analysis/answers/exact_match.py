@@ -2,53 +2,54 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from taxlens.activations.items.items import Item
 from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.answers.answers import Answers
+from taxlens.analysis.answers.matching import RULES, has_answer, is_right
 from taxlens.analysis.scoring.choices import score_rows
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.stats.intervals import mean_interval
 
-MATCHES = ("prefix", "exact")
-_EDGES = re.compile(r"^[\s\W_]+|[\s\W_]+$")
+MATCHES = tuple(RULES)
 
 
 def matches(answer: str, gold: str, *, match: str = "prefix") -> bool:
-    """Whether an answer is the right one, by its first line, without case or surrounding punctuation.
-
-    Args:
-        answer: what the model said.
-        gold: the right answer.
-        match: ``exact``, the line is the answer; ``prefix``, the line begins with it, as a whole word.
+    """Whether an answer is the right one (see `matching.is_right`).
 
     Example:
         >>> matches("Paris, the city of light.", " Paris"), matches("Parisian", " Paris")
         (True, False)
     """
     one_of(match, MATCHES, what="match")
-    line = answer.strip().split("\n")[0].casefold()
-    said, right = _EDGES.sub("", line), _EDGES.sub("", gold.casefold())
-    if match == "exact":
-        return said == right
-    return said.startswith(right) and not said[len(right) : len(right) + 1].isalnum()
+    return is_right(answer, Item("", "", prompt="", answers=(gold,), match=match))
 
 
 def exact_match(answers: Answers, *, match: str = "prefix") -> Paired:
-    """Right or wrong by generation, metric ``exact_match``: the gold choice's text is the right answer.
+    """Right or wrong by generation, metric ``exact_match``: an item's accepted answers, or its right choice's text.
+
+    Args:
+        answers: what both models said.
+        match: how items without a rule of their own are compared (see `matching.is_right`).
 
     Raises:
-        UsageError: items without a gold choice.
+        UsageError: items without a right answer.
     """
-    if any(item.gold is None for item in answers.suite.items):
-        raise UsageError(explain("items without a gold choice have no right answer.", [("suite", answers.suite.name)]))
+    if not all(has_answer(item) for item in answers.suite.items):
+        raise UsageError(
+            explain(
+                "items without choices or accepted answers have no right answer.",
+                [("suite", answers.suite.name)],
+                "add answers, or choices and gold.",
+            )
+        )
     return answers.paired(
-        "exact_match", lambda text, item: float(matches(text, item.choices[int(item.gold or 0)], match=match))
+        "exact_match", lambda text, item: float(is_right(text, item if item.match else replace(item, match=match)))
     )
 
 

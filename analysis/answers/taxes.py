@@ -13,6 +13,7 @@ from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, S
 from taxlens.analysis.answers.answers import Answers, generate_answers
 from taxlens.analysis.answers.costs import Costs, answer_costs
 from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match
+from taxlens.analysis.answers.matching import has_answer
 from taxlens.analysis.answers.positions import answer_divergence
 from taxlens.analysis.answers.versatility import measure_versatility
 from taxlens.analysis.tax.ledger import Paired, tax_frame
@@ -87,7 +88,7 @@ def measure_other_taxes(
         if any(text.strip() for text in answers.aligned):
             found = answer_divergence(pair, answers, progress=progress, **shared)
             frames["divergence"].append(found.to_frame())
-        if all(item.gold is not None for item in answers.suite.items):
+        if all(has_answer(item) for item in answers.suite.items):
             matched.append(exact_match(answers))
             if matched[-1].base["exact_match"].any():  # else there is no right answer whose likelihood could stand in
                 surrogates.append(_surrogate(pair, answers, **shared))

@@ -155,4 +155,10 @@ def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:
     asked = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
     if not asked:
         raise UsageError(explain("no suite to attribute.", (), "name at least one suite."))
+    for suite in asked:
+        several = sum(bool(item.also_right) for item in suite.items)
+        if several:
+            fix = "attribute: false for this suite, or keep one right choice an item."
+            rows = [("suite", suite.name), ("items", several)]
+            raise UsageError(explain("items with several right choices are measured, and not attributed.", rows, fix))
     return asked  # type: ignore[return-value]

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from taxlens.activations.items.batches import Piece, packed, pad
-from taxlens.activations.items.items import Suite
+from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import length_class, network, position_limit
 from taxlens.activations.models.prompts import Prompting
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
-from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics, metric_of
 from taxlens.analysis.scoring.shared_prompt import score_shared
 from taxlens.core.errors import ItemError, TaxlensError, explain
 from taxlens.core.progress import SILENT, Progress
@@ -57,6 +57,7 @@ class SuiteScores:
         n_tokens: [n, choices] tokens of each choice.
         greedy: [n, choices] whether the choice is what greedy decoding would say.
         shared: whether choices of an item shared the computation of its prompt.
+        right: [n, choices] whether a choice is right, where an item has several right ones; else None.
     """
 
     suite: str
@@ -69,15 +70,45 @@ class SuiteScores:
     n_tokens: np.ndarray
     greedy: np.ndarray
     shared: bool
+    right: np.ndarray | None = None
 
     def metrics(self, metrics: Sequence[str] = CHOICE_METRICS) -> dict[str, np.ndarray]:
-        """Each metric on each item: {metric: [n]} (see `item_metrics`)."""
-        return item_metrics(self.logp, self.gold, n_bytes=self.n_bytes, metrics=metrics)
+        """Each metric on each item: {metric: [n]} (see `item_metrics`).
+
+        Of several right choices any counts for metrics of right and wrong, as in lm-eval, and for the margin the likeliest;
+        all others take them together: ``probability`` is then the share of all right ones, TruthfulQA's mc2.
+        """
+        if self.right is None:
+            return item_metrics(self.logp, self.gold, n_bytes=self.n_bytes, metrics=metrics)
+        found = {}
+        for name in metrics:
+            any_counts = metric_of(name).hit or name == "margin"
+            scores = self.logp / np.where(self.n_bytes > 0, self.n_bytes, 1) if metric_of(name).by_bytes else self.logp
+            table, sizes = one_right(scores, self.gold, self.right, together=not any_counts), np.ones(scores.shape)
+            found |= item_metrics(table, self.gold, n_bytes=sizes, metrics=[name])
+        return found
 
     @property
     def choice(self) -> np.ndarray:
         """[n] the index of the choice that the model prefers (first of equals)."""
         return np.argmax(np.where(np.isnan(self.logp), -np.inf, self.logp), axis=1)
+
+
+def one_right(scores: np.ndarray, gold: np.ndarray, right: np.ndarray, *, together: bool) -> np.ndarray:
+    """Scores with one right choice an item: at ``gold`` stands what all right ones have together, or the best of them.
+
+    Args:
+        scores: [n, choices] nats, NaN past an item's last choice.
+        gold: [n] the place that is kept.
+        right: [n, choices] which are right.
+        together: the log of the sum of their probabilities; else the largest.
+    """
+    present = np.where(np.isnan(scores) | ~right, -np.inf, scores)
+    best = present.max(axis=1)
+    value = best + np.log(np.exp(present - best[:, None]).sum(axis=1)) if together else best
+    table = np.where(right, np.nan, scores)
+    table[np.arange(len(gold)), gold] = value
+    return table
 
 
 def score_rows(model: Any, rows: Sequence[Row], *, batch_tokens: int = 4096, progress: Progress = SILENT) -> Scored:
@@ -231,4 +262,12 @@ def _by_item(
         n_tokens=n_tokens,
         greedy=greedy,
         shared=shared,
+        right=_right(items, shape) if any(item.also_right for item in items) else None,
     )
+
+
+def _right(items: Sequence[Item], shape: tuple[int, int]) -> np.ndarray:
+    right = np.zeros(shape, dtype=bool)
+    for row, item in enumerate(items):
+        right[row, list(item.right)] = True
+    return right

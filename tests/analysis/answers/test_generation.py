@@ -121,3 +121,38 @@ def test_unknown_template_is_refused(make_model, word_tokenizer):
 def test_zero_new_tokens_are_refused(make_model, word_tokenizer):
     with pytest.raises(UsageError, match="at least 1: got 0"):
         generate(make_model("llama"), word_tokenizer, PROMPTS, max_new_tokens=0)
+
+
+def test_a_stop_ends_an_answer_and_is_no_part_of_it(make_model, word_tokenizer):
+    model = make_model("llama")
+    prompts = ["w1 w2 w3", "w4 w5", "w6"]
+    whole = generate(model, word_tokenizer, prompts, template="plain", max_new_tokens=12)
+    words = whole[0].split()
+    stop = words[3]
+    cut = generate(model, word_tokenizer, prompts, template="plain", max_new_tokens=12, stop=[stop])
+    assert cut[0].split() == words[: words.index(stop)]
+    assert all(stop not in text for text in cut)
+    kept = [n for n, text in enumerate(whole) if stop not in text]
+    assert [cut[n] for n in kept] == [whole[n] for n in kept]
+
+
+def test_samples_are_the_same_for_a_seed_and_others_for_another(make_model, word_tokenizer):
+    model = make_model("llama")
+    options = {"template": "plain", "max_new_tokens": 12, "temperature": 1.0}
+    one, again, other = (generate(model, word_tokenizer, ["w1 w2", "w3"], seed=seed, **options) for seed in (1, 1, 2))
+    assert one == again
+    assert one != other
+    cold = generate(model, word_tokenizer, ["w1 w2", "w3"], template="plain", max_new_tokens=12, temperature=1e-6)
+    assert cold == generate(model, word_tokenizer, ["w1 w2", "w3"], template="plain", max_new_tokens=12)
+    with pytest.raises(UsageError, match="temperature"):
+        generate(model, word_tokenizer, ["w1"], temperature=-1)
+
+
+def test_an_items_conversation_and_rendered_prompt_are_asked_as_they_stand(make_model, word_tokenizer):
+    from taxlens.activations.items.items import Item
+
+    model = make_model("llama")
+    told = Item("a", "g", messages=({"role": "user", "content": "w1 w2"},))
+    rendered = Item("b", "g", prompt="<u> w1 w2 </u> <a> ", rendered=True, special_tokens=False)
+    first, second = generate(model, word_tokenizer, [told, rendered], template="chat", max_new_tokens=6)
+    assert first == second == generate(model, word_tokenizer, ["w1 w2"], template="chat", max_new_tokens=6)[0]
