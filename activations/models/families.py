@@ -92,7 +92,7 @@ _PARALLEL = Family(parallel=True)
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
         ("llama", "mistral", "ministral", "ministral3", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2",
-         "gemma3_text", "olmo", "olmo2", "olmo3", "olmoe", "smollm3", "phi3", "phimoe", "granite", "granitemoe", "glm4",
+         "gemma3_text", "olmo", "olmo2", "olmo3", "olmoe", "smollm3", "phi3", "granite", "granitemoe", "glm4",
          "glm4_moe", "starcoder2", "llama4_text", "gpt_oss", "gpt2", "opt", "lfm2", "mamba", "exaone4", "seed_oss", "arcee",
          "apertus", "nemotron", "hunyuan_v1_dense", "ernie4_5", "helium", "deepseek_v3"), _PLAIN,
     ),

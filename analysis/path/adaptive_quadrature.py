@@ -86,6 +86,7 @@ class Walker:
         max_gradients: most nodes.
         note: told the state after each rule.
         scores: the rows' scores at a time t by a plain forward pass [rows]: a truth at the ends between panels.
+        hopeless: why no rule can close the account, if that is known: the walk then stops at its first rule.
     """
 
     gradient: Gradient
@@ -97,6 +98,7 @@ class Walker:
     max_gradients: int = 32
     note: Callable[[str], None] = lambda text: None
     scores: Callable[[float], np.ndarray] | None = None
+    hopeless: Callable[[], str] = lambda: ""
     seen: dict[float, tuple[Tally, np.ndarray]] = field(default_factory=dict)
     truths: dict[float, np.ndarray] = field(default_factory=dict)
 
@@ -111,7 +113,8 @@ class Walker:
                 before = (inner, *self._chained(inner)[1:])
             reason = self._unmet(path, chained, effects, before[2] if before else None)
             self.note(reason or "closed")
-            if not reason or number == len(ladder) - 1:
+            reason = (self.hopeless() or reason) if reason else reason
+            if not reason or number == len(ladder) - 1 or self.hopeless():
                 return self._result(rule, path, chained, before, reason)
             before = (rule, chained, effects)
         raise AssertionError("a ladder has at least one rule")

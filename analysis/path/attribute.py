@@ -47,6 +47,7 @@ def attribute(
     seed: int = 0,
     progress: Progress = SILENT,
     tap: NodeTap | None = None,
+    selection: bool = True,
 ) -> Attribution:
     """Attribute the tax of suites to the parts of the weight change, so that the parts sum to the measured tax.
 
@@ -75,6 +76,7 @@ def attribute(
         perplexity: whether to take it.
         batch_tokens: most padded tokens in a batch.
         recompute: compute each block again in the backward pass, for prompts too long for the memory.
+        selection: let the choice of experts change along the path too (row `L.selection`), so that the account closes.
         bootstrap, seed: group-bootstrap draws of the intervals, and their seed.
         progress, tap: told of every rule, with the state of closure; looks on at every node of the walk.
 
@@ -92,8 +94,8 @@ def attribute(
     of_scores, of_logits = _checked(metrics, levels, functions)
     kept = tuple(metric for metric in metrics if metric not in of_logits)
     settings = PathSettings(
-        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, recompute, neurons, progress, tap
-    )
+        template, kept, of_scores, tolerance, max_gradients, rules, batch_tokens, recompute, neurons, progress, tap, selection
+    )  # fmt: skip
     chosen = [at_most(suite, items, seed=seed) for suite in _suites(suites)]
     fit = None
     with opened(pair, levels, settings, keep_tokens=tokens) as job:

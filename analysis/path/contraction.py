@@ -79,7 +79,7 @@ class Contraction:
     tally: Tally | None = None
     batch: Batch | None = None
     _handles: list[Any] = field(default_factory=list)
-    _busy: bool = False
+    busy: bool = False
 
     def __post_init__(self) -> None:
         self.levels = ("component", *(level for level in self.levels if level != "component"))
@@ -154,14 +154,14 @@ class Contraction:
             several = isinstance(output, tuple)
             outputs = list(enumerate(output)) if several else [(0, output)]
             live = [(n, one) for n, one in outputs if isinstance(one, Tensor) and one.requires_grad]
-            if self._busy or self.batch is None or not live:
+            if self.busy or self.batch is None or not live:
                 return None
-            self._busy = True
+            self.busy = True
             try:
                 with torch.no_grad():
                     kept = rule.keep_call(module, inputs, named)
             finally:
-                self._busy = False
+                self.busy = False
             if not several:
                 output.register_hook(lambda gradient: self._meet(rule, kept, gradient))
                 return None

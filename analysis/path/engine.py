@@ -22,6 +22,7 @@ from taxlens.analysis.path.assembly import effects_of, merged
 from taxlens.analysis.path.attribution import SuiteEffects
 from taxlens.analysis.path.beyond.added_tokens import UNIT as ADDED_TOKENS
 from taxlens.analysis.path.beyond.added_tokens import weighted_tokens
+from taxlens.analysis.path.beyond.expert_selection import ExpertSelection, selection_of, selection_units
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.analysis.path.contraction import Contraction
 from taxlens.analysis.path.gradient_passes import (
@@ -83,6 +84,7 @@ class PathSettings:
     neurons: int = 64
     progress: Progress = SILENT
     tap: NodeTap | None = None
+    selection: bool = True
 
     @property
     def first_order(self) -> bool:
@@ -103,12 +105,14 @@ class PathAttribution:
         path: the walked model.
         contraction: its hooks.
         settings: what is asked.
+        selection: the experts that the two models choose; None for models without experts.
     """
 
     pair: ModelPair
     path: Walk
     contraction: Contraction
     settings: PathSettings
+    selection: ExpertSelection | None = None
 
     def suite(self, suite: Suite) -> SuiteEffects:
         """Walk a suite shard by shard and put the shards' effects together."""
@@ -192,7 +196,9 @@ class PathAttribution:
         watched = nullcontext() if tap is None else tap.watching(self.path, shard, self.contraction)
         name = f"attribute {suite.name}"
         shown = asked.progress.task(name, total=len(shard.rows), unit="rows")
-        with watched, self.contraction, checkpointed(self.path.model, asked.checkpoint), shown as task:
+        experts = self.selection
+        chosen = nullcontext() if experts is None else experts.open()
+        with watched, chosen, self.contraction, checkpointed(self.path.model, asked.checkpoint), shown as task:
             ends = [score_shard(self.path.to(t), shard, score=score) for t in (0.0, 1.0)]
 
             def gradient(t: float) -> Any:
@@ -208,6 +214,7 @@ class PathAttribution:
                 asked.max_gradients,
                 note=lambda text: task.advance(0, note=text),
                 scores=lambda t: score_shard(self.path.to(t), shard, score=score),
+                hopeless=(lambda: "") if experts is None else experts.warning,
             )
             found = walker.run(rules)
             if tap is not None:
@@ -280,12 +287,12 @@ def opened(
 ) -> Iterator[PathAttribution]:
     """Yield an attribution of a pair, its model ready to be walked; on leaving every weight is what it was."""
     with walk(pair) as path:
-        beside = (ADDED_TOKENS,) if path.rows is not None else ()
-        contraction = Contraction(
-            path.model, difference_of(pair), tuple(levels), keep_tokens=keep_tokens, beside=beside
-        )
+        difference = difference_of(pair)
+        beside = (*selection_units(difference), *((ADDED_TOKENS,) if path.rows is not None else ()))
+        contraction = Contraction(path.model, difference, tuple(levels), keep_tokens=keep_tokens, beside=beside)
+        experts = selection_of(path, contraction, active=settings.selection)
         with weighted_tokens(path, contraction):
-            yield PathAttribution(pair, path, contraction, settings)
+            yield PathAttribution(pair, path, contraction, settings, experts)
 
 
 @contextmanager

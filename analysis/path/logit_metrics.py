@@ -105,7 +105,7 @@ def logit_effects(
     """Walk suites for one metric of the logits, with a job's model, hooks and settings; effects by suite name."""
     value = ScoreMetric(lambda scores, gold: scores[..., 0], higher_is_better=metric.higher_is_better)
     asked = dataclasses.replace(job.settings, metrics=(name,), functions={name: value})
-    alone = PathAttribution(job.pair, job.path, job.contraction, asked)
+    alone = PathAttribution(job.pair, job.path, job.contraction, asked, job.selection)
     return {suite.name: _suite(alone, suite, metric.function) for suite in suites}
 
 

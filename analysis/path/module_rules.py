@@ -225,6 +225,7 @@ class GeneralRule(ModuleRule):
     change: dict[str, Tensor]
     targets: list[tuple[str, int]]
     channels_first: bool = False
+    experts_first: bool = False
 
     def __post_init__(self) -> None:
         self.general = True
@@ -256,7 +257,10 @@ class GeneralRule(ModuleRule):
         product = _wide(gradient) * _wide(kept)
         if self.channels_first and product.ndim == 3:  # a convolution: [batch, channel, position], padded at the end
             product = product.transpose(1, 2)[:, : reduce.shape[1] if reduce.shape else None]
-        return _whole(product.sum(-1), self.targets, reduce)
+        total = product.sum(-1)
+        if self.experts_first and total.numel() > reduce.positions:  # every expert sees every token (Llama 4)
+            total = total.reshape(-1, reduce.positions).sum(0)
+        return _whole(total, self.targets, reduce)
 
 
 def rule_for(module: nn.Module, role: ModuleRole, difference: Difference, layout: Layout) -> ModuleRule:
@@ -278,7 +282,7 @@ def rule_for(module: nn.Module, role: ModuleRole, difference: Difference, layout
     if is_norm(module):
         heads = {"q_norm": difference.anatomy.n_heads, "k_norm": difference.anatomy.n_kv_heads}.get(role.role, 0)
         return NormRule(*shared, weights.get("weight"), weights.get("bias"), targets, heads)
-    return GeneralRule(*shared, weights, targets, isinstance(module, nn.Conv1d))
+    return GeneralRule(*shared, weights, targets, isinstance(module, nn.Conv1d), role.role == "experts")
 
 
 def heads_first(x: Tensor, heads: int) -> bool:

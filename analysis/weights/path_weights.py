@@ -26,6 +26,7 @@ class Walk:
         model: the model that is moved.
         ends: for each changed parameter: (parameter, base tensor, aligned tensor, buffer).
         t: where the weights are now.
+        buffers: module, name, base's and aligned's value of buffers that differ: the aligned's at t = 1, else the base's.
         rows: tokens that both models have an embedding for, where one has more; else None.
         grows: whether it is the aligned model that has more.
     """
@@ -33,6 +34,7 @@ class Walk:
     model: Any
     ends: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor, torch.Tensor]] = field(default_factory=list)
     t: float = float("nan")
+    buffers: list[tuple[Any, str, torch.Tensor, torch.Tensor]] = field(default_factory=list)
     rows: int | None = None
     grows: bool = True
 
@@ -49,6 +51,8 @@ class Walk:
                     else:
                         buffer.copy_(torch.lerp(base.float(), aligned.float(), t))
                     parameter.data = buffer
+            for module, name, base, aligned in self.buffers:
+                setattr(module, name, aligned if t == 1.0 else base)
             self.t = t
         return self.model
 
@@ -85,6 +89,7 @@ def walk(pair: ModelPair) -> Iterator[Walk]:
             raise TaxlensError(explain("a weight is not finite.", rows, "check the checkpoint."))
         originals.append((parameter, parameter.data))
         path.ends.append((parameter, start.data, target, torch.empty_like(start.data)))
+    buffers = _buffers(path, base, aligned)
     experts = moved.config._experts_implementation if moved._can_set_experts_implementation() else None
     try:
         if experts is not None:
@@ -95,8 +100,25 @@ def walk(pair: ModelPair) -> Iterator[Walk]:
             moved.set_experts_implementation(experts)
         for parameter, data in originals:
             parameter.data = data
+        for module, name, value in buffers:
+            setattr(module, name, value)
         if tied is not None:
             moved.get_output_embeddings().weight = tied
+
+
+def _buffers(path: Walk, base: Any, aligned: Any) -> list[tuple[Any, str, torch.Tensor]]:
+    """Saved buffers that differ between the two (a router's correction of its choice), put on the path; and as they are."""
+    held = [dict(model.named_buffers()) for model in (path.model, base, aligned)]
+    saved = path.model.state_dict().keys() & held[0].keys()
+    kept = []
+    for name in sorted(saved):
+        own, start, end = (buffers[name] for buffers in held)
+        if start.shape == end.shape and not torch.equal(start.to(end.device), end):
+            place, _, last = name.rpartition(".")
+            module = path.model.get_submodule(place)
+            path.buffers.append((module, last, start.to(own.device), end.to(own.device)))
+            kept.append((module, last, own))
+    return kept
 
 
 def _untied(model: Any) -> torch.nn.Parameter:

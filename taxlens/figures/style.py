@@ -38,7 +38,7 @@ SERIES = (
     (YELLOW, "P", "--"),
 )
 BLACK = "#000000"
-KINDS = {"attn": BLUE, "mlp": ORANGE, "norm": GREEN, "embed": PURPLE, "unembed": SKY}
+KINDS = {"attn": BLUE, "mlp": ORANGE, "norm": GREEN, "embed": PURPLE, "unembed": SKY, "selection": YELLOW}
 DIVERGING = "PuOr"
 
 _RULES: dict[str, Any] = {

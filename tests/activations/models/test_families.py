@@ -33,7 +33,7 @@ CONFIGS = {
     "exaone4": WINDOW, "seed_oss": HEADS, "arcee": {}, "apertus": {}, "nemotron": {}, "hunyuan_v1_dense": HEADS,
     "ernie4_5": HEADS, "helium": HEADS,
     "mixtral": EXPERTS, "qwen2_moe": SHARED, "qwen3_moe": EXPERTS | HEADS | {"mlp_only_layers": [0]}, "olmoe": EXPERTS,
-    "gpt_oss": EXPERTS | WINDOW, "qwen3_next": SHARED | LINEAR, "granitemoe": EXPERTS, "phimoe": EXPERTS,
+    "gpt_oss": EXPERTS | WINDOW, "qwen3_next": SHARED | LINEAR, "granitemoe": EXPERTS,
     "glm4_moe": ROUTED | HEADS,
     "deepseek_v3": ROUTED | {
         "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 8, "qk_nope_head_dim": 8,

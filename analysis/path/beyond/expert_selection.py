@@ -1,0 +1,216 @@
+"""Which experts are chosen, as something that changes along the path: a row of its own, and a path without jumps.
+
+A router sends each token to its k best experts. Along the path the k best change, and the score jumps where they do: no
+quadrature of derivatives sees a jump. So the path moves weights and choice together. With S0 and S1 the experts that base
+and aligned choose for a token of this very batch, every router on the way gives
+
+    w(t) = (1 - a) w(z(t); S0) + a w(z(t); S1),    a = t,
+
+w(z; S) being the router's own weights of its logits z when S is chosen. At t = 0 it is base and at t = 1 aligned; in between
+nothing is chosen any more and the score is smooth. The derivative by a, token by token, is the row `L.selection`.
+Aumann and Shapley's account of the game whose players are changes of weights and changes of choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from taxlens.analysis.weights.units import Difference, Unit
+
+if TYPE_CHECKING:
+    from taxlens.analysis.path.contraction import Contraction
+    from taxlens.analysis.weights.path_weights import Walk
+
+Tensor = torch.Tensor
+Key = tuple[Any, ...]
+
+
+class _TopK(TorchFunctionMode):
+    """Sees a router's last choice of experts, or puts another in its place: the values are gathered where it points."""
+
+    def __init__(self, experts: int, *, chosen: Tensor | None = None, call: int = 0) -> None:
+        super().__init__()
+        self.experts, self.given, self.call = experts, chosen, call
+        self.calls = 0
+        self.chosen: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in (torch.topk, Tensor.topk) or args[0].shape[-1] != self.experts:
+            return func(*args, **kwargs)
+        self.calls += 1
+        if self.given is not None and self.calls == self.call:
+            return torch.return_types.topk((args[0].gather(-1, self.given), self.given))
+        found = func(*args, **kwargs)
+        self.chosen = found[1]
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Router:
+    """One router of the walked model.
+
+    Args:
+        layer: its block.
+        module: the module.
+        own: its own forward.
+        call: which of its calls of topk, counted from 1, chooses the experts; 0: not seen yet.
+    """
+
+    layer: int
+    module: Any
+    own: Callable[..., Any]
+    call: int = 0
+
+    @property
+    def unit(self) -> str:
+        """Name of its row."""
+        return f"{self.layer}.selection"
+
+    def plain(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor | None]:
+        """What the router gives, and the experts that it chooses, [tokens, k]; None where it chooses in another way."""
+        with _TopK(len(self.module.weight)) as seen:
+            output = self.own(*args, **kwargs)
+        self.call = seen.calls
+        return output, seen.chosen
+
+    def forced(self, chosen: Tensor, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """What it would give if these experts were chosen."""
+        with _TopK(len(self.module.weight), chosen=chosen, call=self.call):
+            return self.own(*args, **kwargs)
+
+
+@dataclass(slots=True, eq=False)
+class ExpertSelection:
+    """The choices of experts at both ends of a path, batch by batch, and routers that go from one to the other.
+
+    Args:
+        path: the walked pair.
+        contraction: where derivatives are tallied.
+        routers: the walked model's.
+        active: whether routers mix the two choices; else they are only counted.
+    """
+
+    path: Walk
+    contraction: Contraction
+    routers: list[Router]
+    active: bool = True
+    key: Key = ()
+    ends: dict[tuple[float, Key, int], Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """While open, passes at both ends are noted, and passes between them mix what was noted."""
+        handles = [self.path.model.register_forward_pre_hook(self._see, with_kwargs=True)]
+        for router in self.routers:
+            router.module.forward = self._forward(router)
+        try:
+            yield
+        finally:
+            for router in self.routers:
+                del router.module.forward
+            for handle in handles:
+                handle.remove()
+            self.ends.clear()
+
+    def changed(self) -> tuple[int, int]:
+        """(token-layers whose sets of experts differ at the ends, token-layers seen); padding is counted too."""
+        apart = total = 0
+        for (t, key, layer), start in self.ends.items():
+            if t == 0.0 and (end := self.ends.get((1.0, key, layer))) is not None:
+                apart += int((start.sort(-1)[0] != end.sort(-1)[0]).any(-1).sum())
+                total += len(start)
+        return apart, total
+
+    def warning(self) -> str:
+        """Why more nodes cannot close the account, where choices differ and are not mixed; else blank."""
+        apart, total = self.changed()
+        if self.active or not apart:
+            return ""
+        return f"experts change along the path in {apart} of {total} token-layers: more nodes cannot close this"
+
+    def _see(self, _model: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        ids, mask = kwargs["input_ids"], kwargs.get("attention_mask")
+        parts = [ids] if mask is None else [ids, mask]
+        self.key = tuple((tuple(part.shape), part.detach().cpu().numpy().tobytes()) for part in parts)
+
+    def _forward(self, router: Router) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            t = float(self.path.t)
+            ends = [self.ends.get((end, self.key, router.layer)) for end in (0.0, 1.0)]
+            counted = torch.is_grad_enabled() and self.contraction.batch is not None
+            inside = (counted or t not in (0.0, 1.0)) and all(end is not None for end in ends)
+            if self.active and inside and router.call:
+                return self._mixed(router, ends, t, args, kwargs, counted=counted)
+            output, chosen = router.plain(args, kwargs)
+            if t in (0.0, 1.0) and not counted:
+                chosen = _indices(output) if chosen is None else chosen
+                if chosen is not None:
+                    self.ends[t, self.key, router.layer] = chosen.detach()
+            return output
+
+        return forward
+
+    def _mixed(
+        self, router: Router, ends: list[Any], t: float, args: tuple, kwargs: dict[str, Any], *, counted: bool
+    ) -> tuple[Any, ...]:
+        if torch.equal(ends[0].sort(-1)[0], ends[1].sort(-1)[0]):
+            return router.forced(ends[0], args, kwargs)
+        start, end = (router.forced(chosen, args, kwargs) for chosen in ends)
+        first = next(one for one in start if isinstance(one, Tensor) and one.is_floating_point())
+        a = torch.full((len(first), 1), t, dtype=first.dtype, device=first.device)
+        if counted and not self.contraction.busy:
+            a.requires_grad_(True)
+            a.register_hook(lambda gradient: self.contraction.add(router.unit, gradient))
+        return _between(start, end, a)
+
+
+def _between(start: tuple[Any, ...], end: tuple[Any, ...], a: Tensor) -> tuple[Any, ...]:
+    """A router's output between two choices: both choices' experts, each with its share of the weights.
+
+    A router that gives a weight to every expert (zero to those that are not chosen) has them averaged.
+    """
+    indices = _indices(start)
+    out = []
+    for one, two in zip(start, end, strict=True):
+        if not isinstance(one, Tensor):
+            out.append(one)
+        elif indices is None:
+            out.append((1 - a) * one + a * two if one.is_floating_point() else one)
+        elif not one.is_floating_point():
+            out.append(torch.cat([one, two], dim=-1))
+        elif one.shape == indices.shape:
+            out.append(torch.cat([(1 - a) * one, a * two], dim=-1))
+        else:
+            out.append(one)  # the logits, which no choice changes
+    return tuple(out)
+
+
+def _indices(output: Any) -> Tensor | None:
+    """The experts' numbers in a router's output, [tokens, k]; None where it gives none."""
+    parts = output if isinstance(output, tuple) else (output,)
+    return next((one for one in parts if isinstance(one, Tensor) and not one.is_floating_point()), None)
+
+
+def selection_units(difference: Difference) -> tuple[Unit, ...]:
+    """A row for each layer with a router; they hold no weights."""
+    layers = [role.layer for role in difference.anatomy.modules if role.role == "router"]
+    return tuple(Unit(f"{layer}.selection", f"{layer}.selection", int(layer or 0), "selection", ()) for layer in layers)
+
+
+def selection_of(path: Walk, contraction: Contraction, *, active: bool) -> ExpertSelection | None:
+    """The choice of experts along a path; None for a model without routers."""
+    roles = [role for role in contraction.difference.anatomy.modules if role.role == "router"]
+    if not roles:
+        return None
+    modules = [path.model.get_submodule(role.name) for role in roles]
+    routers = [
+        Router(int(role.layer or 0), module, module.forward) for role, module in zip(roles, modules, strict=True)
+    ]
+    return ExpertSelection(path, contraction, routers, active)
