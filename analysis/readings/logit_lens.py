@@ -15,14 +15,13 @@ from taxlens.activations.items.batches import Piece, packed, pad
 from taxlens.activations.items.items import Suite
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.prompts import as_asked
+from taxlens.analysis.readings.reading_tables import LOGIT_LENS
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, head_logits, target_log_probabilities
 from taxlens.analysis.scoring.metrics import item_metrics
-from taxlens.core import columns as of
 from taxlens.core.errors import ItemError, SelfCheckError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import mean_interval
-from taxlens.core.table import Table, count, number, text
 
 if TYPE_CHECKING:
     from taxlens.activations.models.loading import LoadedModel
@@ -30,24 +29,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 """Largest difference, relative to the final stream's norm, between it and what the lens makes of the last layer."""
-
-LOGIT_LENS = Table(
-    "logit_lens",
-    "a model at a layer",
-    {
-        "suite": of.SUITE,
-        "template": of.TEMPLATE,
-        "model": text("base, aligned, or difference: base minus aligned on the same items"),
-        "layer": count("block after which the model ends, from 0"),
-        "metric": text("probability of the right answer among the choices (0..1), or margin (nats)"),
-        "value": number("mean over items, in the metric's unit"),
-        "low": of.LOW,
-        "high": of.HIGH,
-        "n_items": of.N_ITEMS,
-        "n_groups": of.N_GROUPS,
-    },
-    key=("suite", "template", "model", "layer", "metric"),
-)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -86,3 +86,21 @@ ATTRIBUTION_SEEDS = Table(
     },
     key=("suite", "template", "metric", "component"),
 )
+
+LOGIT_LENS = Table(
+    "logit_lens",
+    "a model at a layer",
+    {
+        "suite": of.SUITE,
+        "template": of.TEMPLATE,
+        "model": text("base, aligned, or difference: base minus aligned on the same items"),
+        "layer": count("block after which the model ends, from 0"),
+        "metric": text("probability of the right answer among the choices (0..1), or margin (nats)"),
+        "value": number("mean over items, in the metric's unit"),
+        "low": of.LOW,
+        "high": of.HIGH,
+        "n_items": of.N_ITEMS,
+        "n_groups": of.N_GROUPS,
+    },
+    key=("suite", "template", "model", "layer", "metric"),
+)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from taxlens.config.schema import Config, PairSection, SplitSection, SuiteSection
 from taxlens.core.table import Column, Table
 from taxlens.stages import STAGES
+from taxlens.stages.section import RegisteredName
 from taxlens.stages.stage import Stage
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -61,6 +62,8 @@ def _meaning(name: str, field: FieldInfo) -> str:
 def _literals(kind: Any) -> list[Any]:
     if typing.get_origin(kind) is typing.Literal:
         return list(typing.get_args(kind))
+    if isinstance(check := getattr(kind, "func", None), RegisteredName):
+        return list(check.names())
     return [value for part in typing.get_args(kind) for value in _literals(part)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -12,16 +13,28 @@ from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.lazy import Lazy
 
 
-def registered(names: Lazy, what: str) -> AfterValidator:
-    """Return a check that a value is a name of a registry, which is imported when a value is checked."""
+@dataclass(frozen=True, slots=True)
+class RegisteredName:
+    """A check that a value is a name of a registry, which is imported when a value is checked.
 
-    def check(value: str) -> str:
+    Args:
+        names: gives the names.
+        what: what is being chosen.
+    """
+
+    names: Lazy
+    what: str
+
+    def __call__(self, value: str) -> str:
         try:
-            return one_of(value, tuple(names()), what=what)
+            return one_of(value, tuple(self.names()), what=self.what)
         except UsageError as error:
             raise ValueError(str(error)) from error
 
-    return AfterValidator(check)
+
+def registered(names: Lazy, what: str) -> AfterValidator:
+    """Return the check of a field that a value is a name of a registry (see `RegisteredName`)."""
+    return AfterValidator(RegisteredName(names, what))
 
 
 SiteName = Annotated[str, registered(Lazy("taxlens.activations.hooks.site_registry:site_names"), "site")]

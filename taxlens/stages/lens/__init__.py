@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxlens.analysis.readings.logit_lens import LOGIT_LENS
+from taxlens.analysis.readings.reading_tables import LOGIT_LENS
 from taxlens.core.lazy import Lazy
 from taxlens.stages.lens.lens_section import LensSection
 from taxlens.stages.stage import Figure, Stage
