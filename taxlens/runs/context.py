@@ -40,6 +40,7 @@ class RunContext:
         self.run = run
         self.stages = tuple(stages)
         self.facts: dict[str, Any] = {}
+        self.measured: dict[str, float] = {}
         self.progress = progress
         self.resume = resume
         self.target = target or run.folder

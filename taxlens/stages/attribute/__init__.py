@@ -71,4 +71,5 @@ ATTRIBUTE_STAGE = Stage(
         latex=Lazy("taxlens.stages.attribute.attribute_words:attribute_latex"),
     ),
     check=Lazy("taxlens.stages.attribute.attribute_check:check_attribute"),
+    cost=Lazy("taxlens.stages.attribute.attribute_cost:attribute_cost"),
 )  # fmt: skip

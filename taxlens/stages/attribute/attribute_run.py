@@ -58,7 +58,7 @@ def _walked(job: RunContext, suites: Sequence[Suite], template: str) -> tuple[At
     from taxlens.analysis.path.attribute import attribute
     from taxlens.analysis.path.polyline import attribute_polyline
 
-    section, options = job.config.attribution, _options(job, template)
+    section, options = job.config.attribution, path_options(job, template)
     if job.steps and job.config.pair.several == "chain":
         line = attribute_polyline([job.pair.base, *job.steps, job.pair.aligned], suites, **options)
         return line.whole(), _segments(line)
@@ -70,7 +70,8 @@ def _walked(job: RunContext, suites: Sequence[Suite], template: str) -> tuple[At
     return found, {"attribution_seeds": _seeds([*others, found], section.metrics)}
 
 
-def _options(job: RunContext, template: str) -> dict[str, Any]:
+def path_options(job: RunContext, template: str) -> dict[str, Any]:
+    """Return what `attribute` is asked for by a run's config."""
     from taxlens.analysis.path.attribute import attribute
 
     shared = {"bootstrap": job.config.tax.bootstrap, "seed": job.config.seed, "progress": job.progress}
@@ -167,7 +168,12 @@ def _null(job: RunContext, suites: Sequence[Suite], template: str, found: Attrib
     draws = job.config.attribution.null_draws
     if not draws:
         return {}
-    options = _options(job, template) | {"levels": ("component",), "tokens": False, "perplexity": False, "items": "all"}
+    options = path_options(job, template) | {
+        "levels": ("component",),
+        "tokens": False,
+        "perplexity": False,
+        "items": "all",
+    }
     options |= {"max_gradients": min(7, job.config.attribution.max_gradients)}
     return {"attribution_null": null_frame(found, null_effects(job.pair, suites, draws=draws, **options))}
 

@@ -34,4 +34,5 @@ DIAGNOSE_STAGE = Stage(
         latex=Lazy("taxlens.stages.diagnose.diagnose_words:diagnose_latex"),
     ),
     check=Lazy("taxlens.stages.diagnose.diagnose_check:check_diagnose"),
+    cost=Lazy("taxlens.stages.diagnose.diagnose_cost:diagnose_cost"),
 )

@@ -20,4 +20,5 @@ FIGURES_STAGE = Stage(
         Figure("proving_ground", ("proving_ground",), Lazy(f"{_DRAWINGS}:proving_ground_drawings")),
     ),
     command=False,
+    cost=Lazy("taxlens.stages.figures.figures_cost:figures_cost"),
 )

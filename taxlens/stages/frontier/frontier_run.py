@@ -106,10 +106,13 @@ def stage_frontier(job: RunContext, section: FrontierSection) -> None:
 def frontier_cost_of(job: RunContext, section: FrontierSection) -> StageCost:
     """Return what the frontier will take: the plans that fit its minutes, and the attribution of the training half."""
     from taxlens.analysis.frontier.measure import frontier_cost
+    from taxlens.analysis.scoring.budget import minutes_for
+    from taxlens.stages.trials import seconds_a_token
 
     arguments = frontier_arguments(job, section)
     found = frontier_cost(job.pair, arguments.pop("suites"), **arguments)
-    return StageCost(found.total, words=repr(found))
+    nominal = 60 * minutes_for(job.pair, 1)
+    return StageCost(found.total * seconds_a_token(job) / nominal, words=repr(found))
 
 
 def _prediction(front: Frontier) -> dict[str, float | int | str]:

@@ -32,4 +32,5 @@ PROBE_STAGE = Stage(
         methods=Lazy("taxlens.stages.probe.probe_words:probe_methods"),
     ),
     check=Lazy("taxlens.stages.probe.probe_check:check_probe"),
+    cost=Lazy("taxlens.stages.probe.probe_cost:probe_cost"),
 )

@@ -11,4 +11,5 @@ REPORT_STAGE = Stage(
     compute=Lazy("taxlens.report.page:stage_report"),
     reads=(),
     command=False,
+    cost=Lazy("taxlens.stages.report.report_cost:report_cost"),
 )

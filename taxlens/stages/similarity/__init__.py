@@ -42,4 +42,5 @@ SIMILARITY_STAGE = Stage(
         methods=Lazy("taxlens.stages.similarity.similarity_words:similarity_methods"),
     ),
     check=Lazy("taxlens.stages.similarity.similarity_check:check_similarity"),
+    cost=Lazy("taxlens.stages.similarity.similarity_cost:similarity_cost"),
 )

@@ -42,4 +42,5 @@ TAX_STAGE = Stage(
         terminal=Lazy("taxlens.stages.tax.tax_terminal:tax_terminal"),
     ),
     check=Lazy("taxlens.stages.tax.tax_check:check_tax"),
+    cost=Lazy("taxlens.stages.tax.tax_cost:tax_cost"),
 )  # fmt: skip

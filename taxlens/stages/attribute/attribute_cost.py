@@ -1,0 +1,58 @@
+"""What attribution takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taxlens.stages.attribute.attribute_run import path_options
+from taxlens.stages.attribute.attribution_section import AttributionSection
+from taxlens.stages.stage import StageCost
+from taxlens.stages.trials import FEW, few, once, scored, seconds_a_token, seconds_of, tokens_of
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
+    from taxlens.runs.context import RunContext
+
+
+GRADIENTS = 12
+"""Models along the path at which suites settle: 7 or 15, in the middle of both."""
+TRIED = 3
+"""Of a trial."""
+SCORED = {"graft": 1.0, "restore": 1.0, "shapley": 12.0, "patch_cause": 2.0, "patch_carrier": 2.0}
+"""Models that a method scores for each component."""
+
+
+def attribute_cost(job: RunContext, section: AttributionSection) -> StageCost:
+    """Return what the path takes, from a walk of three models on a few items, and what is asked for beside it."""
+    gradients = min(section.max_gradients, GRADIENTS)
+    seconds, token = 0.0, seconds_a_token(job)
+    parts = (section.leading + section.controls) * sum(SCORED.get(method, 0.0) for method in section.methods)
+    cuts = job.pair.base.anatomy.n_layers + 1 if section.stitch == "all" else len(section.stitch)
+    fixed, per_token = _walk_times(job)
+    for template, suite in scored(job, attributed=True):
+        items = len(suite) if section.items == "all" else min(section.items, len(suite))
+        tokens = tokens_of(job, suite, template, most=items)
+        walks = gradients + section.null_draws * min(7, section.max_gradients)
+        seconds += fixed * (1 + section.null_draws) + per_token * tokens * walks / TRIED
+        seconds += token * tokens * (parts + cuts)
+        patched = tokens_of(job, suite, template, most=min(items, section.patch_items))
+        seconds += token * patched * (24 * section.patches + 2 * section.screen + (6 if section.screen else 0))
+    return StageCost(seconds / 60)
+
+
+def _walk_times(job: RunContext) -> tuple[float, float]:
+    """Seconds of a walk of three models with its tables: what does not depend on the items, and what each token adds."""
+    template, suite = max(scored(job, attributed=True), key=lambda pair: len(pair[1]))
+    sizes = (few(suite, FEW // 4), few(suite, 2 * FEW))
+    _walk(job, sizes[0], template)  # so that what is kept for the pair is there
+    small, large = (once(job, f"walk {len(one)}", lambda one=one: _walk(job, one, template)) for one in sizes)
+    tokens = [tokens_of(job, one, template) for one in sizes]
+    slope = max(0.0, large - small) / max(1.0, tokens[1] - tokens[0])
+    return max(0.0, small - slope * tokens[0]), slope
+
+
+def _walk(job: RunContext, suite: Suite, template: str) -> float:
+    from taxlens.analysis.path.attribute import attribute
+
+    options = path_options(job, template) | {"max_gradients": TRIED, "items": "all"}
+    return seconds_of(lambda: attribute(job.pair, [suite], **options).to_frame(), times=1)

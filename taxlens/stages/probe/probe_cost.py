@@ -1,0 +1,54 @@
+"""What probing takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from taxlens.stages.probe.probe_section import ProbeSection
+from taxlens.stages.stage import StageCost
+from taxlens.stages.trials import once, seconds_of
+
+if TYPE_CHECKING:
+    from taxlens.runs.context import RunContext
+
+
+def probe_cost(job: RunContext, section: ProbeSection) -> StageCost:
+    """Return what the probes take: one layer of each label is probed on made-up rows of its size, for every layer."""
+    captured = job.config.capture
+    layers = job.pair.base.anatomy.n_layers if captured.layers == "all" else len(captured.layers)
+    places = layers * len(captured.sites) * len(captured.templates or job.config.templates)
+    seconds = sum(places * _one_layer(job, section, *case) for case in _cases(job, section))
+    return StageCost(seconds / 60)
+
+
+def _cases(job: RunContext, section: ProbeSection) -> list[tuple[int, int, int]]:
+    """Rows, groups and values of every label that is probed, suite by suite."""
+    found = []
+    for suite in job.suites.values():
+        chosen = [item for item in suite.items if item.choices]
+        if chosen and (section.labels == "all" or "correct" in section.labels):
+            found.append((2 * len(chosen), len({item.group for item in chosen}), 2))
+        names = {name for item in suite.items for name in item.labels}
+        for name in sorted(names if section.labels == "all" else names & set(section.labels)):
+            carried = [item for item in suite.items if name in item.labels]
+            values = {item.labels[name] for item in carried}
+            if 2 <= len(values) <= len(carried) // 4:
+                found.append((len(carried), len({item.group for item in carried}), len(values)))
+    return found
+
+
+def _one_layer(job: RunContext, section: ProbeSection, rows: int, groups: int, values: int) -> float:
+    from taxlens.probes.pair.probe_pair import probe_pair
+
+    draw = np.random.default_rng(0)
+    base, aligned = (draw.normal(size=(rows, job.pair.base.anatomy.d_model)).astype("float32") for _ in range(2))
+    labels, of = np.arange(rows) % values, [f"g{n % groups}" for n in range(rows)]
+
+    def probe() -> object:
+        return probe_pair(
+            {0: (base, aligned)}, labels, of, probe=section.probe, permutations=section.permutations, seed=0
+        )
+
+    return once(job, f"probe {rows} {groups} {values}", lambda: seconds_of(probe, times=1))

@@ -1,0 +1,32 @@
+"""What the report takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from taxlens.stages.section import Section
+from taxlens.stages.stage import StageCost
+from taxlens.stages.trials import figure_count, once, seconds_of
+
+if TYPE_CHECKING:
+    from taxlens.runs.context import RunContext
+
+BYTES = 35_000
+"""Of a figure inside the page."""
+
+
+def report_cost(job: RunContext, section: Section) -> StageCost:
+    """Return what the page takes: every figure of the run is read and made smaller."""
+    count = figure_count(job)
+    return StageCost(count * once(job, "picture", lambda: seconds_of(_shrink)) / 60, disk=count * BYTES)
+
+
+def _shrink() -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    grey = np.random.default_rng(0).integers(0, 255, (500, 1100, 3), dtype=np.uint8)
+    image = Image.fromarray(grey).quantize(128, dither=Image.Dither.NONE)
+    image.save(io.BytesIO(), format="png", optimize=True)

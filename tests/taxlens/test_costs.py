@@ -1,0 +1,108 @@
+"""What a dry run says of time follows from trials and from what the config asks for."""
+
+import pytest
+
+from taxlens.config.schema import build_config
+from taxlens.runs.context import RunContext
+from taxlens.runs.folder import Run
+from taxlens.runs.planning import plan
+from taxlens.stages import STAGES
+from taxlens.stages.stage import StageCost
+from taxlens.stages.trials import seconds_of
+
+TRIED = {
+    "token": 1e-3,
+    "walk 4": 1.0,
+    "walk 32": 8.0,
+    "diagnose": 2.0,
+    "figure": 0.5,
+    "picture": 0.1,
+    "map": 0.01,
+    "compare": 0.2,
+}
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+@pytest.fixture
+def cost(tmp_path):
+    made = iter(range(100))
+
+    def of(name, *, suites=("facts",), **sections):
+        given = {
+            "name": "small", "pair": {"base": "demo:base", "aligned": "demo:planted"}, "tax": {"bootstrap": 100},
+            "suites": [{"name": one, "file": f"demo:{one}"} for one in suites], "templates": ["plain"], **sections,
+        }  # fmt: skip
+        config = build_config(given)
+        run = Run.create(config, tmp_path / f"r{next(made)}", given=given, root=tmp_path)
+        job = RunContext(run, stages=config.planned)
+        job.measured |= TRIED | {f"interval {n} {g} 1": 0.01 for n in range(300) for g in range(100)}
+        return BY_NAME[name].cost(job, config.of(BY_NAME[name])).minutes
+
+    return of
+
+
+def test_the_tax_takes_what_its_tokens_templates_and_answers_take(cost):
+    one = cost("tax")
+    assert one > 0
+    assert cost("tax", templates=["plain", "chat"]) > 1.9 * one
+    assert cost("tax", suites=("facts", "copy")) > 1.8 * one
+    assert cost("tax", tax={"bootstrap": 100, "generate": ["facts"], "max_new_tokens": 16}) > one
+    assert cost("tax", tax={"bootstrap": 100, "metrics": ["nll"]}) < one
+
+
+def test_attribution_takes_what_its_gradients_items_and_methods_take(cost):
+    one = cost("attribute")
+    assert cost("attribute", attribution={"max_gradients": 3}) < 0.6 * one
+    assert cost("attribute", attribution={"items": 24}) < 0.6 * one
+    assert cost("attribute", attribution={"methods": ["path", "shapley"]}) > one
+    assert cost("attribute", attribution={"null_draws": 4}) > 2 * one
+    assert cost("attribute", attribution={"patches": 4, "screen": 4, "stitch": "all"}) > one
+
+
+def test_a_diagnosis_takes_what_its_layers_and_items_take(cost):
+    every = cost("diagnose", diagnose={"layers": "all"})
+    assert every == pytest.approx(4 * cost("diagnose", diagnose={"layers": [1]}))
+    assert cost("diagnose", diagnose={"layers": "all", "items": 48}) == pytest.approx(4 * 2.0 / 60)
+
+
+def test_figures_and_report_take_what_their_number_takes(cost):
+    assert cost("figures", stages=["tax", "figures"]) < cost("figures")
+    assert cost("figures", figures={"which": "all"}) > cost("figures")
+    assert cost("report", stages=["tax", "report"]) < cost("report")
+
+
+def test_similarity_takes_what_its_map_and_sites_take(cost):
+    one = cost("similarity", similarity={"map": [], "test_layers": 0})
+    assert one > 0
+    assert cost("similarity", similarity={"map": ["cka"], "test_layers": 0}) == pytest.approx(one + 16 * 0.01 / 60)
+    assert cost("similarity", similarity={"map": [], "test_layers": 2}) > one
+    assert cost(
+        "similarity", capture={"sites": ["resid_post", "mlp_out"]}, similarity={"map": [], "test_layers": 0}
+    ) == (pytest.approx(2 * one))
+
+
+def test_every_stage_that_works_says_what_it_takes():
+    assert {stage.name for stage in STAGES if stage.cost is None} <= {"lens"}
+
+
+def test_costs_are_told_in_a_readers_units():
+    assert str(StageCost(0.5, disk=2e6)) == "about 30 s, 2 MB on disk"
+    assert str(StageCost(90.0, memory=3e9)) == "about 90.0 minutes, 3.0 GB of memory above the models"
+
+
+def test_a_plan_sums_its_stages(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "name: small\npair: {base: demo:base, aligned: demo:planted}\nsuites: [{name: facts, file: demo:facts}]\n"
+        "templates: [plain]\ntax: {bootstrap: 100}\nstages: [tax, figures]\n",
+        encoding="utf-8",
+    )
+    found = plan(config)
+    assert set(found) == {"stages", "pair", "suite facts", "tax", "figures", "in all"}
+    assert found["in all"].startswith("about ")
+
+
+def test_a_trial_is_done_as_often_as_asked():
+    calls = []
+    assert seconds_of(lambda: calls.append(1), times=3) >= 0
+    assert len(calls) == 3
