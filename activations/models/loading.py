@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -218,4 +219,16 @@ def _gguf_file(directory: Path, name: str) -> Path:
         there = ", ".join(sorted(p.name for p in directory.glob("*.gguf"))) or "no GGUF file"
         rows = [("file", path), ("there", there)]
         raise ModelLoadError(explain("GGUF file not found.", rows, "give its name inside the directory."))
+    with open(path, "rb") as stream:
+        head = stream.read(24).ljust(24, b"\0")
+    magic, version, tensors, keys = struct.unpack("<4sIQQ", head)
+    size = path.stat().st_size
+    # a tensor's entry takes 32 bytes and more, a key's 13: a header that promises more than the file holds is refused
+    if magic != b"GGUF" or version not in (2, 3) or not tensors or not keys or 32 * tensors + 13 * keys > size:
+        rows = [
+            ("file", path),
+            ("bytes", size),
+            ("says", f"{magic!r}, version {version}, {tensors} tensors, {keys} keys"),
+        ]
+        raise ModelLoadError(explain("this is no whole GGUF file.", rows, "copy it again."))
     return path

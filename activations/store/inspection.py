@@ -85,6 +85,14 @@ def inspect(path: Path | str) -> Inspection:
             shard.close()
         for key, n in sizes.items():
             counts[key] = counts.get(key, 0) + int(n)
+    try:
+        return _inspected(folder, manifest, counts)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        rows = [("store", folder), ("reason", f"{type(error).__name__}: {error}")]
+        raise StoreError(explain("the store's manifest is no manifest of a store.", rows)) from error
+
+
+def _inspected(folder: Path, manifest: dict[str, Any], counts: dict[tuple[str, str, str], int]) -> Inspection:
     identity = manifest["identity"]
     pair, span = identity["pair"], identity["items"]
     total = sum(suite["items"] for suite in identity["suites"])

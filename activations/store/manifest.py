@@ -100,6 +100,16 @@ def _misshapen(manifest: Mapping[str, Any]) -> str:
         isinstance(identity.get(key), kind) for key, kind in {"sites": list, "pair": dict, "suites": list}.items()
     ):
         return "identity: sites, pair or suites are missing"
+    models = [part.get(name) for part in (manifest["sources"], identity["pair"]) for name in MODELS]
+    if not all(isinstance(source, str) for source in models[:2]) or not all(
+        isinstance(one, dict) and isinstance(one.get("weights"), str) for one in models[2:]
+    ):
+        return "sources or pair do not name two models"
+    counts = [suite.get("items") if isinstance(suite, dict) else None for suite in identity["suites"]]
+    if not all(map(_is_count, counts)) or not all(
+        isinstance(row, list) and len(row) == 5 for row in manifest["coverage"]
+    ):
+        return "suites or coverage hold something else than counts"
     if set(identity["sites"]) != set(sites) or manifest["dtype"] not in STORED:
         return f"sites {', '.join(map(str, sites))}, dtype {manifest['dtype']}"
     widths = [shape for shape in sites.values() if isinstance(shape, list)]

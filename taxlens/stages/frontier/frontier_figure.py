@@ -265,7 +265,7 @@ def predicted_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
             label=_said(str(order)),
         )  # fmt: skip
     both = rows[["predicted", "measured"]].to_numpy(float) * scale
-    ends = [both.min(), both.max()]
+    ends = [both.min(initial=0.0), both.max(initial=0.0)] if not both.size else [both.min(), both.max()]
     axes.plot(ends, ends, color="black", linewidth=0.6)
     axes.set_xlabel(f"predicted effect ({unit})")
     axes.set_ylabel(f"measured effect ({unit})")
