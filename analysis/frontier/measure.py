@@ -12,6 +12,7 @@ import numpy as np
 
 from taxlens.activations.items.holdout import SuiteSplit, leak_report, split_suite
 from taxlens.activations.items.sampling import at_most
+from taxlens.activations.models.prompts import asked_apart
 from taxlens.analysis.frontier.effects_cache import kept_or_new
 from taxlens.analysis.frontier.front import Benefit, Frontier
 from taxlens.analysis.frontier.options import ANSWER_TOKENS, MEASURED, Options, ready_options
@@ -167,6 +168,12 @@ class _Work:
         self.notes = [] if against else [
             f"no harmless prompts were given beside {benefit}: refusing everything would count as benefit"
         ]  # fmt: skip
+        apart = [suite.name for suite in suites if asked_apart(pair, suite, self.templates[suite.name])]
+        if apart:
+            self.notes.append(
+                f"{', '.join(apart)}: base and aligned differ in the prompt that each is asked in; "
+                "plans are measured in one, so their taxes are without what the prompts make"
+            )
         self.splits: dict[str, SuiteSplit] = {
             suite.name: split_suite(suite, holdout=options.holdout, disjoint=options.disjoint, seed=options.seed)
             for suite in suites

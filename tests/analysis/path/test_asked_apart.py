@@ -231,3 +231,26 @@ def test_what_two_prompts_differ_in_is_named():
     other = pair_of(base=tokenizer(chat=OTHER), aligned=tokenizer(chat=CHAT))
     assert asked_apart(other, suite(), "chat") == ("chat template",)
     assert asked_apart(other, suite(), "plain") == ()
+
+
+def test_dynamic_rope_reads_past_its_config_and_forgets_longer_batches():
+    """M9: positions that stretch with the longest sequence seen; each row must be scored as a fresh model would alone."""
+    dynamic = {
+        "max_position_embeddings": 24,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+    }
+    pair, some = pair_of(base=tokenizer(), aligned=tokenizer(), configs=(dynamic, dynamic)), suite(9, long=True)
+    rows = as_asked(pair, pair.base, "plain").rows(some)
+    assert max(len(row.ids) for row in rows) > 25
+    alone = []
+    for row in rows:
+        fresh = copy.deepcopy(pair.base.model)
+        fresh.model.rotary_emb = type(fresh.model.rotary_emb)(fresh.config)
+        with torch.no_grad():
+            logp = fresh(torch.tensor([row.ids[:-1]]), use_cache=False).logits[0].double().log_softmax(-1)
+        alone.append(sum(float(logp[p - 1, row.ids[p]]) for p in range(row.start, len(row.ids))))
+    tax, found, closure = both(pair, some, "plain")
+    scored = measure_tax(pair, some, templates=("plain",), metrics=METRICS, bootstrap=50).scores[0][0]
+    assert scored.logp.ravel() == pytest.approx(np.array(alone), abs=1e-4)
+    assert APART not in set(found.to_frame().component)
+    assert closure.tax["nll"] == pytest.approx(tax.tax["nll"], abs=2e-5)
