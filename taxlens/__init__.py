@@ -25,7 +25,7 @@ _HOME = {
     "open_activations": "taxlens.face.activations",
     "open_run": "taxlens.face.comparison",
     "run": "taxlens.runs.running",
-    "suite": "taxlens.face.pair",
+    "suite": "taxlens.face.open_suite",
 }
 
 __all__ = [*_HOME, "__version__"]
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from taxlens.face.activations import open_activations as open_activations
     from taxlens.face.comparison import compare as compare
     from taxlens.face.comparison import open_run as open_run
+    from taxlens.face.open_suite import suite as suite
     from taxlens.face.pair import Pair as Pair
     from taxlens.face.pair import load_pair as load_pair
-    from taxlens.face.pair import suite as suite
     from taxlens.runs.folder import Run as Run
     from taxlens.runs.running import run as run
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from taxlens.activations.models.adapter import apply_adapter
 from taxlens.activations.models.compatibility import CompatibilityReport, compare
+from taxlens.activations.models.in_memory import from_memory, is_model
 from taxlens.activations.models.loading import LoadedModel, load_model
 from taxlens.core.errors import ConfigError, UsageError, explain
 
@@ -36,11 +41,16 @@ class ModelPair:
         return ("base", self.base), ("aligned", self.aligned)
 
 
+Given = str | Path | nn.Module
+"""A model: directory, hub id, or the thing itself."""
+
+
 def load_pair(
-    base: str | Path,
-    aligned: str | Path | None = None,
+    base: Given,
+    aligned: Given | None = None,
     *,
     adapter: str | Path | None = None,
+    tokenizer: Any = None,
     gguf: str | None = None,
     dtype: str = "float32",
     device: str | dict = "auto",
@@ -53,9 +63,11 @@ def load_pair(
     it leaves alone are shared in memory.
 
     Args:
-        base: directory or hub id of the model before alignment.
-        aligned: directory or hub id of the model after it; or leave it out and give `adapter`.
+        base: directory or hub id of the model before alignment; or a model in memory (a Hugging Face module, a
+            PeftModel, which counts without its adapter, a TransformerBridge), with `tokenizer`.
+        aligned: the same after it; or leave it out and give `adapter`, or a PeftModel as base.
         adapter: directory or hub id of a PEFT adapter on top of base.
+        tokenizer: of models in memory, the same for both.
         gguf: file name inside the directories, for GGUF checkpoints.
         dtype: "float32", "bfloat16" or "float16".
         device: "auto", a device name, "balanced" (several GPUs) or a module -> device map.
@@ -74,16 +86,55 @@ def load_pair(
     Example:
         >>> load_pair("path/to/base", "path/to/aligned")          # doctest: +SKIP
     """
-    if (aligned is None) == (adapter is None):
-        got = "both" if aligned is not None else "neither"
-        fix = "give pair.aligned (a checkpoint) or pair.adapter (a PEFT adapter on base)."
-        raise UsageError(explain("a pair needs an aligned model or an adapter.", [("got", got)], fix))
-    first = load_model(base, gguf=gguf, dtype=dtype, device=device, revision=revision)
-    if adapter is not None:
-        second = apply_adapter(first, adapter)
-    else:
-        second = load_model(str(aligned), gguf=gguf, dtype=dtype, device=device, revision=revision)
-    return make_pair(first, second, chat_template=chat_template)
+    options = {"tokenizer": tokenizer, "gguf": gguf, "dtype": dtype, "device": device, "revision": revision}
+    return load_pairs(base, (aligned,), (adapter,), chat_template=chat_template, **options)[0]
+
+
+def load_pairs(
+    base: Given,
+    aligned: Sequence[Given | None],
+    adapters: Sequence[str | Path | None],
+    *,
+    chat_template: str = "own",
+    tokenizer: Any = None,
+    **options: Any,
+) -> list[ModelPair]:
+    """Load one base and several aligned models (or adapters on it): the pairs of the base with each, the base held once.
+
+    Args:
+        base: as for `load_pair`.
+        aligned, adapters: one of each for every pair, one of the two None.
+        chat_template, tokenizer: as for `load_pair`.
+        options: gguf, dtype, device and revision, as for `load_pair`.
+
+    Raises:
+        UsageError, ModelLoadError, PairMismatchError: as `load_pair`.
+    """
+    wrapped = is_model(base) and hasattr(base, "peft_config")
+    for one, adapter in zip(aligned, adapters, strict=True):
+        if (one is None) == (adapter is None) and not (wrapped and one is None and adapter is None):
+            got = "both" if one is not None else "neither"
+            fix = "give pair.aligned (a checkpoint) or pair.adapter (a PEFT adapter on base)."
+            raise UsageError(explain("a pair needs an aligned model or an adapter.", [("got", got)], fix))
+    first = from_memory(base, tokenizer, adapted=False) if is_model(base) else load_model(base, **options)
+    pairs = []
+    for one, adapter in zip(aligned, adapters, strict=True):
+        own = tokenizer if tokenizer is not None else first.tokenizer
+        if adapter is not None:
+            second = apply_adapter(first, adapter)
+        elif one is None or is_model(one):
+            second = from_memory(base if one is None else one, own)
+            _same_place(first, second)
+        else:
+            second = load_model(str(one), **options)
+        pairs.append(make_pair(first, second, chat_template=chat_template))
+    return pairs
+
+
+def _same_place(base: LoadedModel, aligned: LoadedModel) -> None:
+    if base.device != aligned.device:
+        rows = [("base", base.device), ("aligned", aligned.device)]
+        raise UsageError(explain("the two models are on different devices.", rows, "move one: model.to(device)"))
 
 
 def make_pair(base: LoadedModel, aligned: LoadedModel, *, chat_template: str = "own") -> ModelPair:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from taxlens.activations.items.items import Suite
 from taxlens.activations.models.pair import ModelPair
-from taxlens.config.schema import EMBEDDED_BENEFITS
+from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.face.activations import Activations
-from taxlens.inputs.checkpoints import Names, load_chain
-from taxlens.inputs.resolve import resolve_suite
+from taxlens.inputs.checkpoints import Names, load_chain, short_names
 from taxlens.stages import STAGES
 from taxlens.stages.section import asked
 
@@ -29,43 +28,17 @@ if TYPE_CHECKING:
     from taxlens.analysis.readings.logit_lens import LogitLens
     from taxlens.analysis.state.diagnose import Diagnosis
     from taxlens.analysis.state.diagnoses import Diagnoses
+    from taxlens.analysis.tax.checkpoint_taxes import CheckpointTaxes
     from taxlens.analysis.tax.tax import Tax
 
 
-def suite(
-    file: str | Path, *, kind: str | None = None, name: str | None = None, format: str = "items", **options: Any
-) -> Suite:
-    """Return a suite: a JSON-lines or CSV file, or an embedded one (`demo:facts`, `suite:capitals`).
-
-    Args:
-        file: path of the file, or `demo:NAME`, or `suite:NAME`.
-        kind: "capability", or "benefit" for what alignment was for; by default capability, but for the embedded
-            `demo:harm` and `suite:refuse_harmful`.
-        name: the suite's name (default: the file's).
-        format: "items", or how a published benchmark is laid out: "minimal_pairs", "true_false", "statements",
-            "questions" or "gaps" (`taxlens.suites.formats`).
-        options: of such a format: `group_by`, `ask`, `letters`.
-
-    Raises:
-        ConfigError: the file is missing, or an option does not go with the format.
-        ItemError: an item cannot be used.
-
-    Example:
-        >>> import taxlens
-        >>> len(taxlens.suite("demo:facts")) >= 150
-        True
-    """
-    text = str(file)
-    short = name or Path(text.removeprefix("demo:").removeprefix("suite:")).stem
-    kind = kind or ("benefit" if text in EMBEDDED_BENEFITS else "capability")
-    return resolve_suite(short, text, kind=kind, root=".", shape=format, **options)
-
-
 def load_pair(
-    base: str | Path,
+    base: Any,
     aligned: Names = None,
     *,
     adapter: Names = None,
+    tokenizer: Any = None,
+    several: str = "chain",
     gguf: str | None = None,
     dtype: str = "float32",
     device: str = "auto",
@@ -76,10 +49,13 @@ def load_pair(
     """Return the pair of a base and an aligned checkpoint, checked for compatibility.
 
     Args:
-        base: a directory, a hub id or `demo:NAME`.
-        aligned: the same; or leave it out and give `adapter`. Of a list the last counts; those before it are
-            checkpoints on the way, which attribution then goes through.
+        base: a directory, a hub id or `demo:NAME`; or a model in memory, with `tokenizer`: a Hugging Face module, a
+            PeftModel (its base without the adapter) or a TransformerBridge.
+        aligned: the same; or leave it out and give `adapter`, or a PeftModel as base. Of a list the last counts; those
+            before it are checkpoints on the way, which attribution then goes through.
         adapter: a PEFT adapter on top of base, or a list of them.
+        tokenizer: of models in memory, for both.
+        several: what a list is: "chain" (checkpoints of one training) or "seeds" (runs of one recipe).
         gguf: file name inside the directory, for GGUF checkpoints.
         dtype: "float32", "float16" or "bfloat16", for both.
         device: "auto", "cpu", "cuda", "cuda:1".
@@ -97,17 +73,19 @@ def load_pair(
         >>> pair.tax(taxlens.suite("demo:facts"), templates=("plain",)).to_frame().tax.max() > 0
         np.True_
     """
+    one_of(several, ("chain", "seeds"), what="kind of a list")
     models, steps = load_chain(
         base,
         aligned,
         adapter=adapter,
+        tokenizer=tokenizer,
         gguf=gguf,
         dtype=dtype,
         device=device,
         chat_template=chat_template,
         revision=revision,
     )
-    return Pair(models, steps=steps, progress=progress)
+    return Pair(models, steps=steps, several=several, progress=progress)
 
 
 class Pair:
@@ -120,9 +98,17 @@ class Pair:
         >>> acts.probe("correct")                                               # doctest: +SKIP
     """
 
-    def __init__(self, models: ModelPair, *, steps: Sequence[LoadedModel] = (), progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        models: ModelPair,
+        *,
+        steps: Sequence[LoadedModel] = (),
+        several: str = "chain",
+        progress: Progress = SILENT,
+    ) -> None:
         self.models = models
         self.steps = tuple(steps)
+        self.several = several
         self._progress = progress
 
     @property
@@ -141,19 +127,29 @@ class Pair:
         *,
         templates: Sequence[str] = ("plain",),
         **options: Any,
-    ) -> Tax:
-        """Return how much each suite lost, with paired intervals and the items lost and won.
+    ) -> Tax | CheckpointTaxes:
+        """Return how much each suite lost, with paired intervals and the items lost and won; of a list, for every model.
 
         Args:
             suites: one suite or several.
             templates: "plain", "chat", or both.
             options: of the config's section `tax` (metrics, bootstrap, interval, margin), and seed.
         """
+        from taxlens.activations.models.pair import make_pair
+        from taxlens.analysis.tax.checkpoint_taxes import CheckpointTaxes
         from taxlens.analysis.tax.tax import measure_tax
         from taxlens.stages.tax.tax_section import TaxSection
 
         chosen = {"progress": self._progress} | asked(TaxSection, measure_tax, options)
-        return measure_tax(self.models, _many(suites), templates=tuple(templates), **chosen)
+        found = measure_tax(self.models, _many(suites), templates=tuple(templates), **chosen)
+        if not self.steps:
+            return found
+        before = [
+            measure_tax(make_pair(self.models.base, step), _many(suites), templates=tuple(templates), **chosen)
+            for step in self.steps
+        ]
+        names = short_names([step.source for step in (*self.steps, self.models.aligned)])
+        return CheckpointTaxes(dict(zip(names, [*before, found], strict=True)), self.several)
 
     def capture(
         self,
@@ -214,7 +210,7 @@ class Pair:
             options: of the config's section `attribution` (metrics, levels, tolerance, ...), and of
                 `analysis.path.attribute.attribute`: seed, or `functions` of scores or logits that `metrics` then names.
         """
-        if self.steps:
+        if self.steps and self.several == "chain":
             return self.polyline(suites, template=template, **options).whole()
         from taxlens.analysis.path.attribute import attribute
 
@@ -372,7 +368,12 @@ class Pair:
         return [name for name in [*super().__dir__(), *declared] if not name.startswith("_")]
 
     def __repr__(self) -> str:
-        return f"Pair({self.models.base.source!r} -> {self.models.aligned.source!r})"
+        sources = [step.source for step in (*self.steps, self.models.aligned)]
+        if not self.steps:
+            return f"Pair({self.models.base.source!r} -> {sources[0]!r})"
+        if self.several == "seeds":
+            return f"Pair({self.models.base.source!r} -> {len(sources)} seeds: {', '.join(map(repr, sources))})"
+        return f"Pair of a chain of {len(sources)} checkpoints({' -> '.join(map(repr, [self.models.base.source, *sources]))})"
 
     def _repr_html_(self) -> str:
         import html
