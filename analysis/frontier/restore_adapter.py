@@ -125,6 +125,10 @@ def _kept(pair: ModelPair, plan: PlanRecord) -> dict[tuple[str, str], dict[int, 
     kept: dict[tuple[str, str], dict[int, float]] = {}
     for name, coefficient in plan.undo.items():
         for part in difference.unit(name, level=plan.unit).parts:
+            if part.rest:
+                rows = [("plan", plan.name), ("unit", name)]
+                fix = "write the whole checkpoint with `restore`."
+                raise UsageError(explain("the plan undoes what this adapter cannot express.", rows, fix))
             triple = _WHOLE if part.triple is None else part.triple
             kept.setdefault((part.module, part.parameter), {})[triple] = 1 - coefficient
     return kept

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,6 +39,22 @@ class Batch:
     asked_rows: Tensor
     asked_tokens: Tensor
     width: int
+    held: dict[tuple[torch.device, bool], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def places(self, device: torch.device, shape: tuple[int, int], *, asked: bool) -> tuple[Tensor, Tensor]:
+        """(row, token number) of each input's positions, or of each asked position, on a device; -1 is the spare one.
+
+        Args:
+            device: where they are wanted.
+            shape: rows and tokens of the whole shard.
+            asked: of asked positions.
+        """
+        if (device, asked) not in self.held:
+            rows = self.asked_rows % (shape[0] + 1) if asked else self.rows
+            tokens = self.asked_tokens % (shape[1] + 1) if asked else self.tokens
+            both = (rows.to(device, non_blocking=True), tokens.to(device, non_blocking=True))
+            self.held[device, asked] = both
+        return self.held[device, asked]
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +68,25 @@ class Tally:
 
     units: dict[str, Tensor]
     tokens: Tensor | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """What a device has tallied of one node: scores and sums, views of one stretch of memory."""
+
+    raw: Tensor
+    units: dict[str, Tensor]
+    tokens: Tensor | None
+    scores: Tensor
+    sums: Tensor
+
+
+def _scores_of(raw: Tensor, rows: int) -> Tensor:
+    return raw[: 8 * rows].view(torch.float64)
+
+
+def _sums_of(raw: Tensor, rows: int, dtype: torch.dtype) -> Tensor:
+    return raw[8 * rows :].view(dtype)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,10 +112,11 @@ class Contraction:
     beside: tuple[Unit, ...] = ()
     rules: list[ModuleRule] = field(default_factory=list)
     layout: Layout = field(init=False)
-    tally: Tally | None = None
     batch: Batch | None = None
     _handles: list[Any] = field(default_factory=list)
     busy: bool = False
+    _shape: tuple[int, int] = (0, 0)
+    _held: dict[torch.device, _Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.levels = ("component", *(level for level in self.levels if level != "component"))
@@ -115,17 +152,56 @@ class Contraction:
         self._handles.clear()
 
     def begin(self, n_rows: int, n_tokens: int) -> None:
-        """Start a new node: an empty tally for `n_rows` rows of `n_tokens` tokens in all."""
-        wide = torch.float64 if next(self.model.parameters()).dtype == torch.float64 else torch.float32
-        units = {level: torch.zeros(n_rows + 1, self.layout.size(level), dtype=wide) for level in self.levels}
-        tokens = torch.zeros(n_tokens + 1, self.layout.size("component"), dtype=wide) if self.keep_tokens else None
-        self.tally = Tally(units, tokens)
+        """Start a new node: an empty tally for `n_rows` rows of `n_tokens` tokens in all, on every device in use."""
+        self._shape = (n_rows, n_tokens)
+        self._held.clear()
 
-    def finish(self) -> Tally:
-        """The node's tally: sums over all batches since `begin`, spare rows dropped."""
-        assert self.tally is not None
-        units = {level: values[:-1] for level, values in self.tally.units.items()}
-        return Tally(units, None if self.tally.tokens is None else self.tally.tokens[:-1])
+    def scored(self, rows: Tensor, values: Tensor) -> None:
+        """Add to the rows' scores what a batch's asked positions gave.
+
+        Args:
+            rows: row of each, int64, on the CPU or on the values' device.
+            values: scores, on the device of the model's head.
+        """
+        target = self._on(values.device).scores
+        target.index_add_(0, rows.to(values.device, non_blocking=True), values.to(target.dtype))
+
+    def finish(self) -> tuple[Tally, np.ndarray]:
+        """The node's tally and scores: sums over all batches and devices since `begin`, in one copy to the host."""
+        held = list(self._held.values())
+        if not held:
+            held = [self._on(torch.device("cpu"))]
+        first = held[0]
+        for other in held[1:]:
+            moved = other.raw.to(first.raw.device)
+            first.scores.add_(_scores_of(moved, self._shape[0]))
+            first.sums.add_(_sums_of(moved, self._shape[0], first.sums.dtype))
+        here = self._view(first.raw.to("cpu"), first.sums.dtype)
+        self._held.clear()
+        units = {level: values[:-1] for level, values in here.units.items()}
+        return Tally(units, None if here.tokens is None else here.tokens[:-1]), here.scores.numpy()
+
+    def _on(self, device: torch.device) -> _Held:
+        """What is tallied on a device."""
+        if device not in self._held:
+            wide = torch.float64 if next(self.model.parameters()).dtype == torch.float64 else torch.float32
+            rows, tokens = self._shape
+            columns = sum(self.layout.size(level) for level in self.levels)
+            size = (rows + 1) * columns + (tokens + 1) * self.layout.size("component") * self.keep_tokens
+            bytes_ = 8 * rows + size * (8 if wide == torch.float64 else 4)
+            self._held[device] = self._view(torch.zeros(bytes_, dtype=torch.uint8, device=device), wide)
+        return self._held[device]
+
+    def _view(self, raw: Tensor, dtype: torch.dtype) -> _Held:
+        """Scores and sums in one stretch of memory, which leaves a device in one copy."""
+        rows, tokens = self._shape
+        sums, units, at = _sums_of(raw, rows, dtype), {}, 0
+        for level in self.levels:
+            size = (rows + 1) * self.layout.size(level)
+            units[level] = sums[at : at + size].view(rows + 1, self.layout.size(level))
+            at += size
+        by_token = sums[at:].view(tokens + 1, self.layout.size("component")) if self.keep_tokens else None
+        return _Held(raw, units, by_token, _scores_of(raw, rows), sums)
 
     def add(self, unit: str, values: Tensor, *, asked: bool = False) -> None:
         """Tally the derivative by something that is no weight, under a unit of `beside`.
@@ -135,19 +211,17 @@ class Contraction:
             values: [positions, 1] of the present batch: its inputs' positions, or its asked positions.
             asked: which of the two.
         """
-        batch = self.batch
-        assert self.tally is not None
-        assert batch is not None
+        assert self.batch is not None
         values = values.detach()
-        summed = values if asked else values.view(len(batch.rows), batch.width).sum(1, keepdim=True)
-        rows = batch.asked_rows % len(self.tally.units["component"]) if asked else batch.rows
-        for level, target in self.tally.units.items():
+        tally, (rows, where) = self._on(values.device), self.batch.places(values.device, self._shape, asked=asked)
+        count = len(self.batch.rows)
+        summed = values if asked else values.view(count, self.batch.width).sum(1, keepdim=True)
+        for level, target in tally.units.items():
             column = self.layout.names[level].index(unit)
             target[:, column : column + 1].index_add_(0, rows, summed.to(target))
-        if self.tally.tokens is not None:
-            where = batch.asked_tokens % len(self.tally.tokens) if asked else batch.tokens
+        if tally.tokens is not None:
             column = self.layout.names["component"].index(unit)
-            self.tally.tokens[:, column].index_add_(0, where, values[:, 0].to(self.tally.tokens))
+            tally.tokens[:, column].index_add_(0, where, values[:, 0].to(tally.tokens))
 
     def _hook(self, rule: ModuleRule) -> Any:
         def keep(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
@@ -175,18 +249,16 @@ class Contraction:
 
     def _meet(self, rule: ModuleRule, kept: Any, gradient: Tensor) -> None:
         batch = self.batch  # the backward pass's own: several may run through one forward pass
-        assert self.tally is not None
         assert batch is not None
         with torch.no_grad():
             shares = rule.meet(kept, gradient.detach(), _reducer(batch, rule))
-        rows = batch.asked_rows % len(self.tally.units["component"]) if rule.flat else batch.rows
-        for level, columns, values in shares.units:
-            target = self.tally.units[level]
-            _scatter(target, rows, columns, values.to(target))
-        if self.tally.tokens is not None:
-            where = batch.asked_tokens % len(self.tally.tokens) if rule.flat else batch.tokens
-            column = rule.component
-            self.tally.tokens[:, column].index_add_(0, where, shares.tokens.to(self.tally.tokens))
+            tally = self._on(gradient.device)
+            rows, where = batch.places(gradient.device, self._shape, asked=rule.flat)
+            for level, columns, values in shares.units:
+                target = tally.units[level]
+                _scatter(target, rows, columns, values.to(target.dtype))
+            if tally.tokens is not None:
+                tally.tokens[:, rule.component].index_add_(0, where, shares.tokens.to(tally.tokens.dtype))
 
 
 def _start_graph(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
@@ -206,6 +278,6 @@ def _scatter(target: Tensor, rows: Tensor, columns: slice | Tensor | Sequence[in
     if isinstance(columns, slice):
         target[:, columns].index_add_(0, rows, values)
         return
-    wide = torch.zeros(len(rows), target.shape[1], dtype=target.dtype)
-    wide.index_add_(1, torch.as_tensor(columns), values)
+    wide = torch.zeros(len(rows), target.shape[1], dtype=target.dtype, device=target.device)
+    wide.index_add_(1, torch.as_tensor(columns).to(target.device, non_blocking=True), values)
     target.index_add_(0, rows, wide)

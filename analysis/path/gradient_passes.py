@@ -130,14 +130,15 @@ def log_probability(logits: torch.Tensor, targets: torch.Tensor, _tokens: torch.
 
 def score_shard(model: Any, shard: ItemShard, *, score: RowScore = log_probability) -> np.ndarray:
     """Scores of a shard's rows by plain forward passes, float64 [rows]."""
-    scores = torch.zeros(len(shard.rows), dtype=torch.float64)
+    scores = torch.zeros(len(shard.rows), dtype=torch.float64, device=model.get_input_embeddings().weight.device)
     with torch.no_grad():
         for bundle in shard.bundles:
             logits = bundle.logits(model)
-            for _, (row, target), token, at in bundle.lanes:
-                values = score(logits[at.to(logits.device)], target.to(logits.device), token.to(logits.device))
-                scores.index_add_(0, row, values.double().cpu())
-    return _finite(scores.numpy(), shard)
+            scores = scores.to(logits.device)
+            for _, row_target, token, at in bundle.lanes:
+                (row, target), token, at = (x.to(logits.device, non_blocking=True) for x in (row_target, token, at))
+                scores.index_add_(0, row, score(logits[at], target, token).double())
+    return _finite(scores.cpu().numpy(), shard)
 
 
 def differentiate(
@@ -158,21 +159,22 @@ def differentiate(
         advance: called with the number of rows done.
     """
     contraction.begin(len(shard.rows), shard.n_tokens)
-    scores = torch.zeros(len(shard.rows), dtype=torch.float64)
     for bundle in shard.bundles:
         with torch.enable_grad():
             contraction.batch = placed(bundle, 0)
             logits = bundle.logits(model)
             last = len(bundle.lanes) - 1
-            for lane, (_, (row, target), token, at) in enumerate(bundle.lanes):
+            for lane, (_, row_target, token, at) in enumerate(bundle.lanes):
                 contraction.batch = placed(bundle, lane)
                 device = logits.device
-                values = score(logits[at.to(device)], target.to(device), token.to(device))
+                (row, target), token, at = (x.to(device, non_blocking=True) for x in (row_target, token, at))
+                values = score(logits[at], target, token)
                 torch.autograd.backward(values.sum(), retain_graph=lane < last)
-                scores.index_add_(0, row, values.detach().double().cpu())
-                advance(len(torch.unique(row)))
+                contraction.scored(row, values.detach())
+                advance(len(torch.unique(row_target[0])))
             contraction.batch = None
-    return contraction.finish(), _finite(scores.numpy(), shard)
+    tally, scores = contraction.finish()
+    return tally, _finite(scores, shard)
 
 
 def placed(bundle: Bundle, lane: int) -> Batch:

@@ -123,20 +123,24 @@ def _suite(job: PathAttribution, suite: Suite, function: PerPosition) -> SuiteEf
     return job.finished(parts)
 
 
-def _base_logits(job: PathAttribution, shard: ItemShard) -> dict[int, torch.Tensor]:
-    """The base's logits at every asked position, by token number."""
-    held: dict[int, torch.Tensor] = {}
-    model = job.path.to(0.0)
+def _base_logits(job: PathAttribution, shard: ItemShard) -> tuple[torch.Tensor, torch.Tensor]:
+    """The base's logits at every asked position [asked, vocabulary], and which of them is each token's, [tokens]."""
+    model, held = job.path.to(0.0), []
+    place, count = torch.zeros(shard.n_tokens, dtype=torch.int64), 0
     with torch.no_grad():
         for bundle in shard.bundles:
-            logits = bundle.logits(model)
+            held.append(bundle.logits(model))
             for _, _, token, at in bundle.lanes:
-                held.update({int(t): logits[int(a)] for t, a in zip(token, at)})
-    return held
+                place[token] = at + count
+            count += len(held[-1])
+    logits = torch.cat(held)
+    return logits, place.to(logits.device)
 
 
-def _score(function: PerPosition, held: dict[int, torch.Tensor]) -> RowScore:
+def _score(function: PerPosition, base: tuple[torch.Tensor, torch.Tensor]) -> RowScore:
+    logits_of_base, place = base
+
     def score(logits: torch.Tensor, targets: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        return function(logits, torch.stack([held[int(t)] for t in tokens]), targets)
+        return function(logits, logits_of_base[place[tokens]], targets)
 
     return score

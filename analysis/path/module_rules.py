@@ -101,32 +101,36 @@ class MatrixRule(ModuleRule):
     """Linear and Conv1D: <g, x Delta'> by output slices, input slices, singular triples, and the bias.
 
     Args:
-        factors: (U [out, r], S V' [r, in]) where Delta is their product to rounding; else None.
+        factors: (U [out, r], S V' [r, in]), the kept triples; None where none are wanted.
+        exact: whether Delta is their product to rounding.
         dense: function that returns Delta [out, in], where there are no factors.
         bias: change of the bias [out], or None.
         plan: for each level, what to form from the weight and from the bias.
     """
 
     factors: tuple[Tensor, Tensor] | None
+    exact: bool
     dense: Callable[[], Tensor]
     bias: Tensor | None
     plan: list[tuple[str, str, Columns | int, Columns | int | None]]
 
     def keep(self, module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-        """The input, as [positions, in]; with factors and no input slices, only its r coefficients."""
+        """The input, as [positions, in]; with exact factors and no input slices, only its r coefficients."""
         x = inputs[0].detach()
-        x = _wide(x.reshape(-1, x.shape[-1]))
+        x = x.reshape(-1, x.shape[-1])  # as the model has it: the graph holds the same memory
         if self.factors is None:
             return x, None
-        slim = not any(kind == "columns" for _, kind, _, _ in self.plan)
-        return None if slim else x, x @ self.factors[1].T
+        slim = self.exact and not any(kind == "columns" for _, kind, _, _ in self.plan)
+        return None if slim else x, _wide(x) @ self.factors[1].T
 
     def meet(self, kept: Any, gradient: Tensor, reduce: Reduce) -> WeightShares:
         """Form the products that the levels ask for, each once."""
         x, read = kept
         g = _wide(gradient.reshape(-1, gradient.shape[-1]))
         kinds = {kind for _, kind, _, _ in self.plan}
-        forms = self._factored(x, read, g, kinds, reduce) if self.factors else self._full(x, g, kinds, reduce)
+        forms = self._factored(x, read, g, kinds, reduce) if self.exact else self._full(x, g, kinds, reduce)
+        if self.factors and not self.exact:
+            forms |= self._ranked(read, g, forms["tokens"], reduce)
         from_bias = g @ self.bias if self.bias is not None else None
         tokens = forms["tokens"] if from_bias is None else forms["tokens"] + from_bias
         whole = reduce(forms["tokens"][:, None])
@@ -153,18 +157,25 @@ class MatrixRule(ModuleRule):
             forms["rows"] = reduce(g * (read @ self.factors[0].T))
         if "columns" in kinds:
             assert x is not None
-            forms["columns"] = reduce(x * (writes @ self.factors[1]))
+            forms["columns"] = reduce(_wide(x) * (writes @ self.factors[1]))
         return forms
+
+    def _ranked(self, read: Tensor, g: Tensor, tokens: Tensor, reduce: Reduce) -> dict[str, Tensor]:
+        """The kept triples, and after them what they leave of the whole."""
+        assert self.factors is not None
+        triples = reduce(read * (g @ self.factors[0]))
+        return {"triples": torch.cat([triples, reduce(tokens[:, None]) - triples.sum(1, keepdim=True)], dim=1)}
 
     def _full(self, x: Tensor, g: Tensor, kinds: set[str], reduce: Reduce) -> dict[str, Tensor]:
         delta = self.dense()
         forms = {}
         if "columns" in kinds:
-            product = x * (g @ delta)
+            product = _wide(x) * (g.to(delta.dtype) @ delta)
             forms["columns"] = reduce(product)
         if "rows" in kinds or "columns" not in kinds:
-            product = g * (x @ delta.T)
-            forms["rows"] = reduce(product)
+            product = g * (x.to(delta.dtype) @ delta.T)
+            if "rows" in kinds:
+                forms["rows"] = reduce(product)
         forms["tokens"] = product.sum(1)
         return forms
 
@@ -315,17 +326,27 @@ def normalised(module: nn.Module, x: Tensor) -> Tensor:
 
 def _matrix(shared: tuple[str, int, bool], module: nn.Module, difference: Difference, layout: Layout) -> MatrixRule:
     name = shared[0]
-    changes = {p: difference.change(name, p) for p in difference.parameters(name)}
     device = next(module.parameters()).device
-    bias = changes.get("bias")
-    bias = _filled(bias.to(device), module) if bias is not None and bias.any() else None
-    plan = [_plan(level, name, layout, tuple(changes["weight"].shape)) for level in layout.levels]
+    biased = "bias" in difference.parameters(name) and difference.differs(name, "bias")
+    bias = _filled(difference.change(name, "bias").to(device), module) if biased else None
+    shape = tuple(difference.shape(name))
+    plan = [_on(_plan(level, name, layout, shape), device) for level in layout.levels]
     factors = None
     if difference.low_rank(name) or any(kind == "triples" for _, kind, _, _ in plan):
         u, s, vh = difference.triples(name)
         factors = (_filled(u.to(device), module), (s[:, None] * vh).to(device))
+    exact = factors is not None and not difference.has_rest(name)
     dense = _dense(module, name, difference)
-    return MatrixRule(*shared, factors, dense, bias, plan)
+    return MatrixRule(*shared, factors, exact, dense, bias, plan)
+
+
+def _on(
+    plan: tuple[str, str, Columns | int, Columns | int | None], device: torch.device
+) -> tuple[str, str, Columns | int, Columns | int | None]:
+    """A plan with its column numbers on a device."""
+    level, kind, columns, bias = plan
+    columns, bias = (c.to(device) if isinstance(c, Tensor) else c for c in (columns, bias))
+    return level, kind, columns, bias
 
 
 def _dense(module: nn.Module, name: str, difference: Difference) -> Callable[[], Tensor]:
@@ -334,8 +355,12 @@ def _dense(module: nn.Module, name: str, difference: Difference) -> Callable[[],
     ends = [m.model.get_submodule(name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)]
     common = common_rows(*ends)
 
+    # a GPU multiplies 16 bits with sums in 32 many times faster; the difference of two 16-bit ends is rounded once
+    narrow = device.type != "cpu" and common[0].dtype in (torch.bfloat16, torch.float16)
+
     def change() -> Tensor:
-        delta = _wide(common[1]).to(device) - _wide(common[0]).to(device)
+        end, start = (one.to(device) if narrow else _wide(one).to(device) for one in (common[1], common[0]))
+        delta = end - start
         return delta.T if transposed else _filled(delta, module)
 
     return change
@@ -358,7 +383,7 @@ def _plan(
     if not owners:  # a weight without singular triples: its bias alone has changed
         return level, "nothing", slice(0, 0), bias
     part = owners[0][1]
-    if part.triple is not None:
+    if part.triple is not None or part.rest:
         return level, "triples", slice(owners[0][0], owners[0][0] + len(owners)), bias
     for kind, size in (("rows", shape[0]), ("columns", shape[1])):
         if getattr(part, kind) is not None:

@@ -107,7 +107,7 @@ def clusters(pair: ModelPair, module: str, *, gap: float = CLUSTER) -> np.ndarra
     Returns:
         int64 [triples], ascending from 0.
     """
-    s = difference_of(pair).triples(module)[1].double().numpy()
+    s = difference_of(pair).triples(module)[1].double().cpu().numpy()
     if not len(s):
         return np.zeros(0, dtype=np.int64)
     return np.concatenate([[0], np.cumsum(s[1:] < s[:-1] * (1 - gap))]).astype(np.int64)

@@ -70,7 +70,11 @@ def export_units(
         coefficient = float(names[name]) if isinstance(names, Mapping) else 1.0
         for part in (units[name] if name in units else difference.unit(name)).parts:
             weight, hook = lens_names(roles[part.module], part.parameter, gated=gated)
-            where = (_span(part.rows), _span(part.columns), "" if part.triple is None else part.triple)
+            where = (
+                _span(part.rows),
+                _span(part.columns),
+                "rest" if part.rest else "" if part.triple is None else part.triple,
+            )
             found.append((name, coefficient, f"{part.module}.{part.parameter}", *where, weight, hook))
     return PLAN_NAMES.frame(found)
 

@@ -75,16 +75,21 @@ def unit_slopes(slopes: Slopes, difference: Difference, units: Sequence[Unit]) -
     The first-order change of the metric when the unit's change is added once more. For a metric where more is
     better, minus this is the loss that the gradient blames on the unit.
     """
-    triples: dict[str, np.ndarray] = {}
-    found = np.zeros(len(units))
+    wanted: dict[tuple[str, str], list[tuple[int, Part]]] = {}
     for place, unit in enumerate(units):
         for part in unit.parts:
+            wanted.setdefault((part.module, part.parameter), []).append((place, part))
+    found = np.zeros(len(units))
+    for (module, parameter), parts in wanted.items():  # each product once, however many units share the weight
+        ranked = any(part.triple is not None or part.rest for _, part in parts)
+        triples = _triple_slopes(slopes, difference, module) if ranked else np.zeros(0)
+        sliced = any(part.triple is None for _, part in parts)
+        product = _products(slopes, difference, module, parameter) if sliced else torch.zeros(0)
+        for place, part in parts:
             if part.triple is not None:
-                if part.module not in triples:
-                    triples[part.module] = _triple_slopes(slopes, difference, part.module)
-                found[place] += triples[part.module][part.triple]
+                found[place] += triples[part.triple]
             else:
-                found[place] += _slice_slope(slopes, difference, part)
+                found[place] += _slice_slope(product, part) - (triples.sum() if part.rest else 0.0)
     return found
 
 
@@ -191,18 +196,21 @@ def _taken(parameter: torch.Tensor) -> torch.Tensor:
 
 def _triple_slopes(slopes: Slopes, difference: Difference, module: str) -> np.ndarray:
     u, s, vh = difference.triples(module)
-    slope = slopes[module, "weight"].to("cpu", u.dtype)
+    slope = slopes[module, "weight"].to(u)
     slope = slope.T if difference.transposed(module) else slope
     slope = slope[: len(u)]
-    return (torch.einsum("or,or->r", u, slope @ vh.T) * s).double().numpy()
+    return (torch.einsum("or,or->r", u, slope @ vh.T) * s).double().cpu().numpy()
 
 
-def _slice_slope(slopes: Slopes, difference: Difference, part: Part) -> float:
-    change = difference.change(part.module, part.parameter)
-    slope = slopes[part.module, part.parameter].to("cpu", change.dtype)
-    slope = slope.T if difference.transposed(part.module) and slope.ndim == 2 else slope
-    slope = common_rows(slope, change)[0]
-    product = slope * change
+def _products(slopes: Slopes, difference: Difference, module: str, parameter: str) -> torch.Tensor:
+    """Gradient times change, weight by weight, [out, in] or [out], on the device of the module."""
+    change = difference.change(module, parameter)
+    slope = slopes[module, parameter].to(change)
+    slope = slope.T if difference.transposed(module) and slope.ndim == 2 else slope
+    return common_rows(slope, change)[0] * change
+
+
+def _slice_slope(product: torch.Tensor, part: Part) -> float:
     product = product if part.rows is None else product[part.rows]
     product = product if part.columns is None else product[:, part.columns]
     return float(product.double().sum())

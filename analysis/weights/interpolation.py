@@ -39,7 +39,7 @@ class _Edit:
         if len(self.parts) != 1:
             return None
         part, coefficient = self.parts[0]
-        sliced = part.rows is not None or part.columns is not None or part.triple is not None
+        sliced = part.rows is not None or part.columns is not None or part.triple is not None or part.rest
         return None if sliced else coefficient
 
 
@@ -178,14 +178,16 @@ def _change(difference: Difference, edit: _Edit) -> torch.Tensor:
     total = None
     if triples:
         u, s, vh = difference.triples(edit.module)
-        index = torch.as_tensor([k for k, _ in triples])
-        weights = s[index] * torch.as_tensor([a for _, a in triples], dtype=s.dtype)
+        index = torch.as_tensor([k for k, _ in triples], device=s.device)
+        weights = s[index] * torch.as_tensor([a for _, a in triples], dtype=s.dtype, device=s.device)
         total = (u[:, index] * weights) @ vh[index]
     if slices:
         full = difference.change(edit.module, edit.parameter)
         total = torch.zeros_like(full) if total is None else total
         for part, a in slices:
-            if part.rows is None and part.columns is None:
+            if part.rest:
+                total += a * difference.rest_of(edit.module)
+            elif part.rows is None and part.columns is None:
                 total += a * full
             elif part.columns is None:
                 total[part.rows] += a * full[part.rows]

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from taxlens.activations.capture.capture import capture
+from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.answers.generation import generate
+from taxlens.analysis.path.contraction import Contraction
+from taxlens.analysis.path.gradient_passes import differentiate, score_shard, shard_of
 from taxlens.analysis.scoring.choices import score_suite
+from taxlens.analysis.weights.path_weights import walk
+from taxlens.analysis.weights.units import difference_of
 from tests.devices.fake_device import devices, spread
 
 
@@ -41,3 +48,22 @@ def test_generation_waits_once_a_token(plain_pair, suites):
         generate(aligned.model, aligned.tokenizer, [i.prompt for i in suites[0].items], max_new_tokens=6)
     assert len(tokens) >= 6
     assert traffic.waits <= len(tokens), traffic.where()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_gradient_of_a_shard_waits_once_whatever_its_batches_and_levels(plain_pair, suites, count):
+    with devices(count) as traffic:
+        pair = spread(plain_pair, count)
+        rows = one_prompting(pair, suites[0], "plain").rows(suites[0])
+        levels = ("component", "head", "neuron", "singular")
+        with walk(pair) as path, Contraction(path.model, difference_of(pair), levels) as contraction:
+            shard = shard_of(path.model, rows, batch_tokens=64)
+            model = path.to(0.5)
+            traffic.clear()
+            differentiate(model, shard, contraction)
+            waits = traffic.waits
+            traffic.clear()
+            score_shard(model, shard)
+    assert len(shard.bundles) > 2
+    assert waits == 1, traffic.where()
+    assert traffic.waits == 1, traffic.where()
