@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
 from taxlens.core.artifacts import sha256_file
 from taxlens.core.errors import ModelLoadError, explain
 from taxlens.core.json_text import read_json
+from taxlens.core.parallel import processors
 
 _HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 _SINGLE = "model.safetensors"
@@ -118,7 +120,9 @@ def weights_sha256(files: list[Path]) -> str:
     """
     if len(files) == 1:
         return _sha256_of(files[0])
-    lines = "".join(f"{_sha256_of(path)}  {path.name}\n" for path in files)
+    with ThreadPoolExecutor(processors(most=len(files))) as pool:  # hashing lets other threads run
+        hashes = list(pool.map(_sha256_of, files))
+    lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(hashes, files, strict=True))
     return hashlib.sha256(lines.encode("utf-8")).hexdigest()
 
 

@@ -279,7 +279,8 @@ def training(
     modules = [role.name for role in pair.aligned.anatomy.modules if difference.changed(role.name)]
     weights = {(m, n): p for m in modules for n, p in model.get_submodule(m).named_parameters(recurse=False)}
     kept = {key: p.detach().clone() for key, p in weights.items()}
-    moments = {key: (torch.zeros_like(p), torch.zeros_like(p)) for key, p in weights.items()}
+    masters = {key: p.detach().clone() if _is_wide(p) else p.detach().float() for key, p in weights.items()}
+    moments = {key: (torch.zeros_like(p), torch.zeros_like(p)) for key, p in masters.items()}
     try:
         for step in range(1, steps + 1):
             for suite in suites:
@@ -287,7 +288,9 @@ def training(
                 asked = one_prompting(pair, some, template[suite.name])
                 slopes, _ = weight_slopes(model, some, asked, modules=modules, metric="nll")
                 for key, slope in slopes.items():
-                    _adam(weights[key], slope, moments[key], step, rate)
+                    _adam(masters[key], slope, moments[key], step, rate)
+                    with torch.no_grad():
+                        weights[key].copy_(masters[key])
             if enough is not None and step % every == 0 and enough(model):
                 break
         yield model
@@ -295,6 +298,11 @@ def training(
         with torch.no_grad():
             for key, p in weights.items():
                 p.copy_(kept[key])
+
+
+def _is_wide(weight: torch.Tensor) -> bool:
+    """Whether a weight can be trained as it is: in 16 bits a small step is lost in rounding, for ever."""
+    return weight.dtype in (torch.float32, torch.float64)
 
 
 def _adam(

@@ -60,13 +60,15 @@ def weight_slopes(
     rows = prompting.rows(suite)
     items = {row.item for row in rows}
     total = 0.0
+    sums: dict[tuple[str, str], torch.Tensor] = {}
     with _requiring(hf, modules) as wanted:
         for batch in item_batches(hf, rows, batch_tokens):
             scores = choice_scores(hf, batch)
             value, slope = metric_slopes(batch, scores, suite, metric)
             scores.backward(slope / len(items))
             total += value / len(items)
-        return {key: _taken(p) for key, p in wanted.items()}, total
+            _widened(wanted, sums)
+        return {key: sums.get(key, _taken(p)) for key, p in wanted.items()}, total
 
 
 def unit_slopes(slopes: Slopes, difference: Difference, units: Sequence[Unit]) -> np.ndarray:
@@ -187,6 +189,14 @@ def item_batches(model: Any, rows: Sequence[Row], batch_tokens: int) -> list[lis
     widths = [max(len(row.ids) for row in mine) for mine in held]
     pieces = [Piece(width, len(mine), kind=of(width)) for width, mine in zip(widths, held, strict=True)]
     return [[row for i in batch for row in held[i]] for batch in packed(pieces, batch_tokens=batch_tokens)]
+
+
+def _widened(wanted: dict[tuple[str, str], torch.nn.Parameter], sums: dict[tuple[str, str], torch.Tensor]) -> None:
+    """Move a batch's gradients of 16-bit weights into float32 sums: summed in 16 bits, later batches would be lost."""
+    for key, p in wanted.items():
+        if p.grad is not None and p.dtype in (torch.bfloat16, torch.float16):
+            sums[key] = sums[key].add_(p.grad) if key in sums else p.grad.float()
+            p.grad = None
 
 
 def _taken(parameter: torch.Tensor) -> torch.Tensor:

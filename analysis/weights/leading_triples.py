@@ -21,6 +21,12 @@ MOST = 256
 BLOCK = 1 << 22
 """Numbers of a change that are formed at once."""
 
+HELD = 1 << 24
+"""Numbers of a change up to which it is formed once and held (64 MB in float32)."""
+
+SPARE = 0.75
+"""Share of a sketch's columns that may become triples: the others are there so that these are exact."""
+
 Triples = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """U [out, r], S [r], Vh [r, in]."""
 
@@ -30,12 +36,12 @@ class BlockedChange:
     """Aligned minus base of one weight [out, in], formed some rows at a time on the device of the weights.
 
     Args:
-        aligned, base: [rows, columns] as the checkpoint stores them.
+        aligned, base: [rows, columns] as the checkpoint stores them; without a base, `aligned` is the change itself.
         transposed: whether that is [in, out].
     """
 
     aligned: torch.Tensor
-    base: torch.Tensor
+    base: torch.Tensor | None
     transposed: bool = False
 
     @property
@@ -47,10 +53,25 @@ class BlockedChange:
     def blocks(self, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
         """(which rows, change there) of the stored orientation."""
         step = max(1, BLOCK // self.aligned.shape[1])
-        wide = torch.float64 if self.aligned.dtype == torch.float64 else torch.float32
         for start in range(0, len(self.aligned), step):
             rows = slice(start, start + step)
-            yield rows, (self.aligned[rows].to(wide) - self.base[rows].to(self.aligned.device, wide)).to(dtype)
+            yield rows, self._rows(rows).to(dtype)
+
+    def formed(self) -> BlockedChange:
+        """The same change, formed once where it is small enough to be held."""
+        if self.base is None or self.aligned.numel() > HELD:
+            return self
+        return BlockedChange(self._rows(slice(None)), None, self.transposed)
+
+    def corner(self, size: int) -> torch.Tensor:
+        """A part of the change, float64 [size, size] at most, of rows and columns spread over it."""
+        rows = self._rows(slice(None, None, max(1, self.aligned.shape[0] // size)))[:size]
+        return rows[:, :: max(1, self.aligned.shape[1] // size)][:, :size].double()
+
+    def _rows(self, rows: slice) -> torch.Tensor:
+        wide = torch.float64 if self.aligned.dtype == torch.float64 else torch.float32
+        end = self.aligned[rows].to(wide)
+        return end if self.base is None else end - self.base[rows].to(end.device, wide)
 
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """Delta x, [out, k] of x [in, k]."""
@@ -97,7 +118,7 @@ def low_rank_triples(change: BlockedChange, noise: float, *, most: int = 64) -> 
         Halko, Martinsson, Tropp, Finding structure with randomness, SIAM Review 53 (2011), algorithm 4.1.
     """
     width = min(most, min(change.shape) // 4)
-    if width < 1:
+    if width < 1 or _rank_of_corner(change, noise) > width:
         return None
     basis = torch.linalg.qr(change.times(_probe(change, width, torch.float64))).Q
     inside = change.transposed_times(basis).T
@@ -111,7 +132,7 @@ def low_rank_triples(change: BlockedChange, noise: float, *, most: int = 64) -> 
 def leading_triples(change: BlockedChange, *, share: float = SHARE, most: int = MOST) -> Triples:
     """The fewest leading triples that hold a share of a change's energy, at most `most`.
 
-    A sketch of 64 random columns with two power steps, widened until its span holds the share; the span's own Gram
+    A sketch of 64 random columns with a power step, widened until its span amply holds the share; the span's Gram
     matrix gives values and vectors. Leading triples agree with a full decomposition's; the last few, where values lie
     close, are of the right span only.
 
@@ -126,6 +147,7 @@ def leading_triples(change: BlockedChange, *, share: float = SHARE, most: int = 
     """
     dtype = torch.float64 if change.aligned.dtype == torch.float64 else torch.float32
     out, inside = change.shape
+    change = change.formed()
     device, energy = change.aligned.device, change.energy()
     basis, rows = torch.zeros(out, 0, dtype=dtype, device=device), torch.zeros(0, inside, dtype=dtype, device=device)
     limit = min(out, inside, most + 8)
@@ -135,12 +157,11 @@ def leading_triples(change: BlockedChange, *, share: float = SHARE, most: int = 
         found = _widened(change, basis, rows, probes[:, basis.shape[1] : basis.shape[1] + width])
         basis = torch.cat([basis, found], dim=1)
         rows = torch.cat([rows, change.transposed_times(found).T])
-        if float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2 >= share * energy:
+        values, vectors = torch.linalg.eigh(rows.double() @ rows.double().T)
+        values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+        rank = 1 + int((values.cumsum(0) < share * energy).sum())
+        if rank <= SPARE * basis.shape[1]:  # the last columns of a sketch are of no exact triple
             break
-    values, vectors = torch.linalg.eigh(rows.double() @ rows.double().T)
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    held = values.cumsum(0) >= share * energy
-    rank = int(held.to(torch.uint8).argmax()) + 1 if bool(held.any()) else len(values)
     rank = min(rank, most, int((values > 0).sum()))
     s, turn = values[:rank].sqrt(), vectors[:, :rank].to(dtype)
     return basis @ turn, s.to(dtype), (turn.T @ rows) / s.to(dtype)[:, None]
@@ -158,8 +179,16 @@ def significant(triples: Triples, shape: tuple[int, ...], dtype: torch.dtype, no
     return u[:, :rank].to(dtype), s[:rank].to(dtype), vh[:rank].to(dtype)
 
 
+def _rank_of_corner(change: BlockedChange, noise: float) -> int:
+    """Rank of a part of the change above what rounding explains: the change's own is no smaller."""
+    corner = change.corner(min(160, 2 * MOST))
+    rounding = noise / (change.shape[0] * change.shape[1]) ** 0.5 * sum(n**0.5 for n in corner.shape)
+    values = torch.linalg.svdvals(corner)
+    return int((values > max(4 * rounding, 1e-12 * float(values[0]))).sum())
+
+
 def _widened(
-    change: BlockedChange, basis: torch.Tensor, rows: torch.Tensor, probe: torch.Tensor, *, powers: int = 2
+    change: BlockedChange, basis: torch.Tensor, rows: torch.Tensor, probe: torch.Tensor, *, powers: int = 1
 ) -> torch.Tensor:
     """Further orthonormal columns for a basis, from what it does not hold of the change yet."""
     found = change.times(probe) - basis @ (rows @ probe)

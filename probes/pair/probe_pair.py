@@ -132,7 +132,7 @@ def _read_layers(
             yield layer, X, Y
 
     with progress.task(f"probe {plan.probe}", total=_count(layers), unit="layers") as ticker:
-        for layer, outcome in in_order(lambda one: (one[0], probed(plan, *one)), rows(), most=2):
+        for layer, outcome in in_order(lambda one: (one[0], probed(plan, *one)), rows(), most=2, width=plan.n_rows):
             outcomes[layer] = outcome
             ticker.advance(1, note=f"layer {layer}")
     if not outcomes:

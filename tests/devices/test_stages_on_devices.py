@@ -149,7 +149,7 @@ def vocabulary(pair, suites, tmp):
 STAGES = {
     "tax": tax, "capture last": captured("last"), "capture all": captured("all"), "capture mean": captured("mean"),
     "attribute": path("component", "head", "singular"), "attribute neurons, kl": path("neuron", metrics=("nll", "kl")),
-    "attribute recomputed": path("component", checkpoint=True), "one gradient": one_gradient,
+    "attribute recomputed": path("component", recompute=True), "one gradient": one_gradient,
     "first order": first_order, "screen": screened, "relearn": relearned, "diagnose": diagnosed,
     "restoration": restored, "graft": grafted, "patch": patched, "mixture": triples_undone, "direction": ablated,
     "generate": answers, "divergence": divergence, "versatility": versatility, "prior": prior, "naming": vocabulary, "frontier": plans,

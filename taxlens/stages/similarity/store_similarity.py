@@ -13,6 +13,7 @@ import pandas as pd
 from taxlens.activations.store.store import Store
 from taxlens.analysis.directions.naming import Vocabulary
 from taxlens.core.direction import Direction
+from taxlens.core.memory import refuse_beyond_memory
 from taxlens.core.parallel import in_order
 from taxlens.core.progress import SILENT, Progress
 from taxlens.probes.kinds.crossfit import whole_groups
@@ -27,6 +28,9 @@ from taxlens.stages.similarity.direction_names import leading_directions, name_d
 from taxlens.stages.similarity.similarity_tables import DIRECTIONS, DRIFT_POSITIONS, SIMILARITY, SPECTRA
 
 MAP_ROWS = 4096
+
+MATRICES = 44
+"""Square matrices of a site's width, in float64, that the similarity of one layer holds at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,8 +103,13 @@ def similarity_store(
             index = np.flatnonzero((rows["template"] == template).to_numpy())
             groups = (rows["suite"].astype(str) + "/" + rows["group"].astype(str)).to_numpy()[index]
             named = {"suite": "", "template": template, "site": site}
+            width = int(np.prod(store.shape(site)))
+            fix = "leave the site out of capture.sites, or give the machine more memory."
+            refuse_beyond_memory(f"similarity at {site}, {width} wide,", MATRICES * 8 * width**2, fix)
             work = partial(reader.layer, site, index=index, groups=groups)
-            for layer, one in zip(store.layers(site), in_order(work, store.layers(site), most=2), strict=True):
+            for layer, one in zip(
+                store.layers(site), in_order(work, store.layers(site), most=2, width=width), strict=True
+            ):
                 for name, frame in one.frames.items():
                     made[name].append(frame.assign(**named))
                 if one.spectra is not None:
