@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from taxlens.analysis.weights.units import Difference, Part, Unit, common_rows, component_name, is_matrix
+from taxlens.analysis.weights.dense_change import dense_change, filled
+from taxlens.analysis.weights.units import Difference, Part, Unit, component_name, is_matrix
 
 if TYPE_CHECKING:
     from taxlens.activations.models.anatomy import ModuleRole
@@ -328,15 +329,15 @@ def _matrix(shared: tuple[str, int, bool], module: nn.Module, difference: Differ
     name = shared[0]
     device = next(module.parameters()).device
     biased = "bias" in difference.parameters(name) and difference.differs(name, "bias")
-    bias = _filled(difference.change(name, "bias").to(device), module) if biased else None
+    bias = filled(difference.change(name, "bias").to(device), module) if biased else None
     shape = tuple(difference.shape(name))
     plan = [_on(_plan(level, name, layout, shape), device) for level in layout.levels]
     factors = None
     if difference.low_rank(name) or any(kind == "triples" for _, kind, _, _ in plan):
         u, s, vh = difference.triples(name)
-        factors = (_filled(u.to(device), module), (s[:, None] * vh).to(device))
+        factors = (filled(u.to(device), module), (s[:, None] * vh).to(device))
     exact = factors is not None and not difference.has_rest(name)
-    dense = _dense(module, name, difference)
+    dense = dense_change(module, name, difference)
     return MatrixRule(*shared, factors, exact, dense, bias, plan)
 
 
@@ -347,29 +348,6 @@ def _on(
     level, kind, columns, bias = plan
     columns, bias = (c.to(device) if isinstance(c, Tensor) else c for c in (columns, bias))
     return level, kind, columns, bias
-
-
-def _dense(module: nn.Module, name: str, difference: Difference) -> Callable[[], Tensor]:
-    """A function that forms Delta [out, in] from the two ends' own tensors, wherever the model is walked to."""
-    device, transposed = next(module.parameters()).device, difference.transposed(name)
-    ends = [m.model.get_submodule(name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)]
-    common = common_rows(*ends)
-
-    # a GPU multiplies 16 bits with sums in 32 many times faster; the difference of two 16-bit ends is rounded once
-    narrow = device.type != "cpu" and common[0].dtype in (torch.bfloat16, torch.float16)
-
-    def change() -> Tensor:
-        end, start = (one.to(device) if narrow else _wide(one).to(device) for one in (common[1], common[0]))
-        delta = end - start
-        return delta.T if transposed else _filled(delta, module)
-
-    return change
-
-
-def _filled(change: Tensor, module: nn.Module) -> Tensor:
-    """A change of the outputs that both vocabularies have, with zeros for those that the walked model has more."""
-    extra = module.weight.shape[0] - change.shape[0] if isinstance(module, nn.Linear) else 0
-    return torch.cat([change, change.new_zeros((extra, *change.shape[1:]))]) if extra > 0 else change
 
 
 def _plan(
