@@ -83,10 +83,15 @@ class SuiteFeatures:
             held["prompts"] = self.apart[metric]
         return held | {"unexplained": self.taxes[metric] - latents - sum(held.values())}
 
-    def movement(self, metric: str) -> float:
-        """Sum of the sizes of what latents and error changed by from the coarser rule; NaN without one."""
-        latents = np.abs(self.mean(metric) - self.coarse[metric]).sum()
-        return float(latents + abs(self.error[metric].mean() - self.coarse_error[metric]))
+    def movement(self, metric: str, listed: np.ndarray) -> float:
+        """Sum of the sizes of what the listed latents, the rest of them as one, and the error changed by from the coarser rule.
+
+        NaN where there was no coarser rule.
+        """
+        moved = self.mean(metric) - self.coarse[metric]
+        rest = moved.sum() - moved[listed].sum()
+        error = self.error[metric].mean() - self.coarse_error[metric]
+        return float(np.abs(moved[listed]).sum() + abs(rest) + abs(error))
 
     def cancellation(self, metric: str) -> float:
         """Sum of the latents' sizes over the size of their sum; infinite where they sum to nothing."""
@@ -168,12 +173,13 @@ class FeatureAccount(Result):
         if not interval.excludes(0.0):
             reasons.append("there is no tax to explain")
         scale = max(abs(tax), SMALL)
+        moved = found.movement(metric, self.chosen(suite))
         if abs(found.terms(metric)["unexplained"].mean()) > CLOSES * scale:
             reasons.append(f"closes to {abs(found.terms(metric)['unexplained'].mean()) / scale:.1%} of the tax")
         if found.cancellation(metric) > CANCELS:
             reasons.append(f"latents cancel: sizes sum to {found.cancellation(metric):.1f} times their sum")
-        if np.isfinite(found.movement(metric)) and found.movement(metric) > MOVES * scale:
-            reasons.append(f"effects still move by {found.movement(metric) / scale:.2f} of the tax between rules")
+        if np.isfinite(moved) and moved > MOVES * scale:
+            reasons.append(f"effects still move by {moved / scale:.2f} of the tax between rules")
         return "; ".join(reasons)
 
     def ranked(self, suite: str, metric: str = "", *, anyway: bool = False) -> list[tuple[int, float]]:
@@ -240,7 +246,7 @@ class FeatureAccount(Result):
                     "latents": float(found.mean(metric).sum()), "prompts": 0.0, **{k: float(v.mean()) for k, v in terms.items()},
                     "unexplained_share": float(terms["unexplained"].mean()) / scale,
                     "error_share": float(terms["error"].mean()) / scale,
-                    "cancellation": found.cancellation(metric), "movement": found.movement(metric) / abs(scale),
+                    "cancellation": found.cancellation(metric), "movement": found.movement(metric, self.chosen(name)) / abs(scale),
                     "switched": float(found.switched.sum() / max(found.sizes.sum(), 1e-30)),
                     "explained": share.value, "explained_low": share.low, "random": chance, "margin_low": margin,
                     "gate": margin > 0, "verdict": self.verdict(name, metric) or None, "gradients": found.gradients,

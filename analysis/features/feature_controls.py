@@ -200,14 +200,18 @@ class _Work:
         sets = [order[:leading] for order in self.chosen]
         out = [self._given("leading", 0, side, sets), self._given("all", 0, side, [None, None])]
         for draw in range(draws):
-            out.append(
-                self._given("matched_mass", draw, side, self._matched(sets, draw, self.codes.mass(), whole=True))
-            )
+            others = self._matched(sets, draw, self.codes.mass(), whole=True)
+            out.append(self._given("matched_mass", draw, side, others))
+            if all(len(one) + len(mine) == used for one, mine, used in zip(others, sets, self._in_use())):
+                break  # it takes all the others to carry as much: there is one such set
         for draw in range(max(1, draws // 2)):
             out.append(
                 self._given("matched_rate", draw, side, self._matched(sets, draw, self.codes.count(), whole=False))
             )
         return out
+
+    def _in_use(self) -> list[int]:
+        return [int((self.codes.mass() > 0).sum())] * 2
 
     def rival(self, name: str, side: str) -> Given:
         """One rival, fitted on each half and measured on the other."""

@@ -81,7 +81,9 @@ FEATURES_CLOSURE = Table(
         "unexplained_share": number("unexplained over tax"),
         "error_share": number("error over tax"),
         "cancellation": number("sum of the latents' sizes over the size of their sum"),
-        "movement": number("sum of the sizes of all changes from the coarser rule, over tax"),
+        "movement": number(
+            "what listed latents, the rest and the error changed by from the coarser rule, sizes summed, over tax"
+        ),
         "switched": number("share of the latents' size at tokens where they are on in one model only"),
         "explained": number("share of the change's squared length that the decoders in use explain"),
         "explained_low": number("lower end of its 95 % interval"),

@@ -21,14 +21,18 @@ import numpy as np
 from benchmarks.real.features_corpus import OUT, countries
 from benchmarks.real.fetch import fetch
 from benchmarks.real.refusal_lora import ADAPTERS
+from taxlens.activations.hooks.sites import Address
 from taxlens.activations.items.items import Suite, read_suite
-from taxlens.activations.models.pair import load_pair
+from taxlens.activations.models.pair import ModelPair, load_pair
+from taxlens.analysis.features.account_run import account_dictionaries
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.dictionaries.dictionary_files import read_dictionary
-from taxlens.analysis.features.feature_controls import FeatureControls
-from taxlens.analysis.features.feature_report import FeatureReport, report_features
+from taxlens.analysis.features.feature_controls import FeatureControls, control_features
+from taxlens.analysis.features.give_back import suite_streams
+from taxlens.analysis.features.latent_names import names_frame
 from taxlens.cli.progress import terminal_progress
 from taxlens.core.artifacts import write_table
+from taxlens.core.stats.intervals import Interval
 
 FOLDER = OUT.parent
 TEMPLATES = {"cities": "plain", "agreement": "plain", "overrefusal": "chat"}
@@ -53,9 +57,8 @@ def dictionaries_of(folder: Path, pair: str, layer: int, seeds: list[int], base:
     return {name: read_dictionary(path) for name, path in found.items()}
 
 
-def seeds_agree(controls: list[FeatureControls]) -> dict[str, float]:
-    """Cosine of what two seeds' leading latents give back: of the mean vector, and of all items' vectors together."""
-    first, second = (one.vector for one in controls[:2])
+def seeds_agree(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+    """Cosine of what two seeds' leading latents give back [items, d]: of the mean vectors, and item by item."""
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return float((a * b).sum() / (np.linalg.norm(a) * np.linalg.norm(b)))
@@ -63,29 +66,63 @@ def seeds_agree(controls: list[FeatureControls]) -> dict[str, float]:
     return {"mean_vector": cosine(first.mean(0), second.mean(0)), "all_items": cosine(first, second)}
 
 
-def summary(found: FeatureReport, suite: str) -> dict[str, object]:
-    """What the docs print: closure, gate, prediction against measured, controls, rivals."""
-    said: dict[str, object] = {"closure": json.loads(found.tables["features_closure"].to_json(orient="records"))}
-    for (name, _), controls in found.controls.items():
-        for metric in controls.taxes:
-            shares = {
-                f"{one.what}-{one.draw} {one.side}": [round(v, 3) for v in (s.value, s.low, s.high)]
-                for one in controls.given for s in [controls.share(one, metric)]
-            }  # fmt: skip
-            slopes = {
-                f"{what} {side}": [round(v, 3) for v in (s.value, s.low, s.high)]
-                for what in ("leading", "all") for side in ("restored", "removed")
-                for s in [controls.slope(metric, what, side)]
-            }  # fmt: skip
-            ahead = {
-                f"{control} {side}": [round(v, 3) for v in (s.value, s.low, s.high)]
-                for control in ("matched_mass", "matched_rate") for side in ("restored", "removed")
-                for s in [controls.ahead(metric, side, control)]
-            }  # fmt: skip
-            said[f"{name} {metric}"] = {"returned": shares, "slope": slopes, "ahead": ahead}
-    same = [one for (name, _), one in found.controls.items() if name.startswith("difference")]
+def rounded(interval: Interval) -> list[float]:
+    """Value and ends of an interval."""
+    return [round(v, 3) for v in (interval.value, interval.low, interval.high)]
+
+
+def judged(controls: FeatureControls) -> dict[str, object]:
+    """What was returned, predicted over measured, and the lead over controls, by metric."""
+    said: dict[str, object] = {}
+    sides = list(dict.fromkeys(one.side for one in controls.given))
+    for metric in controls.taxes:
+        returned = {f"{o.what}-{o.draw} {o.side}": rounded(controls.share(o, metric)) for o in controls.given}
+        slopes = {f"{w} {s}": rounded(controls.slope(metric, w, s)) for w in ("leading", "all") for s in sides}
+        ahead = {
+            f"{c} {s}": rounded(controls.ahead(metric, s, c)) for c in ("matched_mass", "matched_rate") for s in sides
+        }
+        said[metric] = {"returned": returned, "slope": slopes, "ahead": ahead, "best": controls.best(metric)}
+    return said
+
+
+def measured(pair: ModelPair, suite: Suite, given: argparse.Namespace) -> dict[str, object]:
+    """The account in each dictionary, the first dictionary's controls, and how far seeds agree."""
+    template, progress = TEMPLATES[given.suite], terminal_progress()
+    dictionaries = dictionaries_of(given.folder, given.pair, given.layer, given.seeds, given.base)
+    began = time.monotonic()
+    accounts = account_dictionaries(
+        pair, suite, dictionaries, template=template, max_gradients=given.max_gradients, progress=progress
+    )
+    out = FOLDER / "results" / f"{given.pair}-{given.suite}-{given.layer}"
+    out.mkdir(parents=True, exist_ok=True)
+    said: dict[str, object] = {"items": len(suite), "walk_seconds": round(time.monotonic() - began)}
+    vectors = {}
+    for number, (name, account) in enumerate(accounts.items()):
+        print(account, flush=True)
+        closure = account.closure_frame()
+        write_table(closure, out / f"{name}-closure.csv")
+        write_table(account.to_frame(), out / f"{name}-features.csv")
+        address = Address(account.dictionary.site, account.dictionary.layer)
+        streams = suite_streams(pair, suite, address, template=template)
+        shown = {"name": name, "template": template}
+        write_table(
+            names_frame(streams, account.dictionary, account.chosen(suite.name)[:20], **shown),
+            out / f"{name}-names.csv",
+        )
+        said[name] = {"closure": json.loads(closure.to_json(orient="records"))}
+        if number == 0:
+            controls = control_features(pair, suite, account, draws=given.draws)
+            write_table(controls.to_frame(), out / f"{name}-controls.csv")
+            said[name] |= judged(controls)  # type: ignore[operator]
+        else:
+            controls = control_features(pair, suite, account, draws=0, sides=())
+        vectors[name] = controls.vector
+        (out / "summary.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    same = [vector for name, vector in vectors.items() if name.startswith("difference")]
     if len(same) > 1:
-        said["seeds"] = seeds_agree(same)
+        said["seeds"] = seeds_agree(*same[:2])
+    said["seconds"] = round(time.monotonic() - began)
+    (out / "summary.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return said
 
 
@@ -103,20 +140,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     given = parser.parse_args()
     pair = load_pair(fetch(), adapter=ADAPTERS / given.pair)
-    suite = suite_of(given.suite, given.items)
-    began = time.monotonic()
-    found = report_features(
-        pair, suite, dictionaries_of(given.folder, given.pair, given.layer, given.seeds, given.base),
-        template=TEMPLATES[given.suite], draws=given.draws, max_gradients=given.max_gradients,
-        progress=terminal_progress(),
-    )  # fmt: skip
-    out = FOLDER / "results" / f"{given.pair}-{given.suite}-{given.layer}"
-    for name, frame in found.tables.items():
-        write_table(frame, out / f"{name}.csv")
-    said = summary(found, given.suite) | {"seconds": round(time.monotonic() - began), "items": len(suite)}
-    (out / "summary.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-    print(found)
-    print(json.dumps(said, indent=1))
+    print(json.dumps(measured(pair, suite_of(given.suite, given.items), given), indent=1))
 
 
 if __name__ == "__main__":
