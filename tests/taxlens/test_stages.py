@@ -27,10 +27,9 @@ import json, sys
 import fake_stage
 fake_stage.register()
 from taxlens.cli.app import run_app
-code = 0
 for line in json.loads(sys.argv[1]):
-    code = run_app(line) or code
-sys.exit(code)
+    print("$", *line, flush=True)
+    print("code", run_app(line), flush=True)
 """
 NOTEBOOK = """
 import fake_stage
@@ -71,15 +70,19 @@ def resolve_lines(resolve):
 
 @pytest.fixture(scope="module")
 def told(folder):
-    lines = [["--help"], ["lengths", "--help"], ["run", "c.yaml", "--out", "r"], ["report", "r", "--latex"]]
+    again = ["lengths", "r"]
+    lines = [
+        ["--help"], ["run", "c.yaml", "--out", "r"], ["report", "r", "--latex"], again, [*again, "--json"], [*again, "--dry-run"],
+        [*again, "--dry-run", "--set", "lengths.suites=[fact]"], ["run", "c.yaml", "--out", "s", "--set", "lengths.mosst=3"],
+    ]  # fmt: skip
     done = python(SCRIPT, json.dumps(lines), cwd=folder)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 def test_the_command_line_and_the_terminal_know_a_new_stage(told):
-    assert "lengths      Count the letters of prompts." in told
-    assert "7 prompts counted" in told
+    assert "lengths      Count the letters of prompts." in told.stdout
+    assert "7 prompts counted" in told.stdout
 
 
 def test_run_report_and_paper_know_a_new_stage(told, folder):
@@ -90,23 +93,19 @@ def test_run_report_and_paper_know_a_new_stage(told, folder):
     assert (run / "tables" / "prompt_lengths.csv").read_text(encoding="utf-8").startswith("suite,item,letters\n")
     assert (run / "figures" / "prompt_lengths.pdf").is_file()
     page = (run / "report.html").read_text(encoding="utf-8")
-    for said in ("its prompts were counted", "Letters are no tokens.", "Lengths of 7 prompts.", "prompt_lengths"):
+    for said in ("Its prompts were counted.", "Letters are no tokens.", "Lengths of 7 prompts.", "prompt_lengths"):
         assert said in page
     assert "Prompts were counted" in (run / "latex" / "methods.tex").read_text(encoding="utf-8")
     assert (run / "latex" / "table_lengths.tex").is_file()
 
 
-def test_json_the_dry_run_and_its_checks_know_a_new_stage(told, folder):
-    done = python(SCRIPT, json.dumps([["lengths", "r", "--json"]]), cwd=folder)
-    assert len(json.loads(done.stdout)["prompt_lengths"]) == 7
-    done = python(SCRIPT, json.dumps([["lengths", "r", "--dry-run"]]), cwd=folder)
-    assert "about 30 s, 2 MB on disk" in done.stdout
-    done = python(SCRIPT, json.dumps([["lengths", "r", "--dry-run", "--set", "lengths.suites=[fact]"]]), cwd=folder)
-    assert done.returncode == 2
-    assert "unknown suite 'fact'" in done.stderr
-    assert "Try: facts" in done.stderr
-    done = python(SCRIPT, json.dumps([["run", "c.yaml", "--out", "s", "--set", "lengths.mosst=3"]]), cwd=folder)
-    assert "unknown config key 'lengths.mosst'" in done.stderr
+def test_json_the_dry_run_and_its_checks_know_a_new_stage(told):
+    parts = [part.splitlines() for part in told.stdout.split("$ ")[1:]]
+    assert [part[-1] for part in parts] == ["code 0"] * 6 + ["code 2"] * 2
+    assert len(json.loads(parts[4][1])["prompt_lengths"]) == 7
+    assert any("about 30 s, 2 MB on disk" in line for line in parts[5])
+    for said in ("unknown suite 'fact'", "Try: facts", "unknown config key 'lengths.mosst'"):
+        assert said in told.stderr
 
 
 def test_the_notebook_and_the_contract_know_a_new_stage(folder):
@@ -152,3 +151,18 @@ def test_the_contracts_pages_are_those_of_the_stages():
         assert (DOCS / name).read_text(encoding="utf-8") == text, (
             f"docs/{name}: python -m benchmarks.house.contract_page"
         )
+
+
+@pytest.mark.parametrize("metrics", [["nll"], ["margin", "accuracy_norm"]], ids="-".join)
+def test_any_subset_of_the_metrics_runs_to_the_report(tmp_path, folder, metrics):
+    from taxlens.runs.running import run
+
+    config = tmp_path / "c.yaml"
+    said = f"\ntax: {{bootstrap: 100, metrics: [{', '.join(metrics)}]}}\nstages: [tax, figures, report]\n"
+    head = CONFIG.split("tax:")[0].replace("facts.jsonl", str(folder / "facts.jsonl"))
+    config.write_text(head + said, encoding="utf-8")
+    done = run(config, out=tmp_path / "r")
+    assert done.manifest["status"] == "success"
+    assert set(done.table("tax")["metric"]) == set(metrics)
+    assert done.table("power").empty
+    assert (tmp_path / "r" / "tables" / "power.csv").read_text(encoding="utf-8").startswith("suite,template,metric,tax")

@@ -27,6 +27,7 @@ def _shrink() -> None:
     import numpy as np
     from PIL import Image
 
-    grey = np.random.default_rng(0).integers(0, 255, (500, 1100, 3), dtype=np.uint8)
-    image = Image.fromarray(grey).quantize(128, dither=Image.Dither.NONE)
+    draw = np.random.default_rng(0)
+    drawn = np.where(draw.random((500, 1100, 1)) < 0.02, draw.integers(0, 255, (500, 1100, 3)), 255).astype(np.uint8)
+    image = Image.fromarray(drawn).quantize(128, dither=Image.Dither.NONE)
     image.save(io.BytesIO(), format="png", optimize=True)
