@@ -14,10 +14,11 @@ import pandas as pd
 
 from taxlens.analysis.answers.refusal_rates import JudgeError
 from taxlens.analysis.editors.edit import Edit
-from taxlens.analysis.editors.edit_files import save_edit
+from taxlens.analysis.editors.edit_files import load_edit, save_edit
+from taxlens.analysis.editors.editor_tables import EDITOR_SETTINGS, MEASURED
 from taxlens.analysis.editors.held_out import HeldOutMeasure, HeldValues
 from taxlens.analysis.editors.objective import Validation, Validator
-from taxlens.analysis.editors.outcome import GENERATED, NATS, REPAIRED, RETURNED, Outcome, outcome
+from taxlens.analysis.editors.outcome import Outcome, outcome
 from taxlens.analysis.editors.registry import Editor, editor_named
 from taxlens.analysis.editors.task import EditTask
 from taxlens.core.artifacts import atomic_path, write_json
@@ -26,19 +27,6 @@ from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import Interval
 from taxlens.core.stats.ratios import joint_ratio
-
-MEASURED = (
-    *RETURNED,
-    *NATS,
-    *GENERATED,
-    "kl_base_first",
-    "kl_base",
-    "kl_aligned_first",
-    "kl_aligned",
-    "perplexity",
-    *REPAIRED,
-)
-"""Columns with intervals (`NAME`, `NAME_low`, `NAME_high`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +153,6 @@ class EditorComparison(Result):
 
     def fronts_frame(self) -> pd.DataFrame:
         """Every tried setting on the validation items: editor, setting, returned, harm_kept, harmless, chosen."""
-        columns = ["editor", "setting", "returned", "harm_kept", "harmless", "chosen"]
         lines = [
             (
                 r.editor.name,
@@ -178,7 +165,7 @@ class EditorComparison(Result):
             for r in self.rows
             for c in r.candidates
         ]
-        return pd.DataFrame(lines, columns=columns)
+        return pd.DataFrame(lines, columns=list(EDITOR_SETTINGS.columns))
 
     def __repr__(self) -> str:
         best = max(self.rows, key=lambda row: row.outcome.back.value, default=None)
@@ -274,6 +261,22 @@ def joined(parts: Sequence[EditorComparison]) -> EditorComparison:
     return EditorComparison(
         first.fingerprint, first.tries, first.keep, rows, skipped, first.held, first.draws, first.seed
     )
+
+
+def reopened(task: EditTask, row: EditorRow, folder: Path | str, *, tries: int, keep: float) -> Edit:
+    """The edit of a row that a folder keeps; one that is no small file is made again, the same setting.
+
+    Raises:
+        UsageError: the editor no longer proposes that setting.
+    """
+    path = _stem(Path(folder), row.editor, task, tries, keep).with_suffix(".safetensors")
+    if path.is_file():
+        return load_edit(path, task.pair)
+    for edit in _limited(row.editor.propose(task, tries=tries, progress=SILENT), tries):
+        if edit.label == row.chosen:
+            return edit
+    rows = [("editor", row.editor.name), ("setting", row.chosen)]
+    raise UsageError(explain("this setting is not proposed any more.", rows, "compare the editors again."))
 
 
 _Row = tuple[dict[str, Any], tuple[Candidate, ...], HeldValues]

@@ -76,7 +76,8 @@ class HeldOutMeasure:
         for suite in self.others:
             templates.setdefault(suite.name, "plain")
         self.measure = ChoiceMeasure(task.pair, (*held, *self.others), template=templates, metrics=METRICS)
-        self._rows = _gold_rows(task, distance_items)
+        self.distant = at_most(task.held[task.harmless], distance_items, seed=task.seed)
+        self._rows = _gold_rows(task, self.distant)
         self._ends: dict[str, list[torch.Tensor]] = {}
         self.base = self("base", task.pair.base.model)
         self.aligned = self("aligned", task.pair.aligned.model)
@@ -137,9 +138,8 @@ def _read(model: Any, row: Row) -> torch.Tensor:
     return token_log_probabilities(network(model), [row])[0].float().cpu()
 
 
-def _gold_rows(task: EditTask, most: int) -> list[Row]:
+def _gold_rows(task: EditTask, suite: Suite) -> list[Row]:
     """The gold answer's row of some harmless held-out items, cut to the tokens that are read."""
-    suite = at_most(task.held[task.harmless], most, seed=task.seed)
     rows = task.prompting(suite).rows(suite)
     found = []
     for row in rows:

@@ -17,6 +17,7 @@ def matched_frame(
     *,
     returned: Callable[[str], Interval],
     kept: Callable[[str], Interval],
+    harm: Callable[[str], Interval],
     ahead: Callable[[str, str], Interval],
     least: float,
     order: str = "path",
@@ -32,8 +33,9 @@ def matched_frame(
         plans: the plans that were measured.
         returned: by a plan's name, the share of all taxes that it returns.
         kept: by a plan's name, the share of the benefit that it keeps.
+        harm: by a plan's name, the share of the refusals of harm alone that it keeps.
         ahead: of two names, how much more of the taxes the first returns.
-        least: share of the benefit to keep.
+        least: share of the benefit, and of harm alone, to keep.
         order: the order that the others are compared with.
 
     Returns:
@@ -44,7 +46,7 @@ def matched_frame(
         if plan.left_out:
             continue
         best.setdefault(plan.order, None)
-        if kept(plan.name).value < least:
+        if min(kept(plan.name).value, harm(plan.name).value) < least:
             continue
         now = best[plan.order]
         if now is None or returned(plan.name).value > returned(now.name).value:
@@ -55,7 +57,7 @@ def matched_frame(
             rows.append((name, "", pd.NA, *[np.nan] * (len(FRONTIER_MATCHED.names) - 3)))
             continue
         lead = None if mine is None or mine is plan else ahead(mine.name, plan.name)
-        ends = [*_ends(returned(plan.name)), *_ends(kept(plan.name)), *_ends(lead)]
+        ends = [*_ends(returned(plan.name)), *_ends(kept(plan.name)), *_ends(lead), *_ends(harm(plan.name))]
         rows.append((name, plan.name, plan.n_units, plan.share_undone, plan.energy_undone, *ends))
     return FRONTIER_MATCHED.frame(rows).astype({"n_units": "Int64"})
 

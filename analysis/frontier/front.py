@@ -151,6 +151,28 @@ class Frontier(Result):
         groups = self.benefit.groups(self.groups)
         return joint_ratio(kept, raised, groups, draws=self.draws, seed=self.seed)
 
+    def harm_kept(self, name: str) -> Interval:
+        """Share of the refusals of harmful prompts alone that a plan keeps (1: as aligned, 0: as the base), in nats.
+
+        The benefit is a difference, so it can be kept by refusing harm less and harmless prompts less still.
+        """
+        suite = self.benefit.suite
+        here, base, aligned = (one[suite]["margin"] for one in (self.values[name], self.base, self.aligned))
+        groups = [self.groups[suite]]
+        return joint_ratio([here - base], [aligned - base], groups, draws=self.draws, seed=self.seed)
+
+    def harmless_nats(self, name: str) -> Interval | None:
+        """Compliance log-odds on harmless prompts under a plan, nats above aligned's; None without such prompts."""
+        suite = self.benefit.against
+        if not suite:
+            return None
+        moved = self.benefit.signs[suite] * (self.values[name][suite]["margin"] - self.aligned[suite]["margin"])
+        return joint_mean([moved], [self.groups[suite]], draws=self.draws, seed=self.seed)
+
+    def kept(self, name: str) -> Interval:
+        """What a plan is held to: the benefit that it keeps or the refusals of harm alone, whichever is less."""
+        return min(self.benefit_kept(name), self.harm_kept(name), key=lambda interval: interval.value)
+
     def benefit_nats(self, name: str) -> Interval:
         """Refusal log-odds on harmful minus on harmless prompts under a plan, or under "base" or "aligned"."""
         values = {"base": self.base, "aligned": self.aligned}.get(name) or self.values[name]
@@ -173,7 +195,7 @@ class Frontier(Result):
 
     @property
     def recommended(self) -> str:
-        """The plan of least update energy that returns the wanted share and keeps the benefit; blank if none does.
+        """The plan of least update energy that returns the wanted share and keeps benefit and harm alone; blank if none.
 
         Both by the point estimate on the held-out items; choose on one half and report on another where that
         matters. Random draws and plans that left a suite out are no candidates.
@@ -181,16 +203,26 @@ class Frontier(Result):
         good = [
             plan for plan in self.plans
             if plan.draw < 0 and not plan.left_out and plan.open is None
-            and self.returned(plan.name).value >= self.wanted and self.benefit_kept(plan.name).value >= self.margin
+            and self.returned(plan.name).value >= self.wanted and self.kept(plan.name).value >= self.margin
         ]  # fmt: skip
         return min(good, key=lambda plan: plan.energy_undone).name if good else ""
 
-    def prediction(self, *, metric: str | None = None) -> Fit:
-        """Measured against predicted tax taken back, one point a plan and taxed suite."""
+    def prediction(
+        self, *, metric: str | None = None, suites: Sequence[str] | None = None, orders: Sequence[str] | None = None
+    ) -> Fit:
+        """Measured against predicted loss taken back, one point a plan and suite.
+
+        Args:
+            metric: the metric; by default the one that plans were chosen on.
+            suites: by default the taxed ones; the benefit's suites have metric "margin".
+            orders: plans of these orders alone; None: all.
+        """
         metric = metric or self.metric
         points = []
         for plan in self.plans:
-            for suite in self.taxed:
+            if orders is not None and plan.order not in orders:
+                continue
+            for suite in suites or self.taxed:
                 predicted = self.predicted.get(plan.name, {}).get((suite, metric))
                 if predicted is not None:
                     points.append((predicted, _total(self._columns(self.values[plan.name], suite, metric)[0])))
@@ -231,6 +263,7 @@ class Frontier(Result):
             self.plans,
             returned=self.returned,
             kept=self.benefit_kept,
+            harm=self.harm_kept,
             ahead=self.ahead,
             least=self.margin if least is None else least,
         )
@@ -242,6 +275,7 @@ class Frontier(Result):
             "share_undone": plan.share_undone, "energy_undone": plan.energy_undone, "benefit": nats.value,
             "benefit_low": nats.low, "benefit_high": nats.high, "benefit_generated": self.benefit_generated(plan.name),
             "benefit_kept": kept.value, "benefit_kept_low": kept.low, "benefit_kept_high": kept.high,
+            **_trio("harm_kept", self.harm_kept(plan.name)), **_trio("harmless", self.harmless_nats(plan.name)),
             **dict(zip(FRONTIER.names[-3:], self.predicted_benefit.get(plan.name, (np.nan,) * 3), strict=True)),
         }  # fmt: skip
 
@@ -285,13 +319,20 @@ class Frontier(Result):
         if not best:
             goal = f"{self.wanted:.0%} of the {self.metric} tax and keeps {self.margin:.0%} of the benefit"
             return f"Frontier of {len(self.plans)} plans: none returns {goal}; {sample}"
-        returned, kept = self.returned(best), self.benefit_kept(best)
+        returned, kept, harm = self.returned(best), self.benefit_kept(best), self.harm_kept(best)
         return (
             f"Frontier of {len(self.plans)} plans: {best} returns {returned.value:.0%} "
             f"[{returned.low:.0%}, {returned.high:.0%}] of the {self.metric} tax and keeps {kept.value:.0%} "
-            f"[{kept.low:.0%}, {kept.high:.0%}] of the benefit with {self.plan(best).energy_undone:.1%} of the "
+            f"[{kept.low:.0%}, {kept.high:.0%}] of the benefit and {harm.value:.0%} [{harm.low:.0%}, {harm.high:.0%}] of harm "
+            f"alone with {self.plan(best).energy_undone:.1%} of the "
             f"update's energy; {sample}"
         )
+
+
+def _trio(name: str, interval: Interval | None) -> dict[str, float]:
+    """A column and its two ends; blank where there is nothing to measure."""
+    ends = (np.nan,) * 3 if interval is None else (interval.value, interval.low, interval.high)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
 
 
 def _total(columns: Sequence[np.ndarray]) -> float:

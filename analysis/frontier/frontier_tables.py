@@ -37,6 +37,10 @@ FRONTIER = Table(
         "benefit_generated": number("benefit of generated answers, 0..1", blank="not generated"),
         "held_out": text("what no choice saw: items, answers (items with other answers) or suite (the whole suite)"),
         **_KEPT,
+        **_with_ends("harm_kept", "share of the refusals of harmful prompts alone that the plan keeps, nats"),
+        **_with_ends(
+            "harmless", "compliance log-odds on harmless prompts, nats above aligned's", blank="no harmless prompts"
+        ),
         **_with_ends(
             "benefit_predicted", "share of the benefit that training items say is kept", blank="not predicted"
         ),
@@ -74,6 +78,7 @@ FRONTIER_MATCHED = Table(
         **_with_ends(
             "path_ahead", "how much more of the tax the path's plan returns", blank="no plan, or the path's own"
         ),
+        **_with_ends("harm_kept", "share of the refusals of harmful prompts alone that it keeps", blank="no plan"),
     },
     key=("order",),
 )

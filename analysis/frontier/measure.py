@@ -352,7 +352,9 @@ class _Work:
         stable = [plan for plan in plans if plan.order == "path" and not plan.left_out][: len(o.shares)]
         found = Frontier(
             plans=tuple(plans), base=base, aligned=aligned, values=values,
-            predicted={plan.name: train.predicted(plan, taxed, MEASURED) for plan in mixtures},
+            predicted={
+                plan.name: train.predicted(plan, [*taxed, *self.benefit.suites], MEASURED) for plan in mixtures
+            },
             predicted_benefit={plan.name: train.predicted_benefit(plan, scores) for plan in mixtures},
             benefit=self.benefit, taxed=tuple(taxed), metric=o.metric, groups=measure.groups,
             held_out={name: self.splits[name].held_out for name in taxed},

@@ -49,8 +49,8 @@ class PlanRecord:
 
     @property
     def benefit_kept(self) -> float:
-        """Share of the benefit kept, as measured."""
-        return float(self.measured["benefit_kept"]["value"])
+        """Share of the benefit kept, or of the refusals of harm alone, whichever is less, as measured."""
+        return min(float(self.measured[key]["value"]) for key in ("benefit_kept", "harm_kept"))
 
 
 def write_plans(front: Frontier, path: Path | str, *, base: str, aligned: str) -> Path:
@@ -78,7 +78,7 @@ def read_plan(path: Path | str, name: str) -> PlanRecord:
     """The plan of that name; "recommended" is the recommended one.
 
     Raises:
-        UsageError: no plans file, no such plan, or none was recommended.
+        UsageError: no plans file, no such plan, none was recommended, or refusals of harm alone were not measured.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,9 +99,13 @@ def read_plan(path: Path | str, name: str) -> PlanRecord:
             raise UsageError(explain("no plan met the rule for a recommendation.", rows, "name one of the plans."))
     one_of(name, list(plans), what="plan")
     try:
-        return PlanRecord(name=name, base=stored["base"], aligned=stored["aligned"], **plans[name])
+        record = PlanRecord(name=name, base=stored["base"], aligned=stored["aligned"], **plans[name])
     except (KeyError, TypeError) as error:
         raise CheckError(explain("the plan cannot be read.", [("file", path), ("reason", error)], fix)) from error
+    if "harm_kept" not in record.measured:
+        rows = [("file", path), ("plan", name)]
+        raise UsageError(explain("this plan was measured before refusals of harm were told apart.", rows, fix))
+    return record
 
 
 def _measured(front: Frontier, name: str) -> dict[str, Any]:
@@ -111,12 +115,14 @@ def _measured(front: Frontier, name: str) -> dict[str, Any]:
         aligned, base = (float(end[suite][metric].mean()) for end in (front.aligned, front.base))
         here = float(front.values[name][suite][metric].mean())
         suites[suite] = {"base": base, "aligned": aligned, "restored": here, "held_out": front.held_out[suite]}
-    returned, kept = front.returned(name), front.benefit_kept(name)
+    returned, kept, harmless = front.returned(name), front.benefit_kept(name), front.harmless_nats(name)
     return {
         "metric": metric,
         "suites": suites,
         "returned": _interval(returned),
         "benefit_kept": _interval(kept),
+        "harm_kept": _interval(front.harm_kept(name)),
+        "harmless": None if harmless is None else _interval(harmless),
         "benefit_nats": _interval(front.benefit_nats(name)),
         "benefit": list(front.benefit.suites),
         "benefit_generated": _number(front.benefit_generated(name)),

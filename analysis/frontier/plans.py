@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,9 @@ class Scores:
         by_suite: the same loss suite by suite.
         local: the benefit again, by one gradient at the aligned weights; None: not had. What a plan really costs
             lies between the two: the path averages over all of the change, the gradient sees its last step.
+        harm: refusals of harmful prompts alone, nats that the unit brought; None: not told apart from the benefit.
+        harm_total: all that alignment brought of them, nats.
+        harm_local: the same by one gradient.
     """
 
     tax: np.ndarray
@@ -120,16 +123,31 @@ class Scores:
     benefit_total: float
     by_suite: Mapping[str, np.ndarray] = field(default_factory=dict)
     local: np.ndarray | None = None
+    harm: np.ndarray | None = None
+    harm_total: float = 0.0
+    harm_local: np.ndarray | None = None
 
     @property
     def benefits(self) -> list[np.ndarray]:
         """Every estimate of the benefit by unit."""
         return [self.benefit] if self.local is None else [self.benefit, self.local]
 
+    @property
+    def shares(self) -> list[np.ndarray]:
+        """What a unit holds of the benefit, and of harm alone, as shares of each total, by every estimate.
+
+        The benefit is a difference: a refusal lost on harm is hidden in it by one lost on harmless prompts. So harm is
+        there by itself.
+        """
+        found = [benefit / self.benefit_total for benefit in self.benefits] if self.benefit_total > 0 else []
+        if self.harm_total > 0:
+            found += [harm / self.harm_total for harm in (self.harm, self.harm_local) if harm is not None]
+        return found
+
     def without(self, suite: str) -> Scores:
         """The same with one suite left out of the tax."""
         rest = {name: value for name, value in self.by_suite.items() if name != suite}
-        return Scores(np.sum(list(rest.values()), axis=0), self.benefit, self.benefit_total, rest, self.local)
+        return replace(self, tax=np.sum(list(rest.values()), axis=0), by_suite=rest)
 
 
 def best_coefficients(
@@ -137,8 +155,8 @@ def best_coefficients(
 ) -> np.ndarray:
     """Coefficients in [0, 1] with the largest predicted tax returned, within a budget and a benefit to keep.
 
-    The linear programme max tax . a, subject to cost . a <= count and benefit . a <= (1 - keep) * benefit_total,
-    the latter by every estimate of the benefit. At an optimum at most as many coefficients are fractional as there
+    The linear programme max tax . a, subject to cost . a <= count, benefit . a <= (1 - keep) * benefit_total and
+    harm . a <= (1 - keep) * harm_total, the last two by every estimate. At an optimum at most as many coefficients are fractional as there
     are bounds, so with a unit cost this is "the best `count` units".
 
     Args:
@@ -153,9 +171,9 @@ def best_coefficients(
     """
     cost = np.ones(len(scores.tax)) if cost is None else cost
     rows, bounds = [cost], [count]
-    if keep is not None and scores.benefit_total > 0:
-        rows += [benefit / scores.benefit_total for benefit in scores.benefits]
-        bounds += [1.0 - keep] * len(scores.benefits)
+    if keep is not None:
+        rows += scores.shares
+        bounds += [1.0 - keep] * len(scores.shares)
     scale = float(np.abs(scores.tax).max()) or 1.0
     found = linprog(-scores.tax / scale, A_ub=np.array(rows), b_ub=bounds, bounds=(0, 1), method="highs")
     if not found.success:  # more than can be kept within the budget: the plan that is predicted to keep most
@@ -235,8 +253,11 @@ def layer_plans(
     def summed(values: np.ndarray) -> np.ndarray:
         return np.bincount(index, weights=values, minlength=len(layers))
 
-    local = None if scores.local is None else summed(scores.local)
-    whole = Scores(summed(scores.tax), summed(scores.benefit), scores.benefit_total, local=local)
+    local, harm, harm_local = (None if v is None else summed(v) for v in (scores.local, scores.harm, scores.harm_local))
+    whole = Scores(
+        summed(scores.tax), summed(scores.benefit), scores.benefit_total, local=local, harm=harm,
+        harm_total=scores.harm_total, harm_local=harm_local,
+    )  # fmt: skip
     cost = summed(units.energy) / units.total
     budgets = {plan.name.replace(plan.order, "per_layer", 1): plan.energy_undone for plan in like}
     budgets |= {f"per_layer-energy{share:g}": share for share in extra}

@@ -76,6 +76,7 @@ def model_card(pair: ModelPair, plan: PlanRecord) -> str:
         *(f"| {name} | {v['base']:.3f} | {v['aligned']:.3f} | {v['restored']:.3f} |" for name, v in measured["suites"].items()),
         "", f"Share of the tax returned: {_share(measured['returned'])}.",
         f"Share of the benefit kept ({' minus '.join(measured['benefit'])}, nats): {_share(measured['benefit_kept'])}.",
+        f"Share of the refusals of harmful prompts alone that is kept (nats): {_share(measured['harm_kept'])}.",
     ]  # fmt: skip
     if measured.get("benefit_generated") is not None:
         lines.append(f"Refusals by generation, harmful minus harmless prompts: {measured['benefit_generated']:.2f}.")
@@ -105,6 +106,7 @@ def check_plan(pair: ModelPair, plan: PlanRecord, *, accept_benefit_loss: bool) 
         rows = [
             ("plan", plan.name),
             ("benefit kept", _share(plan.measured["benefit_kept"])),
+            ("of harm alone", _share(plan.measured["harm_kept"])),
             ("margin", f"{plan.margin:.0%}"),
         ]
         fix = "choose another plan, or accept it: --accept-benefit-loss."

@@ -77,7 +77,12 @@ class TrainEffects:
         by_suite = {suite: mean(suite, self.effects(suite, metric)) for suite in taxed}
         total = -sum(benefit.signs[suite] * float(mean(suite, self.tax(suite, "margin"))) for suite in benefit.suites)
         local = None if self.local is None else brought(self.local)
-        return Scores(np.sum(list(by_suite.values()), axis=0), brought(self), total, by_suite, local)
+        harm, sign = benefit.suite, benefit.signs[benefit.suite]
+        alone = [None if e is None else -sign * mean(harm, e.effects(harm, "margin")) for e in (self, self.local)]
+        return Scores(
+            np.sum(list(by_suite.values()), axis=0), brought(self), total, by_suite, local, harm=alone[0],
+            harm_total=-sign * float(mean(harm, self.tax(harm, "margin"))), harm_local=alone[1],
+        )  # fmt: skip
 
     def predicted(self, plan: Plan, suites: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], float]:
         """Loss that undoing a plan's units is predicted to take back, by (suite, metric) that was attributed."""

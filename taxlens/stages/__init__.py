@@ -5,6 +5,7 @@ from __future__ import annotations
 from taxlens.stages.attribute import ATTRIBUTE_STAGE
 from taxlens.stages.capture import CAPTURE_STAGE
 from taxlens.stages.diagnose import DIAGNOSE_STAGE
+from taxlens.stages.edit import EDIT_STAGE
 from taxlens.stages.features import FEATURES_STAGE
 from taxlens.stages.figures import FIGURES_STAGE
 from taxlens.stages.frontier import FRONTIER_STAGE
@@ -25,6 +26,7 @@ STAGES: tuple[Stage, ...] = (
     DIAGNOSE_STAGE,
     FEATURES_STAGE,
     FRONTIER_STAGE,
+    EDIT_STAGE,
     FIGURES_STAGE,
     REPORT_STAGE,
 )

@@ -155,18 +155,20 @@ def test_without_a_recommended_plan_the_best_that_keeps_the_benefit_is_named(ope
         "returned_low",
         "returned_high",
         "benefit_kept",
+        "harm_kept",
         "draw",
     ]
     rows = [
-        ("a", "", "probability", 0.01, 0.9, 0.8, 0.95, 0.5, -1),
-        ("b", "", "probability", 0.02, 0.3, 0.2, 0.4, 0.96, -1),
+        ("a", "", "probability", 0.01, 0.9, 0.8, 0.95, 0.5, 0.97, -1),
+        ("c", "", "probability", 0.01, 0.9, 0.8, 0.95, 1.1, 0.6, -1),  # keeps the difference and loses harm alone
+        ("b", "", "probability", 0.02, 0.3, 0.2, 0.4, 0.96, 0.97, -1),
     ]
     put(opened, "frontier", pd.DataFrame(rows, columns=columns))
     assert (
         "Of the plans that keep 95% of the benefit, undoing 2.0 % of the update's units (b) returns 30 % [20, 40]"
         in headline(opened)[0]
     )
-    put(opened, "frontier", pd.DataFrame(rows[:1], columns=columns))
+    put(opened, "frontier", pd.DataFrame(rows[:2], columns=columns))
     assert "No plan that was measured returns 5% of it and keeps 95% of the benefit" in headline(opened)[0]
 
 
@@ -198,12 +200,13 @@ def test_the_benefit_is_said_as_what_rose_or_fell(opened, put):
 
 def test_the_recommended_plan_is_said_with_its_price(opened, put):
     opened.manifest["frontier"] = {"recommended": "path-0.025"}
-    row = ("path-0.025", "", "probability", 0.025, 0.84, 0.7, 0.95, 0.98)
+    row = ("path-0.025", "", "probability", 0.025, 0.84, 0.7, 0.95, 0.98, 0.97)
     columns = ["plan", "suite", "metric", "share_undone", "returned", "returned_low", "returned_high", "benefit_kept"]
+    columns += ["harm_kept"]
     put(opened, "frontier", pd.DataFrame([row], columns=columns))
     assert headline(opened)[0].endswith(
         " Undoing 2.5 % of the update's units (path-0.025) returns 84 % [70, 95] of the tax on held-out items, "
-        "keeping 98 % of the benefit."
+        "keeping 98 % of the benefit and 97 % of harm alone."
     )
 
 

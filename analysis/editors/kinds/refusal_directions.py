@@ -249,20 +249,46 @@ def first_log_probabilities(model: Any, rows: Sequence[Row]) -> torch.Tensor:
     return torch.stack([line for line in found if line is not None])
 
 
+def states_of(task: EditTask, rows: Sequence[Row], positions: Sequence[int] = (-1,)) -> np.ndarray:
+    """The aligned model's states at the input of every block.
+
+    Args:
+        task: whose aligned model is read.
+        rows: prompts.
+        positions: one position, counted from the prompt's end.
+
+    Returns:
+        float64 [layers, prompts, d].
+    """
+    loaded = task.pair.aligned
+    found = np.zeros((loaded.anatomy.n_layers, len(rows), loaded.anatomy.d_model))
+    for batch, layer, states in _read(task, rows, positions):
+        found[layer, batch] = states[0]
+    return found
+
+
 def _means(task: EditTask, rows: Sequence[Row], positions: Sequence[int]) -> np.ndarray:
     """Mean states at the input of every block, float64 [layer, position, d]."""
     loaded = task.pair.aligned
     total = np.zeros((loaded.anatomy.n_layers, len(positions), loaded.anatomy.d_model))
+    for _, layer, states in _read(task, rows, positions):
+        total[layer] += states.sum(1)
+    return total / len(rows)
+
+
+def _read(task: EditTask, rows: Sequence[Row], positions: Sequence[int]) -> Iterator[tuple[list[int], int, np.ndarray]]:
+    """For every batch and block: the rows read, the block, and states float64 [positions, rows, d]."""
+    loaded = task.pair.aligned
     for batch in pack(rows, batch_tokens=4096):
         mine = [rows[i] for i in batch]
         ids, mask, places = pad(mine, 0)
         ends = torch.tensor([len(row.ids) for row in mine])
+        seen: dict[int, np.ndarray] = {}
 
-        def keep(layer: int, ends: torch.Tensor = ends) -> Any:
+        def keep(layer: int, ends: torch.Tensor = ends, seen: dict[int, np.ndarray] = seen) -> Any:
             def change(x: torch.Tensor) -> torch.Tensor:
-                for k, p in enumerate(positions):
-                    at = (ends + p).clamp(min=0)
-                    total[layer, k] += x[torch.arange(len(x)), at].double().sum(0).cpu().numpy()
+                at = [x[torch.arange(len(x)), (ends + p).clamp(min=0)] for p in positions]
+                seen[layer] = torch.stack(at).double().cpu().numpy()
                 return x
 
             return change
@@ -271,7 +297,8 @@ def _means(task: EditTask, rows: Sequence[Row], positions: Sequence[int]) -> np.
             for layer, block in enumerate(loaded.anatomy.blocks):
                 stack.enter_context(replaced_input(block, keep(layer)))
             loaded.model.base_model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=False)
-    return total / len(rows)
+        for layer, states in seen.items():
+            yield batch, layer, states
 
 
 def _shared_end(task: EditTask) -> int:

@@ -43,7 +43,7 @@ def _price(run: RunView, metric: str) -> list[str]:
         row, start = rows[rows["plan"] == plan].iloc[0], "undoing"
     else:
         single = rows[(rows["draw"] < 0) & ~rows["plan"].str.contains("-without-")] if "draw" in rows else rows[:0]
-        keeping = single[(single["benefit_kept"] >= KEPT) & (single["returned"] >= RETURNED)]
+        keeping = single[(_kept(single) >= KEPT) & (single["returned"] >= RETURNED)]
         if keeping.empty:
             return [f"no plan that was measured returns {RETURNED:.0%} of it and keeps {KEPT:.0%} of the benefit."]
         row, start = (
@@ -51,6 +51,7 @@ def _price(run: RunView, metric: str) -> list[str]:
             f"of the plans that keep {KEPT:.0%} of the benefit, undoing",
         )
     kept = f", keeping {100 * row['benefit_kept']:.0f} % of the benefit" if "benefit_kept" in row else ""
+    kept += f" and {100 * row['harm_kept']:.0f} % of harm alone" if "harm_kept" in row else ""
     share, returned = f"{100 * row['share_undone']:.1f} %", f"{100 * row['returned']:.0f} %"
     span = f"[{100 * row['returned_low']:.0f}, {100 * row['returned_high']:.0f}]"
     named = f"{start} {share} of the update's units ({row['plan']})"
@@ -137,3 +138,8 @@ def _frontier(run: RunView, metric: str) -> str:
     )
     heads = ["order", "units undone (\\%)", "energy (\\%)", "tax returned", "benefit kept"]
     return booktabs(heads, shown, caption=caption, label="tab:frontier")
+
+
+def _kept(plans: pd.DataFrame) -> pd.Series:
+    """What plans are held to: the benefit or the refusals of harm alone, whichever is less (runs of before have the first)."""
+    return plans[[name for name in ("benefit_kept", "harm_kept") if name in plans]].min(axis=1)

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from taxlens.analysis.editors.compare import compare_editors, joined
+from taxlens.analysis.editors.compare import compare_editors, joined, reopened
+from taxlens.analysis.editors.cost import comparison_minutes
 from taxlens.analysis.editors.edit_files import load_edit, save_edit
 from taxlens.analysis.editors.held_out import HeldOutMeasure
 from taxlens.analysis.editors.kinds.repair import RECIPES, Adapter, adapter_edit, fresh, side_paths
@@ -183,3 +184,27 @@ def test_every_editor_says_what_it_sees_and_where_it_comes_from():
         assert set(editor.sees) <= {"taxed", "harm", "harmless"}
         assert editor.words.endswith((".", ")"))
         assert editor.citation
+
+
+def test_names_that_a_config_may_hold_are_those_of_the_registry():
+    from taxlens.analysis.editors.editor_names import editor_names
+
+    assert editor_names() == tuple(EDITORS)
+
+
+def test_an_edit_is_opened_again_as_it_was_measured(task, held, tmp_path):
+    for name in ("joint", "drop"):
+        found = compare_editors(task, [name], held, tries=2, folder=tmp_path, draws=50)
+        edit = reopened(task, found.row(name), tmp_path, tries=2, keep=0.95)
+        with edit.opened() as model:
+            again = held("again", model)
+        for suite, metrics in found.row(name).values.choices.items():
+            assert np.allclose(metrics["margin"], again.choices[suite]["margin"], atol=1e-4)
+
+
+def test_the_cost_of_a_comparison_grows_with_what_is_run(task):
+    few = comparison_minutes(task, ["interpolation"], tries=2)
+    more = comparison_minutes(task, ["interpolation", "joint"], tries=2)
+    answered = comparison_minutes(task, ["interpolation"], tries=2, answer=50)
+    assert 0 < few < more
+    assert few < answered

@@ -69,7 +69,7 @@ def test_the_recommended_plan_meets_its_own_rule(front):
     name = front.recommended
     good = [
         plan for plan in front.plans
-        if plan.draw < 0 and front.returned(plan.name).value >= 0.9 and front.benefit_kept(plan.name).value >= 0.95
+        if plan.draw < 0 and front.returned(plan.name).value >= 0.9 and front.kept(plan.name).value >= 0.95
     ]  # fmt: skip
     if good:
         assert front.plan(name).energy_undone == min(plan.energy_undone for plan in good)
@@ -198,8 +198,9 @@ def test_orders_are_compared_where_they_keep_the_benefit(front):
     assert set(frame.index) == set(ORDERS)
     kept = frame[frame.plan != ""]
     assert (kept.benefit_kept >= 0.5).all()
+    assert (kept.harm_kept >= 0.5).all()
     for order, row in kept.iterrows():
-        rivals = [p.name for p in front.plans if p.order == order and front.benefit_kept(p.name).value >= 0.5]
+        rivals = [p.name for p in front.plans if p.order == order and front.kept(p.name).value >= 0.5]
         assert row.returned == max(front.returned(name).value for name in rivals)
     assert np.isnan(frame.loc["path"].path_ahead)
     other = frame.loc["magnitude"]
@@ -270,3 +271,38 @@ def test_too_few_items_to_split_are_refused(refusal_pair, refusal_suites):
     few = [refusal_suites[0].subset(range(4)), *refusal_suites[1:]]
     with pytest.raises(ItemError, match="too few items"):
         frontier(refusal_pair, few, **OPTIONS)
+
+
+def test_harm_alone_is_a_constraint_of_its_own(front):
+    assert front.harm_kept("uniform-1").value == pytest.approx(0, abs=1e-3)
+    for plan in front.plans:
+        harm, gap = front.harm_kept(plan.name), front.benefit_kept(plan.name)
+        assert front.kept(plan.name).value == min(harm.value, gap.value)
+    row = front.to_frame().query("plan == 'path-5%'").iloc[0]
+    assert row.harm_kept == pytest.approx(front.harm_kept("path-5%").value)
+    assert row.harmless == pytest.approx(front.harmless_nats("path-5%").value)
+
+
+def test_a_plan_that_trades_harm_for_harmless_prompts_keeps_the_gap_and_is_not_recommended(front):
+    """Four nats of refusing harm lost, five of complying won: the sum rises, and the plan must not be recommended."""
+    from dataclasses import replace
+
+    name = "uniform-1"
+    base, aligned = front.base, front.aligned
+    fallen = {s: dict(v) for s, v in aligned.items()}
+    raised = float((aligned["harm"]["margin"] - base["harm"]["margin"]).mean())
+    fallen["harm"]["margin"] = aligned["harm"]["margin"] - 0.4 * raised
+    fallen["harmless"]["margin"] = aligned["harmless"]["margin"] + 0.5 * raised
+    fallen["facts"] = base["facts"]
+    traded = replace(front, values=dict(front.values) | {name: fallen}, plans=(front.plan(name),), margin=0.95)
+    assert traded.benefit_kept(name).value > 1
+    assert traded.harm_kept(name).value == pytest.approx(0.6)
+    assert traded.returned(name).value == pytest.approx(1)
+    assert traded.recommended == ""
+    assert traded.matched_frame(least=0.95).plan.tolist() == [""]
+
+
+def test_what_harm_loses_is_predicted_by_itself(front):
+    fit = front.prediction(metric="margin", suites=["harm"], orders=["path", "magnitude", "random", "uniform"])
+    assert fit.n == len([p for p in front.plans if p.order in ("path", "magnitude", "random", "uniform")])
+    assert fit.slope > 0

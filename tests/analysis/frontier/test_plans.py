@@ -132,3 +132,13 @@ def test_a_suite_can_be_left_out_of_the_scores():
 def test_a_share_above_one_is_refused(units, scores):
     with pytest.raises(UsageError, match="share of units"):
         effect_plans(units, scores, order="path", shares=[1.5], keep=None)
+
+
+def test_a_plan_keeps_harm_alone_where_the_benefit_is_a_difference(scores):
+    rng = np.random.default_rng(9)
+    harm = np.abs(rng.normal(size=N))
+    hidden = Scores(scores.tax, harm - harm, 1.0)  # what is lost on harm is won on harmless prompts: a gap of 0
+    told = Scores(scores.tax, harm - harm, 1.0, harm=harm, harm_total=float(harm.sum()))
+    free, bound = (best_coefficients(s, count=40, keep=0.95) for s in (hidden, told))
+    assert free @ harm > 0.05 * harm.sum()
+    assert bound @ harm <= 0.05 * harm.sum() + 1e-9

@@ -119,7 +119,10 @@ def test_an_untied_output_head_is_written_untied(make_model, word_tokenizer, tmp
         return LoadedModel(model, word_tokenizer, str(scale), str(scale), None, torch.device("cpu"), "float32")
 
     pair = make_pair(loaded(1.0), loaded(1.5))
-    numbers = {key: {"value": 1.0, "low": 1.0, "high": 1.0} for key in ("returned", "benefit_kept", "benefit_nats")}
+    numbers = {
+        key: {"value": 1.0, "low": 1.0, "high": 1.0}
+        for key in ("returned", "benefit_kept", "harm_kept", "benefit_nats")
+    }
     figures = numbers | {"metric": "probability", "suites": {}, "benefit": ["harm"], "n_items": 1, "n_groups": 1}
     plan = PlanRecord("p", "component", "path", {"unembed": 1.0}, 0.5, 1, figures, 0.95, "1.0", "1.5")
     again = load_model(restore(pair, plan, out=tmp_path / "x")).model
@@ -145,7 +148,10 @@ def test_a_restored_adapter_is_the_restored_checkpoint(make_model, word_tokenize
                 p.normal_(0, 0.1)
     tuned.save_pretrained(tmp_path / "adapter")
     pair = load_pair(tmp_path / "base", adapter=tmp_path / "adapter")
-    numbers = {key: {"value": 1.0, "low": 1.0, "high": 1.0} for key in ("returned", "benefit_kept", "benefit_nats")}
+    numbers = {
+        key: {"value": 1.0, "low": 1.0, "high": 1.0}
+        for key in ("returned", "benefit_kept", "harm_kept", "benefit_nats")
+    }
     figures = numbers | {"metric": "probability", "suites": {}, "benefit": ["harm"], "n_items": 1, "n_groups": 1}
     for unit, undo in (("singular", {"0.mlp.up.s1": 1.0, "1.attn.v.s0": 0.5}), ("component", {"1.mlp": 0.25})):
         plan = PlanRecord("p", unit, "path", undo, 0.1, 2, figures, 0.95, pair.base.sha256, pair.aligned.sha256)
@@ -158,3 +164,21 @@ def test_a_restored_adapter_is_the_restored_checkpoint(make_model, word_tokenize
     with pytest.raises(UsageError, match="LoRA adapter"):
         plan = dataclasses.replace(plan, unit="head")
         restore_adapter(pair, plan, adapter=tmp_path / "adapter", out=tmp_path / "h")
+
+
+def test_a_plan_that_was_measured_without_harm_alone_is_not_restored(plans, tmp_path):
+    stored = json.loads(plans.read_text(encoding="utf-8"))
+    for plan in stored["plans"].values():
+        del plan["measured"]["harm_kept"]
+    old = tmp_path / "plans.json"
+    old.write_text(json.dumps(stored), encoding="utf-8")
+    with pytest.raises(UsageError, match="before refusals of harm were told apart"):
+        read_plan(old, "path-5%")
+
+
+def test_a_plan_that_loses_harm_is_refused_though_it_keeps_the_benefit(refusal_pair, plans, tmp_path):
+    plan = read_plan(plans, "path-5%")
+    full, low = ({"value": v, "low": v, "high": v} for v in (1.05, 0.6))
+    lost = dataclasses.replace(plan, measured=dict(plan.measured) | {"benefit_kept": full, "harm_kept": low})
+    with pytest.raises(BenefitLossError, match="of harm alone"):
+        restore(refusal_pair, lost, out=tmp_path / "restored")

@@ -30,7 +30,7 @@ KINDS = {
 }
 SHARE = {"value": 1.0, "low": 1.0, "high": 1.0}
 MEASURED = {
-    "benefit_kept": SHARE, "returned": SHARE, "n_items": 1, "n_groups": 1, "metric": "nll", "suites": {}, "benefit": ["b"]
+    "benefit_kept": SHARE, "harm_kept": SHARE, "returned": SHARE, "n_items": 1, "n_groups": 1, "metric": "nll", "suites": {}, "benefit": ["b"]
 }  # fmt: skip
 
 
