@@ -30,6 +30,26 @@ COSTS = Table(
     key=("suite", "template", "measure"),
 )
 
+BILL = Table(
+    "bill",
+    "one thing that alignment cost: a tax, suite, template and measure",
+    {
+        "tax": text("benchmark, over_refusal, versatility or inference"),
+        "suite": of.SUITE,
+        "template": of.TEMPLATE,
+        "measure": text("accuracy or exact_match; refusal_rate; entropy, distinct_2; tokens, seconds_per_item"),
+        "unit": text("of base, aligned and cost: points (0..1, shown as 0..100), nats, tokens, seconds or share"),
+        "base": number("mean of the base model"),
+        "aligned": number("mean of the aligned model"),
+        "cost": number("what alignment cost, in the unit; positive is loss"),
+        "low": of.LOW,
+        "high": of.HIGH,
+        "n_items": of.N_ITEMS,
+        "n_groups": of.N_GROUPS,
+    },
+    key=("tax", "suite", "template", "measure"),
+)
+
 DIVERGENCE = Table(
     "divergence",
     "a suite, template, token position and measure",

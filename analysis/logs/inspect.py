@@ -90,10 +90,13 @@ def _header(file: Path) -> Any:
     except ImportError as error:
         rows = [("log", file)]
         raise TaxlensError(explain("Inspect logs need inspect_ai.", rows, "pip install 'taxlens[inspect]'")) from error
-    try:
-        return read_eval_log(str(file), header_only=True)
-    except _BROKEN as error:
-        raise _unreadable(file, error) from error
+    for header_only in (True, False):  # the whole of a log may be read where its head alone is not
+        try:
+            return read_eval_log(str(file), header_only=header_only)
+        except _BROKEN as error:
+            if not header_only or file.suffix == ".eval":
+                raise _unreadable(file, error) from error
+    raise AssertionError  # the second pass returns or raises
 
 
 def _unreadable(file: Path, error: Exception) -> ItemError:

@@ -9,19 +9,23 @@ import difflib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, create_model, field_validator, model_validator
 
 from taxlens.config.yaml_file import line_of, parse_yaml, read_yaml
 from taxlens.core.errors import ConfigError, explain
+from taxlens.core.lazy import Lazy
 from taxlens.stages import STAGES
-from taxlens.stages.section import Dtype, Section, Template
+from taxlens.stages.section import Dtype, Section, Template, registered
 from taxlens.stages.stage import Stage
 
-Format = Literal["items", "minimal_pairs", "true_false", "statements", "questions", "gaps"]
+Format = Annotated[str, registered(Lazy("taxlens.suites.formats:format_names"), "format of a suite")]
+Skip = Literal["equal_choices"]
 EMBEDDED_BENEFITS = ("demo:harm", "suite:refuse_harmful")
 """Embedded suites that are of kind "benefit" where a config does not say."""
+EMBEDDED_ANSWERED = ("suite:lookalikes", "suite:refuse_harmful")
+"""Embedded suites that both models answer where a config does not say: a rate of refusals is one of answers."""
 NAME = r"^[\w.-]*[\w-][\w.-]*$"
 """A name of a file or folder: letters, digits, ".", "-" and "_", and not of dots alone."""
 
@@ -63,12 +67,26 @@ class SuiteSection(Section):
         default=None, description="of true_false and questions: how it is asked, with {statement} or {question}"
     )
     letters: bool = Field(default=False, description="of questions: list the choices under letters and score these")
+    first_answer: Literal[0, 1] | None = Field(
+        default=None,
+        description="of questions: number of the first choice in numbered answers; null: 0, and asked if unclear",
+    )
+    fields: dict[str, str] = Field(
+        default={},
+        description="of a published format: usual field name (question, choices, answer, ...) -> name in the file",
+    )
+    skip: tuple[Skip, ...] = Field(default=(), description="of a published format: items that are left out and counted")
+    generate: bool = Field(
+        default=False, description="whether both models answer it: refusals, exact match, versatility, tokens and time"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _embedded_benefits_are_benefits(cls, values: Any) -> Any:
+    def _embedded_suites_are_what_they_are(cls, values: Any) -> Any:
         if isinstance(values, dict) and "kind" not in values and values.get("file") in EMBEDDED_BENEFITS:
-            return {**values, "kind": "benefit"}
+            values = {**values, "kind": "benefit"}
+        if isinstance(values, dict) and "generate" not in values and values.get("file") in EMBEDDED_ANSWERED:
+            values = {**values, "generate": True}
         return values
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taxlens import suites
 from taxlens.activations.items.items import Suite, read_suite
 from taxlens.core.errors import ConfigError, explain
 from taxlens.demo import catalogue
+
+if TYPE_CHECKING:
+    from taxlens.config.schema import SuiteSection
 
 
 def resolve_model(text: str, root: Path | str) -> str:
@@ -44,6 +47,13 @@ def resolve_adapter(text: str, root: Path | str) -> str:
         ConfigError: if it is written as a path and no folder is there.
     """
     return resolve_model(text, root)
+
+
+def section_suite(section: SuiteSection, root: Path | str) -> Suite:
+    """Return the suite that a section of the config names, every option of its format included."""
+    names = ("group_by", "ask", "letters", "first_answer", "fields", "skip")
+    options: dict[str, Any] = {name: getattr(section, name) for name in names}
+    return resolve_suite(section.name, section.file, kind=section.kind, root=root, shape=section.format, **options)
 
 
 def resolve_suite(name: str, file: str, *, kind: str, root: Path | str, shape: str = "items", **options: Any) -> Suite:

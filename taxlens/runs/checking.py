@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from taxlens.config.schema import Config
 from taxlens.config.yaml_file import line_of
 from taxlens.core.errors import ConfigError, TaxlensError, explain
-from taxlens.inputs.resolve import resolve_model, resolve_suite
+from taxlens.inputs.resolve import resolve_model, section_suite
 from taxlens.stages import STAGES
 
 if TYPE_CHECKING:
@@ -36,13 +36,7 @@ class CheckContext:
     @cached_property
     def suites(self) -> dict[str, Suite]:
         """The suites by name, read and checked."""
-        return {
-            one.name: resolve_suite(
-                one.name, one.file, kind=one.kind, root=self.root, shape=one.format, group_by=one.group_by, ask=one.ask,
-                letters=one.letters,
-            )
-            for one in self.config.suites
-        }  # fmt: skip
+        return {one.name: section_suite(one, self.root) for one in self.config.suites}
 
     def suite_names(self, kind: str | None = None) -> list[str]:
         """Names of the suites, or of those of a kind."""

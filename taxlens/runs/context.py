@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from taxlens.config.schema import Config, SuiteSection
 from taxlens.core.errors import TaxlensError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
-from taxlens.inputs.resolve import resolve_suite
+from taxlens.inputs.resolve import section_suite
 from taxlens.runs.folder import Run
 from taxlens.runs.manifest import versions
 from taxlens.runs.provenance import VIEWS, pair_files, section_of, suite_files
@@ -96,7 +96,7 @@ class RunContext:
     def suites(self) -> dict[str, Suite]:
         """The suites by name, read and checked."""
         root = self.run.root
-        read = {section.name: _read(section, root) for section in self.config.suites}
+        read = {section.name: section_suite(section, root) for section in self.config.suites}
         self.facts["suites"] = {
             name: {"items": len(suite), "groups": len(set(suite.groups)), "kind": suite.kind, "sha256": suite.sha256}
             for name, suite in read.items()
@@ -161,11 +161,6 @@ class RunContext:
             raise UsageError(explain("this run holds one part of a capture.", rows, fix))
         self.run.checked("activations.shards/manifest.json")
         return Store.open(self.store_path)
-
-
-def _read(section: SuiteSection, root: Path) -> Suite:
-    options = {"shape": section.format, "group_by": section.group_by, "ask": section.ask, "letters": section.letters}
-    return resolve_suite(section.name, section.file, kind=section.kind, root=root, **options)
 
 
 def pair_facts(pair: ModelPair) -> dict[str, Any]:

@@ -187,6 +187,13 @@ SHAPES: dict[str, Callable[..., Suite]] = {
 _OPTIONS = {"ask": ("true_false", "questions"), "letters": ("questions",), "first_answer": ("questions",)}
 
 
+def format_names() -> tuple[str, ...]:
+    """What a config's ``format`` may be: taxlens's own items, a shape, or a benchmark by name."""
+    from taxlens.suites.benchmarks import BENCHMARKS
+
+    return ("items", *SHAPES, *BENCHMARKS)
+
+
 def read_shape(
     path: Path | str, *, shape: str, name: str | None = None, kind: str = "capability", **options: Any
 ) -> Suite:

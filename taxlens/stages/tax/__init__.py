@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
+from taxlens.analysis.answers.answer_tables import ANSWERS, BILL, COSTS, DIVERGENCE, SURROGATE
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
 from taxlens.core.lazy import Lazy
 from taxlens.stages.stage import Figure, Stage, Words
@@ -17,7 +17,7 @@ TAX_STAGE = Stage(
     reads=(),
     section=TaxSection,
     key="tax",
-    tables=(TAX, TAX_2X2, ITEMS, CHANGED, POWER, PRIOR, COSTS, DIVERGENCE, SURROGATE, ANSWERS),
+    tables=(TAX, TAX_2X2, ITEMS, CHANGED, POWER, PRIOR, COSTS, DIVERGENCE, SURROGATE, ANSWERS, BILL),
     summary=("tax",),
     figures=(
         Figure(
@@ -29,6 +29,7 @@ TAX_STAGE = Stage(
         ),
         Figure("lost_won", ("tax",), Lazy(f"{_DRAWINGS}:lost_won_drawings"), group="Tax", alone=True),
         Figure("items", ("items",), Lazy(f"{_DRAWINGS}:items_drawings"), group="Tax", files=("items",), each=True),
+        Figure("bill", ("bill",), Lazy(f"{_DRAWINGS}:bill_drawings"), group="Tax"),
         Figure("costs", ("costs",), Lazy(f"{_DRAWINGS}:costs_drawings"), group="Tax"),
         Figure("divergence", ("divergence",), Lazy(f"{_DRAWINGS}:divergence_drawings"), group="Tax", alone=True),
         Figure("prior", ("prior",), Lazy(f"{_DRAWINGS}:prior_drawings"), group="Tax", alone=True),

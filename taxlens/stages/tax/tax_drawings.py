@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from taxlens.figures.drawings import Jobs, Tables
+from taxlens.stages.tax.bill_figure import draw_bill
 from taxlens.stages.tax.item_scatter_figure import draw_item_scatter
 from taxlens.stages.tax.ledger_figure import draw_lost_won, draw_two_by_two
 from taxlens.stages.tax.other_taxes_figure import draw_costs, draw_divergence, draw_power, draw_prior
@@ -34,6 +35,12 @@ def costs_drawings(tables: Tables, width: float) -> Jobs:
     frame = tables["costs"]
     for measure in dict.fromkeys(frame["measure"]):
         yield f"costs_{measure}", lambda m=measure: draw_costs(frame, measure=m, width=width)
+
+
+def bill_drawings(tables: Tables, width: float) -> Jobs:
+    """Yield the drawings of kind bill: (file name, function that draws)."""
+    if len(tables["bill"]):
+        yield "bill", lambda: draw_bill(tables["bill"], width=width)
 
 
 def divergence_drawings(tables: Tables, width: float) -> Jobs:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, SURROGATE
+from taxlens.analysis.answers.answer_tables import ANSWERS, BILL, COSTS, DIVERGENCE, SURROGATE
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, POWER, PRIOR, TAX, TAX_2X2
 from taxlens.stages.section import arguments
 from taxlens.stages.tax.tax_section import TaxSection
@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     from taxlens.analysis.tax.tax import Tax
     from taxlens.runs.context import RunContext
 
+AUTO_SAMPLES = 4
+"""Continuations a prompt for versatility where a suite says ``generate: true`` and the tax section names no number."""
+
 
 def stage_tax(job: RunContext, section: TaxSection) -> None:
     """Measure the tax of every suite in every template: tax.csv, tax_2x2.csv, items.csv, power.csv; the other taxes."""
+    from taxlens.analysis.answers.bill import alignment_bill
     from taxlens.analysis.tax.tax import measure_tax
 
     config = job.config
@@ -32,8 +36,10 @@ def stage_tax(job: RunContext, section: TaxSection) -> None:
         seed=config.seed,
         progress=job.progress,
     )
-    generated = _generated_taxes(job, section, asked)
-    job.run.write(TAX, TAX.join([tax.to_frame(), generated]))
+    generated, costs = _generated_taxes(job, section, asked)
+    ledger = TAX.join([tax.to_frame(), generated])
+    job.run.write(TAX, ledger)
+    job.run.write(BILL, alignment_bill(ledger, costs))
     job.run.write(TAX_2X2, tax.two_by_two())
     job.run.write(ITEMS, tax.items())
     job.run.write(CHANGED, tax.changed())
@@ -60,26 +66,33 @@ def _to_generate(job: RunContext, section: TaxSection) -> list[tuple[Suite, str]
     config = job.config
     sections = {section.name: section for section in config.suites}
     asked = []
-    for name in section.generate:
+    named = [one.name for one in config.suites if one.generate and one.name not in section.generate]
+    for name in (*section.generate, *named):
         for template in section.generate_templates or (job.template_of(sections[name]),):
             asked.append((job.suites[name], template))
     return asked
 
 
-def _generated_taxes(job: RunContext, section: TaxSection, asked: list[tuple[Suite, str]]) -> pd.DataFrame:
-    """Write what both models' answers cost, and return their rows of tax.csv (exact match)."""
+def _generated_taxes(
+    job: RunContext, section: TaxSection, asked: list[tuple[Suite, str]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write what both models' answers cost, and return their rows of tax.csv (exact match) and of costs.csv."""
     if not asked:
-        return TAX.frame([])
+        return TAX.frame([]), COSTS.frame([])
     from taxlens.analysis.answers.taxes import measure_other_taxes
 
     config = job.config
+    samples = (
+        AUTO_SAMPLES * any(suite.generate for suite in config.suites) if section.samples is None else section.samples
+    )
     found = measure_other_taxes(
         job.pair,
         asked,
-        **arguments(section, measure_other_taxes),
+        **arguments(section, measure_other_taxes, leave=("samples",)),
+        samples=samples,
         seed=config.seed,
         progress=job.progress,
     )
     for table in (COSTS, DIVERGENCE, ANSWERS, SURROGATE):
         job.run.write(table, getattr(found, table.name))
-    return found.tax
+    return found.tax, found.costs

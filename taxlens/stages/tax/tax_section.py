@@ -33,6 +33,9 @@ class TaxSection(Section):
         default=None, description="templates of these answers; null: each suite in the template of its attribution"
     )
     max_new_tokens: int = Field(default=32, ge=1, le=100_000, description="tokens at which an answer is cut")
-    samples: int = Field(
-        default=0, ge=0, le=10_000, description="continuations a prompt for versatility; 0: none, else at least 2"
+    samples: int | None = Field(
+        default=None,
+        ge=0,
+        le=10_000,
+        description="continuations a prompt for versatility; 0: none, else at least 2; null: 4 where a suite is generated",
     )
