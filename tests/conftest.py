@@ -14,6 +14,7 @@ os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUA
 
 _seen: list[str] = []
 _temporary = str(Path(tempfile.gettempdir()).resolve())
+_own = str(Path(__file__).resolve().parents[1])
 
 
 def _is_local(address: object) -> bool:
@@ -29,7 +30,8 @@ def _is_local(address: object) -> bool:
 def _is_foreign(code: object) -> bool:
     """Whether code comes from a file that a test wrote, as a checkpoint's own code would."""
     name = getattr(code, "co_filename", "")
-    return "transformers_modules" in name or (name.startswith(_temporary) and "site-packages" not in name)
+    mine = name.startswith(_own) or "site-packages" in name
+    return "transformers_modules" in name or (name.startswith(_temporary) and not mine)
 
 
 def _guard(event: str, arguments: tuple) -> None:
