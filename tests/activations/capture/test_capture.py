@@ -18,7 +18,7 @@ from taxlens.activations.items.sampling import draw_foil
 from taxlens.activations.items.tokens import encode_prompts
 from taxlens.activations.store.direct_io import PAGE
 from taxlens.activations.store.store import Store, inspect, verify
-from taxlens.core.errors import CheckError, ItemError, PairMismatchError, StoreError, UsageError
+from taxlens.core.errors import CheckError, ItemError, ModelLoadError, PairMismatchError, StoreError, UsageError
 
 SMALL = 6000  # bytes a shard: several shards for a dozen items
 
@@ -434,10 +434,14 @@ def test_template_that_mangles_the_content_is_refused_with_its_coverage(make_pai
     import dataclasses
 
     pair = make_pair()
-    shout = "{% for m in messages %}<u> {{ m['content'] | upper }} </u>{% endfor %} <a> "
-    odd = dataclasses.replace(pair, aligned=dataclasses.replace(pair.aligned, chat_template=shout))
+    twice = "{% for m in messages %}<u> {{ m['content'] | replace('w', 'W') }} {{ m['content'] }} </u>{% endfor %} <a> "
+    odd = dataclasses.replace(pair, aligned=dataclasses.replace(pair.aligned, chat_template=twice))
     with pytest.raises(PairMismatchError, match=r"too little of an item in common(.|\n)*coverage"):
         make_plan(odd, [suite], templates=["chat"])
+    shout = "{% for m in messages %}<u> {{ m['content'] | upper }} </u>{% endfor %} <a> "
+    lost = dataclasses.replace(pair, aligned=dataclasses.replace(pair.aligned, chat_template=shout))
+    with pytest.raises(ModelLoadError, match="leaves out what is asked"):
+        make_plan(lost, [suite], templates=["chat"])
 
 
 def test_each_models_own_template_is_used_and_content_tokens_are_paired(make_pair, texts, tmp_path):
