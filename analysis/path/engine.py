@@ -118,9 +118,9 @@ class PathAttribution:
         """Walk a suite shard by shard and put the shards' effects together."""
         tap, most = self.settings.tap, min(self.settings.max_gradients, 15)
         beside = (lambda row: 0) if tap is None else partial(tap.row_bytes, nodes=most)
-        return self.finished([self._resolved(rows, suite) for rows in self.shards(self.rows(suite), beside=beside)])
+        return self.finished([self.resolved(rows, suite) for rows in self.shards(self.rows(suite), beside=beside)])
 
-    def _resolved(self, rows: list[Row], suite: Suite) -> SuiteEffects:
+    def resolved(self, rows: list[Row], suite: Suite) -> SuiteEffects:
         """Walk a shard, and the few items that it leaves unresolved once more, by finer rules."""
         asked = self.settings
         found = self._walked_rows(rows, suite, asked.rules)
@@ -166,15 +166,21 @@ class PathAttribution:
         names = [item.id for item in suite.items]
         return shard_of(self.path.model, rows, batch_tokens=self.settings.batch_tokens, names=names)
 
-    def shards(self, rows: list[Row], *, beside: Callable[[Row], int] = lambda row: 0) -> list[list[Row]]:
-        """Rows cut between items so that a shard's tallies, and the bytes `beside` them, fit the memory allowed."""
+    def shards(
+        self, rows: list[Row], *, beside: Callable[[Row], int] = lambda row: 0, memory: int | None = None
+    ) -> list[list[Row]]:
+        """Rows cut between items so that a shard's tallies, and the bytes `beside` them, fit the memory allowed.
+
+        The cut follows from the rows and the units alone, whoever walks the shards.
+        """
+        memory = MEMORY if memory is None else memory
         columns = sum(self.contraction.layout.size(level) for level in self.contraction.levels)
         one = self.contraction.layout.size("component") if self.contraction.keep_tokens else 0
         shards: list[list[Row]] = [[]]
         used = 0
         for number, row in enumerate(rows):
             first = number == 0 or rows[number - 1].item != row.item
-            if first and used > MEMORY:
+            if first and used > memory:
                 shards.append([])
                 used = 0
             shards[-1].append(row)
