@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.items import Suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import network
 from taxlens.analysis.answers.generation import generate
@@ -17,7 +18,6 @@ from taxlens.analysis.answers.refusal_rates import refuses
 from taxlens.analysis.answers.refusals import Judge
 from taxlens.analysis.editors.objective import token_log_probabilities
 from taxlens.analysis.editors.task import EditTask
-from taxlens.analysis.scoring.budget import at_most
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
 
 METRICS = ("accuracy", "probability", "margin", "nll")

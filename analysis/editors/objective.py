@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.batches import pad
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import network
 from taxlens.analysis.editors.task import EditTask
@@ -213,7 +214,6 @@ class Validator:
     """
 
     def __init__(self, task: EditTask, items: int | None = None) -> None:
-        from taxlens.analysis.scoring.budget import at_most
 
         self.task = task
         suites = [task.validation[name] for name in task.suites]

@@ -11,8 +11,8 @@ import numpy as np
 
 from taxlens.activations.items.holdout import KEYS, split_suite
 from taxlens.activations.items.items import Suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.prompts import Prompting, one_prompting
-from taxlens.analysis.scoring.budget import at_most
 from taxlens.analysis.scoring.evaluator import named
 from taxlens.core.artifacts import sha256_text
 from taxlens.core.errors import UsageError, explain

@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.editors.answers import CACHE, TOKENS, answers_of
 from benchmarks.real.fetch import ROOT, fetch
 from taxlens.activations.items.items import Suite, read_suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.adapter import apply_adapter
 from taxlens.activations.models.loading import load_model
 from taxlens.activations.models.pair import ModelPair, make_pair
@@ -21,7 +22,6 @@ from taxlens.analysis.editors.held_out import HeldOutMeasure
 from taxlens.analysis.editors.kinds.optimise import Schedule
 from taxlens.analysis.editors.registry import Editor, editor_named
 from taxlens.analysis.editors.task import EditTask, edit_task
-from taxlens.analysis.scoring.budget import at_most
 from taxlens.core.artifacts import write_json
 
 SUITES = ROOT / "configs" / "smollm2"

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.optimize import linprog
 
 from taxlens.activations.items.items import Suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.editors.edit import Edit, unit_edit
 from taxlens.analysis.editors.task import EditTask
 from taxlens.analysis.frontier.plans import Units, changed_units
 from taxlens.analysis.path.attribute import attribute, gradient_effects
-from taxlens.analysis.scoring.budget import at_most
 from taxlens.analysis.weights.gradients import first_order_loss
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import difference_of

@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.editors.edit import Edit, added, relative_energy
 from taxlens.analysis.editors.kinds.optimise import Adam, Schedule, kept_state, staged
 from taxlens.analysis.editors.objective import Objective, Prices
@@ -236,9 +237,5 @@ def _modules(loaded: Any, frozen: float) -> list[str]:
 def _few(task: EditTask, items: int | None) -> EditTask:
     if items is None:
         return task
-    from dataclasses import replace
-
-    from taxlens.analysis.scoring.budget import at_most
-
     few = {name: at_most(suite, items, seed=task.seed) for name, suite in task.train.items()}
     return replace(task, train=few)
