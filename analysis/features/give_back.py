@@ -119,6 +119,8 @@ class SuiteStreams:
         choices = choices_of(self.shard, self.suite)
         table = choices.table(self.scores["aligned"])
         slope = as_metric(metric).gradient
+        if slope is None:
+            raise UsageError(explain("the metric has no gradient by the scores.", [("metric", metric)], "probability"))
         weights = torch.as_tensor(np.nan_to_num(slope(table, choices.gold))[choices.item, choices.choice])
         out = torch.zeros_like(self.aligned)
         loaded = self.pair.aligned

@@ -117,7 +117,8 @@ def _sample(
             values.setdefault(known.name, (float(value), 1.0) if known.form != "mean" else float(value))
             metrics.setdefault(known.name, known)
     asked = requests.get(key, [])
-    outputs = line.get("model_output") if isinstance(line.get("model_output"), list) else []
+    said = line.get("model_output")
+    outputs = said if isinstance(said, list) else []
     logp = [o["sum_logits"] for o in outputs if isinstance(o, dict) and isinstance(o.get("sum_logits"), int | float)]
     choices = tuple(str(continuation) for _, continuation, _ in asked if continuation is not None)
     label = line.get("label", line["metrics"].get("correct_choice"))

@@ -33,8 +33,11 @@ def show_run(run: Run, *, console: Console | None = None, verbose: bool = True, 
     console = console or wide_console()
     for paragraph in answer(run):
         console.print(paragraph, soft_wrap=True, markup=False)
-    for one in (one for one in STAGES if one.words.terminal and (one.name == stage if stage else verbose)):
-        for shown in one.words.terminal(run):
+    for one in STAGES:
+        terminal = one.words.terminal
+        if terminal is None or not (one.name == stage if stage else verbose):
+            continue
+        for shown in terminal(run):
             if isinstance(shown, str):
                 console.print(shown, soft_wrap=True, markup=False)
             else:

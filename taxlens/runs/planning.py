@@ -65,7 +65,9 @@ def _asked(source: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, An
 def _costs(job: RunContext, wanted: Sequence[str]) -> dict[str, str]:
     """What each stage takes, in words, and all of them together."""
     found, costs = {}, []
-    for stage in (stage for stage in STAGES if stage.name in wanted and stage.cost is not None):
+    for stage in (stage for stage in STAGES if stage.name in wanted):
+        if stage.cost is None:
+            continue
         cost: StageCost = stage.cost(job, job.config.of(stage))
         costs.append(cost)
         found[stage.name] = cost.words or str(cost)
