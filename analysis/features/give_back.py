@@ -19,6 +19,7 @@ from taxlens.analysis.path.adaptive_quadrature import loss_sign
 from taxlens.analysis.path.chain_rule import ScoreMetric, as_metric, values_of
 from taxlens.analysis.path.engine import choices_of
 from taxlens.analysis.path.gradient_passes import ItemShard, log_probability, score_shard, shard_of
+from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
