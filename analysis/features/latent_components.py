@@ -18,7 +18,7 @@ from taxlens.activations.hooks.hooks import reading
 from taxlens.activations.hooks.sites import Address
 from taxlens.analysis.features.feature_tables import FEATURES_COMPONENTS
 from taxlens.analysis.features.give_back import ChangeCodes, SuiteStreams, coded_change, suite_streams
-from taxlens.analysis.path.contraction import Contraction, Tally
+from taxlens.analysis.path.contraction import Contraction
 from taxlens.analysis.path.gradient_passes import placed
 from taxlens.analysis.path.quadrature import gauss_patterson
 from taxlens.analysis.weights.path_weights import walk
@@ -120,29 +120,20 @@ def _walked(
         with contraction:
             for t, weight in zip(rule.nodes, rule.weights()):
                 path.to(float(t))
-                tallies = _tallies(contraction, len(rows), len(shard.rows), shard.n_tokens)
                 held: list[Tensor] = []
                 with reading(path.model, anatomy, [address], lambda _a, x, held=held: held.append(x)):
                     for bundle, start in zip(shard.bundles, streams.starts):
                         held.clear()
+                        forms = rows[:, start : start + bundle.ids.numel()]
                         contraction.batch = placed(bundle, 0)
                         with torch.enable_grad():
                             bundle.logits(path.model)
-                            x = held[0]
-                            for number, tally in enumerate(tallies):
-                                contraction.tally = tally
-                                form = rows[number, start : start + bundle.ids.numel()].reshape(x.shape).to(x)
-                                torch.autograd.backward((x * form).sum(), retain_graph=number < len(tallies) - 1)
+                            for number, form in enumerate(forms):
+                                contraction.begin(len(shard.rows), shard.n_tokens)
+                                code = (held[0] * form.reshape(held[0].shape).to(held[0])).sum()
+                                torch.autograd.backward(code, retain_graph=number < len(forms) - 1)
+                                effects[number] += (
+                                    weight * contraction.finish()[0].units["component"].double().sum(0).numpy()
+                                )
                         contraction.batch = None
-                for number, tally in enumerate(tallies):
-                    effects[number] += weight * tally.units["component"].double().sum(0).numpy()
     return effects, list(units), np.array([unit.layer for unit in units.values()])
-
-
-def _tallies(contraction: Contraction, count: int, n_rows: int, n_tokens: int) -> list[Tally]:
-    found = []
-    for _ in range(count):
-        contraction.begin(n_rows, n_tokens)
-        assert contraction.tally is not None
-        found.append(contraction.tally)
-    return found

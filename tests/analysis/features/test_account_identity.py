@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -69,24 +72,17 @@ def test_account_sums_to_the_tax_for_every_encoder(double_pair, word_suite, kind
 def test_account_is_exact_to_rounding_where_the_stream_bends_as_a_polynomial(double_pair, word_suite):
     """Only a block's last matrix moves, so that the stream there is linear in t: what crosses equals what is below."""
     suite = word_suite.subset(range(3))
-    kept = {n: p.detach().clone() for n, p in double_pair.aligned.model.named_parameters()}
-    base = dict(double_pair.base.model.named_parameters())
+    moved = copy.deepcopy(double_pair.base.model)
+    theirs = dict(double_pair.aligned.model.named_parameters())["model.layers.0.mlp.down_proj.weight"]
     with torch.no_grad():
-        for name, parameter in double_pair.aligned.model.named_parameters():
-            if name != "model.layers.0.mlp.down_proj.weight":
-                parameter.copy_(base[name])
-    try:
-        for reading in ("least_squares", "encoder"):
-            dictionary = random_dictionary(32, 64, "jumprelu")
-            effects, items = accounted(double_pair, suite, dictionary, reading, max_gradients=7)
-            for number, metric in enumerate(METRICS):
-                parts = [one.values[number].sum() + one.error[number] + one.excluded[number] for one in items.values()]
-                below = effects.values[metric, "component"].sum(axis=1)
-                assert np.abs(np.array(parts) - below).max() < 1e-10
-    finally:
-        with torch.no_grad():
-            for name, parameter in double_pair.aligned.model.named_parameters():
-                parameter.copy_(kept[name])
+        moved.model.layers[0].mlp.down_proj.weight.copy_(theirs)
+    pair = make_pair(double_pair.base, dataclasses.replace(double_pair.aligned, model=moved))
+    for reading in ("least_squares", "encoder"):
+        effects, items = accounted(pair, suite, random_dictionary(32, 64, "jumprelu"), reading, max_gradients=7)
+        for number, metric in enumerate(METRICS):
+            parts = [one.values[number].sum() + one.error[number] + one.excluded[number] for one in items.values()]
+            below = effects.values[metric, "component"].sum(axis=1)
+            assert np.abs(np.array(parts) - below).max() < 1e-10
 
 
 def test_rereading_with_a_tap_changes_no_effect_of_the_weights(double_pair, word_suite):
