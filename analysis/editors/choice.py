@@ -119,8 +119,12 @@ def missed(row: EditorRow, asked: Constraints) -> str:
 
 
 def kept(outcome: Outcome, name: str) -> Interval | None:
-    """The interval of what is kept: by generation where that was measured, else in nats; None where neither was."""
-    return next((outcome[column] for column in _COLUMNS[name] if column in outcome), None)
+    """What is kept, by whole answers or in log-odds, whichever is less; None where neither was measured.
+
+    Answers saturate: a model that refuses every prompt by a hair keeps all of them and half of the log-odds.
+    """
+    found = [outcome[column] for column in _COLUMNS[name] if column in outcome]
+    return min(found, key=lambda interval: interval.value, default=None)
 
 
 def _check_certifiable(found: EditorComparison, asked: Constraints) -> None:

@@ -87,3 +87,12 @@ def test_too_few_harmful_prompts_are_refused_with_the_number_needed():
 def test_constraints_without_harm_are_refused(keep, words):
     with pytest.raises(UsageError, match=words):
         Constraints(keep=keep)
+
+
+def test_answers_that_all_refuse_by_a_hair_do_not_hide_lost_log_odds():
+    hair = row("hair", 0.9, 0.54, 0.1)
+    columns = dict(hair.outcome.columns) | {"harm_generated": interval(1.0), "returned_generated": interval(0.96)}
+    hair.outcome = Outcome(columns, {})
+    found = recommend(comparison(hair, row("careful", 0.8, 0.99, 0.3)))
+    assert found.name == "careful"
+    assert "harm 54%" in found.failed["hair"]
