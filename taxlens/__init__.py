@@ -20,6 +20,7 @@ _HOME = {
     "Run": "taxlens.runs.folder",
     "Suite": "taxlens.activations.items.items",
     "TaxlensError": "taxlens.core.errors",
+    "check_model": "taxlens.face.check",
     "compare": "taxlens.face.comparison",
     "load_pair": "taxlens.face.pair",
     "open_activations": "taxlens.face.activations",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from taxlens.core.errors import TaxlensError as TaxlensError
     from taxlens.face.activations import Activations as Activations
     from taxlens.face.activations import open_activations as open_activations
+    from taxlens.face.check import check_model as check_model
     from taxlens.face.comparison import compare as compare
     from taxlens.face.comparison import open_run as open_run
     from taxlens.face.open_suite import suite as suite

@@ -306,6 +306,21 @@ def verify(
 
 
 @app.command()
+def check(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub id or demo:NAME.")],
+    adapter: Annotated[str | None, typer.Option("--adapter", help="A PEFT adapter to put on it.")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")] = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Try a model: self-check and stages on 8 items."""
+    from taxlens.cli.stores import do_check
+
+    return do_check(model, adapter=adapter, dtype=dtype, device=device, as_json=as_json, quiet=quiet)
+
+
+@app.command()
 def inspect(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="A store (*.h5 or a folder of shards).")],
     as_json: Json = False,

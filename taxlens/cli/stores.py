@@ -10,7 +10,7 @@ from typing import Any
 
 from taxlens.cli.progress import terminal_progress
 from taxlens.cli.work import tell, tell_plan
-from taxlens.core.errors import UsageError, explain
+from taxlens.core.errors import UsageError, explain, plain
 from taxlens.runs.folder import Run
 from taxlens.runs.running import run
 
@@ -90,3 +90,19 @@ def do_inspect(store: Path, *, as_json: bool) -> None:
 
     found = inspect(store)
     print(json.dumps(found.to_dict()) if as_json else str(found))
+
+
+def do_check(model: str, *, adapter: str | None, dtype: str, device: str, as_json: bool, quiet: bool) -> int:
+    """Try a model and say what works; 0 where everything does, else 1."""
+    from taxlens.cli.work import progress_for
+    from taxlens.face.check import check_model
+
+    found = check_model(model, adapter=adapter, dtype=dtype, device=device, progress=progress_for(quiet))
+    if as_json:
+        print(json.dumps({"model": found.source, "works": found.works, "steps": found.to_frame().to_dict("records")}))
+        return 0 if found.works else 1
+    for step, works, what, seconds in found.rows:
+        print(f"{'works' if works else 'FAILS'}  {step:<12} {seconds:6.1f} s  {plain(what)}")
+    for note in found.notes:
+        print(f"note: {plain(note)}")
+    return 0 if found.works else 1
