@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -53,8 +54,8 @@ VALUES = {
     "figures": {"venue": "acl", "width": "column", "which": "all"},
     "lens": {"items": 10},
 }  # fmt: skip
-ELSEWHERE = {"features"}
-"""Sections whose forwarding is tested with their stage."""
+ELSEWHERE = {"features", "edit"}
+"""Stages whose engines need dictionaries or training: of these it is seen that every option is read."""
 
 
 class Table:
@@ -214,3 +215,14 @@ def test_every_key_arrives_at_its_engine(stage, values, calls, tmp_path, monkeyp
             assert arrived(name, value, calls), (
                 f"{stage.key}.{name} = {value!r} reached none of {[n for n, _ in calls]}"
             )
+
+
+@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+def test_every_key_is_read_by_its_stage(name):
+    stage = next(stage for stage in STAGES if stage.name == name)
+    folder = Path(inspect.getfile(stage.compute.load())).parent
+    code = "".join(
+        path.read_text(encoding="utf-8") for path in folder.glob("*.py") if not path.stem.endswith("_section")
+    )
+    for key in stage.section.model_fields:
+        assert f"section.{key}" in code or "dict(section)" in code or "arguments(section" in code, key

@@ -29,7 +29,12 @@ ENGINES = [
     (SimilaritySection, similarity_store), (AttributionSection, attribute), (DiagnoseSection, diagnose),
     (DiagnoseSection, diagnose_suites), (FrontierSection, Options),
 ]  # fmt: skip
-OTHERWISE = {("templates", capture), ("max_gradients", Options), ("metrics", measure_tax)}
+OTHERWISE = {
+    ("templates", capture),
+    ("max_gradients", Options),
+    ("metrics", measure_tax),
+    ("samples", measure_other_taxes),
+}
 """Defaults that another section has, or that an engine keeps for itself: all metrics where none is named."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taxlens.stages.stage import StageCost
+from taxlens.stages.tax.tax_run import answered_suites, samples_of
 from taxlens.stages.tax.tax_section import TaxSection
 from taxlens.stages.trials import scored, seconds_a_token, seconds_an_interval, tokens_of
 
@@ -27,7 +28,7 @@ def tax_cost(job: RunContext, section: TaxSection) -> StageCost:
             seconds += len(section.metrics) * INTERVALS * seconds_an_interval(job, list(suite.groups))
         if section.prior:
             seconds += 2 * token * tokens_of(job, suite, job.config.templates[0])
-    for name in section.generate:
-        written = len(job.suites[name]) * section.max_new_tokens * (1 + section.samples)
-        seconds += 2 * DECODING * token * written * len(section.generate_templates or (1,))
+    for suite, _ in answered_suites(job, section):
+        written = len(suite) * section.max_new_tokens * (1 + samples_of(job.config, section))
+        seconds += 2 * DECODING * token * written
     return StageCost(seconds / 60)

@@ -14,6 +14,7 @@ from taxlens.stages.tax.tax_section import TaxSection
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.analysis.tax.tax import Tax
+    from taxlens.config.schema import Config
     from taxlens.runs.context import RunContext
 
 AUTO_SAMPLES = 4
@@ -26,7 +27,7 @@ def stage_tax(job: RunContext, section: TaxSection) -> None:
     from taxlens.analysis.tax.tax import measure_tax
 
     config = job.config
-    asked = _to_generate(job, section)
+    asked = answered_suites(job, section)
     scored = [suite for suites in job.by_template().values() for suite in suites]
     tax = measure_tax(
         job.pair,
@@ -61,7 +62,7 @@ def _power(tax: Tax) -> pd.DataFrame:
     return POWER.join(frames)
 
 
-def _to_generate(job: RunContext, section: TaxSection) -> list[tuple[Suite, str]]:
+def answered_suites(job: RunContext, section: TaxSection) -> list[tuple[Suite, str]]:
     """The suites that both models answer, each with a template."""
     config = job.config
     sections = {section.name: section for section in config.suites}
@@ -73,6 +74,13 @@ def _to_generate(job: RunContext, section: TaxSection) -> list[tuple[Suite, str]
     return asked
 
 
+def samples_of(config: Config, section: TaxSection) -> int:
+    """The continuations a prompt for versatility: as the section says, or as many as a generated suite needs."""
+    if section.samples is not None:
+        return section.samples
+    return AUTO_SAMPLES * any(suite.generate for suite in config.suites)
+
+
 def _generated_taxes(
     job: RunContext, section: TaxSection, asked: list[tuple[Suite, str]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -82,14 +90,11 @@ def _generated_taxes(
     from taxlens.analysis.answers.taxes import measure_other_taxes
 
     config = job.config
-    samples = (
-        AUTO_SAMPLES * any(suite.generate for suite in config.suites) if section.samples is None else section.samples
-    )
     found = measure_other_taxes(
         job.pair,
         asked,
         **arguments(section, measure_other_taxes, leave=("samples",)),
-        samples=samples,
+        samples=samples_of(config, section),
         seed=config.seed,
         progress=job.progress,
     )
