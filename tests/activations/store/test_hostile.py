@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -50,7 +51,9 @@ def shard_edited(store, edit):
 def external(file):
     n = len(file["rows/token_id"])
     del file["rows/token_id"]
-    file.create_dataset("rows/token_id", (n,), dtype="<i8", external=[("secret", 0, n * 8)])
+    file.create_dataset(
+        "rows/token_id", (n,), dtype="<i8", external=[(str(Path(file.filename).with_name("secret")), 0, n * 8)]
+    )
 
 
 def external_link(file):
