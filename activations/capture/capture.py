@@ -15,6 +15,7 @@ from taxlens.activations.capture.throughput import Throughput
 from taxlens.activations.capture.writer import Writer
 from taxlens.activations.hooks.selfcheck import self_check
 from taxlens.activations.items.items import Suite
+from taxlens.activations.items.out_of_memory import give_back_memory, memory_ran_out
 from taxlens.activations.models.pair import ModelPair
 from taxlens.activations.store.disk import written
 from taxlens.activations.store.lock import sole_writer
@@ -23,7 +24,7 @@ from taxlens.activations.store.shard import FORMAT, VERSION, check_header
 from taxlens.activations.store.store import Store
 from taxlens.activations.store.virtual_dataset import write_view
 from taxlens.core.artifacts import sha256_file
-from taxlens.core.errors import StoreError, TaxlensError, UsageError, explain
+from taxlens.core.errors import StoreError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 
 
@@ -267,6 +268,7 @@ def _one_shard(
             budget = _halved(error, budget)
             writer.abandon()
             meter.drop()
+        give_back_memory()  # after the except block, whose error holds the failed pass's tensors
     meter.keep()
 
     def done(entry: dict[str, Any]) -> None:
@@ -281,14 +283,11 @@ def _one_shard(
 
 def _halved(error: BaseException, budget: int) -> int:
     """Return half the token budget if the error says that memory ran out, else raise it again."""
-    text = str(error).lower()
-    short = isinstance(error, torch.OutOfMemoryError | MemoryError) or ("memory" in text and "alloc" in text)
-    if not short or isinstance(error, TaxlensError):
+    if not memory_ran_out(error):
         raise error
+    text = str(error).lower()
     if budget < 2:
         rows = [("batch", "one sequence"), ("reason", text.splitlines()[0][:200])]
         fix = "a smaller dtype for the model, shorter items, or device: cpu."
         raise StoreError(explain("memory runs out with a single sequence.", rows, fix)) from error
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return budget // 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,15 @@ def load_pairs(
             second = from_memory(base if one is None else one, own)
             _same_place(first, second)
         else:
-            second = load_model(str(one), **options)
+            second = load_model(str(one), **(options | _same_map(first, options)))
         pairs.append(make_pair(first, second, chat_template=chat_template))
     return pairs
+
+
+def _same_map(base: LoadedModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a map is left to the memory that is free: the base's own, so that both models lie over the devices alike."""
+    placed = getattr(base.model, "hf_device_map", None)
+    return {"device": dict(placed)} if placed and options.get("device") in ("balanced", "sequential") else {}
 
 
 def _same_place(base: LoadedModel, aligned: LoadedModel) -> None:

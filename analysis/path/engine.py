@@ -15,6 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from taxlens.activations.items.out_of_memory import until_it_fits
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.prompts import as_asked, asked_apart, one_prompting
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walked, Walker
@@ -207,8 +208,19 @@ class PathAttribution:
         with watched, chosen, self.contraction, checkpointed(self.path.model, asked.checkpoint), shown as task:
             ends = [score_shard(self.path.to(t), shard, score=score) for t in (0.0, 1.0)]
 
+            batches = [shard]  # the same rows in smaller batches, where memory runs out
+
+            def smaller() -> bool:
+                size = max(bundle.ids.numel() for bundle in batches[0].bundles)
+                if all(len(bundle.ids) < 2 for bundle in batches[0].bundles):
+                    return False
+                model, rows, names = self.path.model, batches[0].rows, batches[0].names
+                batches[0] = shard_of(model, rows, batch_tokens=size // 2, names=names)
+                return True
+
             def gradient(t: float) -> Any:
-                return differentiate(self.path.to(t), shard, self.contraction, score=score)
+                work = partial(differentiate, self.path.to(t), contraction=self.contraction, score=score)
+                return until_it_fits(lambda: work(batches[0]), smaller, what=name)
 
             walker = Walker(
                 gradient,

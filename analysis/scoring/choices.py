@@ -11,12 +11,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from taxlens.activations.items.batches import Piece, packed, pad
 from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.out_of_memory import in_halves
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import length_class, network, position_limit
 from taxlens.activations.models.prompts import Prompting
@@ -134,17 +136,22 @@ def score_rows(model: Any, rows: Sequence[Row], *, batch_tokens: int = 4096, pro
     pieces = [Piece(size, asked=len(row.ids) - row.start, kind=of(size)) for size, row in zip(sizes, rows, strict=True)]
     with progress.task("score", total=len(rows), unit="rows") as task:
         for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=max(1, LOGIT_BUDGET // vocabulary)):
-            chosen = [rows[i] for i in batch]
-            asked = [(b, p) for b, row in enumerate(chosen) for p in range(row.start - 1, len(row.ids) - 1)]
-            targets = [token for row in chosen for token in row.ids[row.start :]]
-            logits = asked_logits(hf, *pad(_read(chosen), 0), asked)
-            values, first = target_log_probabilities(logits, range(len(asked)), targets)
-            owner = np.array([b for b, _ in asked])
-            logp[batch] = np.bincount(owner, values.numpy(), len(batch))
-            greedy[batch] = np.bincount(owner, ~first.numpy(), len(batch)) == 0
+            done = in_halves(partial(_scored, hf), [rows[i] for i in batch], what="scoring")
+            logp[batch] = np.concatenate([one for one, _ in done])
+            greedy[batch] = np.concatenate([one for _, one in done])
             task.advance(len(batch))
     check_finite(logp)
     return Scored(logp, np.array([len(row.ids) - row.start for row in rows]), greedy)
+
+
+def _scored(hf: Any, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probability of each row's choice, and whether greedy decoding would say it: one forward pass."""
+    asked = [(b, p) for b, row in enumerate(rows) for p in range(row.start - 1, len(row.ids) - 1)]
+    targets = [token for row in rows for token in row.ids[row.start :]]
+    logits = asked_logits(hf, *pad(_read(rows), 0), asked)
+    values, first = target_log_probabilities(logits, range(len(asked)), targets)
+    owner = np.array([b for b, _ in asked])
+    return np.bincount(owner, values.numpy(), len(rows)), np.bincount(owner, ~first.numpy(), len(rows)) == 0
 
 
 def score_suite(

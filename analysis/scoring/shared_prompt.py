@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
+from taxlens.activations.items.out_of_memory import in_halves
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import length_class
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
@@ -145,9 +147,9 @@ def score_shared(
     greedy = np.ones(len(rows), dtype=bool)
     with progress.task("score", total=len(rows), unit="rows") as task:
         for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=most):
-            owner, values, first = _run(model, [lines[i] for i in batch])
-            np.add.at(logp, owner, values)
-            np.logical_and.at(greedy, owner, first)
+            for owner, values, first in in_halves(partial(_run, model), [lines[i] for i in batch], what="scoring"):
+                np.add.at(logp, owner, values)
+                np.logical_and.at(greedy, owner, first)
             task.advance(sum(len(lines[i].members) for i in batch))
     return logp, greedy
 

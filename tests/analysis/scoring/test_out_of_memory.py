@@ -1,0 +1,75 @@
+"""Where memory runs out the batch is halved, the numbers stay, and the log says so."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from taxlens.activations.items.out_of_memory import in_halves, memory_ran_out, until_it_fits
+from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.scoring.choices import score_suite
+from taxlens.core.errors import TaxlensError
+
+
+def short_above(model, rows: int):
+    """A hook under which a pass of more than so many rows runs out of memory."""
+
+    def refuse(_module, args, kwargs):
+        if len(kwargs["input_ids"]) > rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return model.register_forward_pre_hook(refuse, with_kwargs=True)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_scores_are_the_same_where_batches_had_to_be_halved(fake_pair, word_suite, share, caplog):
+    model, asked = fake_pair.base.model, {"tokenizer": fake_pair.base.tokenizer, "share_prefix": share}
+    wanted = score_suite(model, word_suite, **asked).logp
+    hook = short_above(model, 3)
+    try:
+        with caplog.at_level(logging.WARNING):
+            found = score_suite(model, word_suite, **asked).logp
+    finally:
+        hook.remove()
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert "memory ran out" in caplog.text
+
+
+def test_effects_are_the_same_where_batches_had_to_be_halved(refusal_pair, refusal_suites, caplog):
+    few = refusal_suites[0].subset(range(8))
+    asked = {"levels": ("component",), "metrics": ("nll",), "max_gradients": 3, "perplexity": False, "bootstrap": 20}
+    wanted = attribute(refusal_pair, few, **asked).suites["facts"].values["nll", "component"]
+    passes = []
+
+    def refuse(_module, _args, kwargs):
+        if torch.is_grad_enabled():
+            passes.append(len(kwargs["input_ids"]))
+            if passes[-1] > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook = refusal_pair.base.model.register_forward_pre_hook(refuse, with_kwargs=True)
+    try:
+        found = attribute(refusal_pair, few, **asked).suites["facts"].values["nll", "component"]
+    finally:
+        hook.remove()
+    assert max(passes) > 3
+    assert passes[-1] <= 3
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert "memory ran out" in caplog.text
+
+
+def test_one_member_that_does_not_fit_is_said_and_other_errors_are_not_swallowed():
+    def never(_batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TaxlensError, match="single sequence"):
+        in_halves(never, [1, 2, 3], what="scoring")
+    with pytest.raises(TaxlensError, match="single sequence"):
+        until_it_fits(lambda: never(0), lambda: False, what="attribute")
+    with pytest.raises(RuntimeError, match="shapes"):
+        in_halves(lambda _: (_ for _ in ()).throw(RuntimeError("shapes do not fit")), [1], what="scoring")
+    assert not memory_ran_out(TaxlensError("memory alloc"))
+    assert in_halves(sum, [1, 2, 3], what="adding") == [6]
