@@ -14,6 +14,7 @@ draw_results_by(Lazy("taxlens.stages.figures.drawing:draw_result"))
 
 _HOME = {
     "Activations": "taxlens.face.activations",
+    "Asking": "taxlens.activations.models.chat_templates",
     "Direction": "taxlens.core.direction",
     "Item": "taxlens.activations.items.items",
     "Pair": "taxlens.face.pair",
@@ -34,6 +35,7 @@ __all__ = [*_HOME, "__version__"]
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Item as Item
     from taxlens.activations.items.items import Suite as Suite
+    from taxlens.activations.models.chat_templates import Asking as Asking
     from taxlens.core.direction import Direction as Direction
     from taxlens.core.errors import TaxlensError as TaxlensError
     from taxlens.face.activations import Activations as Activations

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from taxlens.activations.models.adapter import apply_adapter
+from taxlens.activations.models.chat_templates import Asking, asked_with, asking_notes
 from taxlens.activations.models.compatibility import CompatibilityReport, compare
 from taxlens.activations.models.in_memory import from_memory, is_model
 from taxlens.activations.models.loading import LoadedModel, load_model
@@ -51,6 +52,7 @@ def load_pair(
     *,
     adapter: str | Path | None = None,
     tokenizer: Any = None,
+    asking: Asking | None = None,
     gguf: str | None = None,
     dtype: str = "float32",
     device: str | dict = "auto",
@@ -68,6 +70,7 @@ def load_pair(
         aligned: the same after it; or leave it out and give `adapter`, or a PeftModel as base.
         adapter: directory or hub id of a PEFT adapter on top of base.
         tokenizer: of models in memory, the same for both.
+        asking: system text, thinking, date and answer prefix in "chat".
         gguf: file name inside the directories, for GGUF checkpoints.
         dtype: "float32", "bfloat16" or "float16".
         device: "auto", a device name, "balanced" (several GPUs) or a module -> device map.
@@ -86,7 +89,14 @@ def load_pair(
     Example:
         >>> load_pair("path/to/base", "path/to/aligned")          # doctest: +SKIP
     """
-    options = {"tokenizer": tokenizer, "gguf": gguf, "dtype": dtype, "device": device, "revision": revision}
+    options = {
+        "tokenizer": tokenizer,
+        "asking": asking,
+        "gguf": gguf,
+        "dtype": dtype,
+        "device": device,
+        "revision": revision,
+    }
     return load_pairs(base, (aligned,), (adapter,), chat_template=chat_template, **options)[0]
 
 
@@ -97,6 +107,7 @@ def load_pairs(
     *,
     chat_template: str = "own",
     tokenizer: Any = None,
+    asking: Asking | None = None,
     **options: Any,
 ) -> list[ModelPair]:
     """Load one base and several aligned models (or adapters on it): the pairs of the base with each, the base held once.
@@ -104,7 +115,7 @@ def load_pairs(
     Args:
         base: as for `load_pair`.
         aligned, adapters: one of each for every pair, one of the two None.
-        chat_template, tokenizer: as for `load_pair`.
+        chat_template, tokenizer, asking: as for `load_pair`.
         options: gguf, dtype, device and revision, as for `load_pair`.
 
     Raises:
@@ -127,7 +138,7 @@ def load_pairs(
             _same_place(first, second)
         else:
             second = load_model(str(one), **(options | _same_map(first, options)))
-        pairs.append(make_pair(first, second, chat_template=chat_template))
+        pairs.append(make_pair(first, second, chat_template=chat_template, asking=asking))
     return pairs
 
 
@@ -143,14 +154,24 @@ def _same_place(base: LoadedModel, aligned: LoadedModel) -> None:
         raise UsageError(explain("the two models are on different devices.", rows, "move one: model.to(device)"))
 
 
-def make_pair(base: LoadedModel, aligned: LoadedModel, *, chat_template: str = "own") -> ModelPair:
+def make_pair(
+    base: LoadedModel, aligned: LoadedModel, *, chat_template: str = "own", asking: Asking | None = None
+) -> ModelPair:
     """Return the pair of two loaded models, compared and with their chat templates settled.
 
     Raises:
         PairMismatchError: if the two cannot be compared.
+        ConfigError: a chat template that leaves out the system text.
     """
     own = (base.chat_template, aligned.chat_template)
     texts, note = _templates(own, chat_template)
+    how = asking or Asking()
+    told = [
+        asking_notes(model.tokenizer, text, how, who=who)
+        for who, model, text in zip(MODELS, (base, aligned), texts, strict=True)
+    ]
+    note = "; ".join([*([note] if note else []), *dict.fromkeys(one for found in told for one in found)])
+    texts = (asked_with(texts[0], how) if texts[0] else None, asked_with(texts[1], how) if texts[1] else None)
     base = dataclasses.replace(base, chat_template=texts[0])
     aligned = dataclasses.replace(aligned, chat_template=texts[1])
     return ModelPair(base=base, aligned=aligned, report=compare(base, aligned, template_note=note))

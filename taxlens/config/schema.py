@@ -99,6 +99,21 @@ class SplitSection(Section):
     )
 
 
+class AskingSection(Section):
+    """How both models are asked in chat, beyond their templates."""
+
+    system: str = Field(default="", description="system text before each question that has none of its own")
+    thinking: bool | None = Field(
+        default=None, description="whether templates that know enable_thinking let the model think; null: their default"
+    )
+    date: str = Field(
+        default="",
+        pattern=r"^(\d{4}-\d{2}-\d{2})?$",
+        description="day that templates write, as 2024-07-26; blank: today",
+    )
+    answer_prefix: str = Field(default="", description="how each answer begins, after the assistant's turn is opened")
+
+
 class ConfigHead(Section):
     """What a config says beside the stages' sections: the pair, the suites, the templates, and which stages are done."""
 
@@ -110,6 +125,7 @@ class ConfigHead(Section):
         default=("plain", "chat"), min_length=1, description="prompt templates in which the tax is measured"
     )
     chat_template: str = Field(default="own", description="own, aligned, or a file")
+    asking: AskingSection = Field(default=AskingSection(), description="how both models are asked in chat")
     stages: tuple[str, ...] | None = Field(
         default=None, description="which stages `taxlens run` does; null: all that the config names"
     )

@@ -18,6 +18,7 @@ from taxlens.stages import STAGES
 from taxlens.stages.section import asked
 
 if TYPE_CHECKING:
+    from taxlens.activations.models.chat_templates import Asking
     from taxlens.activations.models.loading import LoadedModel
     from taxlens.analysis.features.dictionaries.dictionary import Dictionary
     from taxlens.analysis.features.feature_report import FeatureReport
@@ -38,6 +39,7 @@ def load_pair(
     *,
     adapter: Names = None,
     tokenizer: Any = None,
+    asking: Asking | None = None,
     several: str = "chain",
     gguf: str | None = None,
     dtype: str = "float32",
@@ -55,6 +57,7 @@ def load_pair(
             before it are checkpoints on the way, which attribution then goes through.
         adapter: a PEFT adapter on top of base, or a list of them.
         tokenizer: of models in memory, for both.
+        asking: `Asking(system=..., thinking=..., date=..., answer_prefix=...)`: how both are asked in "chat".
         several: what a list is: "chain" (checkpoints of one training) or "seeds" (runs of one recipe).
         gguf: file name inside the directory, for GGUF checkpoints.
         dtype: "float32", "float16" or "bfloat16", for both.
@@ -79,6 +82,7 @@ def load_pair(
         aligned,
         adapter=adapter,
         tokenizer=tokenizer,
+        asking=asking,
         gguf=gguf,
         dtype=dtype,
         device=device,

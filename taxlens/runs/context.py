@@ -72,6 +72,7 @@ class RunContext:
 
     @cached_property
     def _loaded(self) -> tuple[ModelPair, tuple[LoadedModel, ...]]:
+        from taxlens.activations.models.chat_templates import Asking
         from taxlens.inputs.checkpoints import load_chain
 
         section = self.config.pair
@@ -84,6 +85,7 @@ class RunContext:
             dtype=section.dtype,
             device=section.device,
             chat_template=self.config.chat_template,
+            asking=Asking(**self.config.asking.model_dump()),
             revision=section.revision,
         )
         facts = pair_facts(pair)

@@ -15,7 +15,7 @@ from taxlens.stages import STAGES
 
 VIEWS = ("figures", "report")
 """Stages that only show what the others found: redone whenever that is another, and never a reason to refuse."""
-COMMON = ("pair", "suites", "templates", "chat_template", "seed")
+COMMON = ("pair", "suites", "templates", "chat_template", "asking", "seed")
 """Keys of the config that every other stage depends on."""
 NOT_COMPARED = ("pair.device",)
 """Where something was computed is recorded, and is no other setting."""
