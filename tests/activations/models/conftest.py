@@ -139,7 +139,7 @@ class Replicas:
         return taxlens.suite(file)
 
     def scores(self, model, tokenizer, suite, *, chat=None):
-        """Log-probability of every choice by a plain loop over whole sequences, [items, choices]."""
+        """Log-probability of every choice by a plain loop, a sequence at a time, its last token unread, [items, choices]."""
         found = np.zeros((len(suite), len(suite.items[0].choices)))
         for i, item in enumerate(suite.items):
             for c, choice in enumerate(item.choices):
@@ -155,7 +155,7 @@ class Replicas:
                 ids = tokenizer.encode(kept + text[len(kept) :] + choice, add_special_tokens=special)
                 start = len(tokenizer.encode(kept, add_special_tokens=special))
                 with torch.no_grad():
-                    logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].double()
+                    logits = model(input_ids=torch.tensor([ids[:-1]]), use_cache=False).logits[0].double()
                 logp = logits.log_softmax(-1)
                 found[i, c] = sum(float(logp[p - 1, ids[p]]) for p in range(start, len(ids)))
         return found
