@@ -23,6 +23,7 @@ from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import length_class, network, position_limit
 from taxlens.activations.models.prompts import Prompting
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
+from taxlens.analysis.scoring.long_prompts import fused_attention
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics, metric_of
 from taxlens.analysis.scoring.shared_prompt import score_shared
 from taxlens.core.errors import ItemError, TaxlensError, explain
@@ -199,11 +200,12 @@ def score_suite(
         rows_ = [("suite", suite.name), ("items", len(suite))]
         raise ItemError(explain("no item of the suite has choices to score.", rows_, "add choices and gold."))
     _check_distinct(suite, rows)
-    scored = score_shared(hf, rows, batch_tokens=batch_tokens, progress=progress) if share_prefix else None
-    shared = scored is not None
-    if scored is None:
-        found = score_rows(hf, rows, batch_tokens=batch_tokens, progress=progress)
-        scored = (found.logp, found.greedy)
+    with fused_attention(hf, max(len(row.ids) for row in rows)):
+        scored = score_shared(hf, rows, batch_tokens=batch_tokens, progress=progress) if share_prefix else None
+        shared = scored is not None
+        if scored is None:
+            found = score_rows(hf, rows, batch_tokens=batch_tokens, progress=progress)
+            scored = (found.logp, found.greedy)
     check_finite(scored[0])
     return _by_item(suite, prompting.template, rows, scored, shared)
 
