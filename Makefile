@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo demo-real test test-slow lint docs smoke truth editors clean
+.PHONY: demo demo-real test test-slow lint docs smoke truth editors fuzz mutants clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +47,12 @@ smoke: $(VENV)/.dev  ## the wheel built from the sdist, in an empty environment
 
 truth: $(VENV)/.dev  ## the proving ground
 	$(BIN)/python -m benchmarks.truth
+
+fuzz: $(VENV)/.dev  ## ten minutes of fuzzing a target
+	$(BIN)/python -m benchmarks.house.fuzz
+
+mutants: $(VENV)/.dev  ## mutations of the committed list, and how many the tests kill
+	$(BIN)/python -m benchmarks.house.mutants
 
 editors: $(VENV)/.dev  ## every editor on the embedded pairs
 	$(BIN)/python -m benchmarks.editors
