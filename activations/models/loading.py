@@ -131,6 +131,9 @@ def load_model(
     """
     torch_dtype = DTYPES[one_of(dtype, tuple(DTYPES), what="dtype")]
     directory = checkpoint_directory(source, revision=revision)
+    if gguf and isinstance(place(device), str | dict):
+        rows = [("file", gguf), ("device", device)]
+        raise ModelLoadError(explain("a GGUF checkpoint goes to one device.", rows, "device: auto, or one device."))
     contents = look(directory, gguf=bool(gguf))
     files = [_gguf_file(directory, gguf)] if gguf else list(contents.files)
     model, notes = weights_in_place(directory, contents, gguf=gguf, dtype=torch_dtype, placement=place(device))

@@ -43,9 +43,6 @@ def weights_in_place(
         ModelLoadError: weights are missing, surplus or of another shape, cannot be dequantised, or do not fit.
     """
     mapped = isinstance(placement, str | dict)
-    if gguf and mapped:
-        rows = [("file", gguf), ("device", placement)]
-        raise ModelLoadError(explain("a GGUF checkpoint goes to one device.", rows, "device: auto, or one device."))
     method = quantisation(contents.config)
     model = _loaded(directory, contents, gguf, dtype, placement if mapped else None)
     notes = []
