@@ -12,7 +12,7 @@ from taxlens.analysis.readings.reading_tables import ATTRIBUTION_READING, ATTRIB
 from taxlens.analysis.readings.triples import TripleReading, clusters, read_triples, stability
 from taxlens.analysis.weights.export_tables import ATTRIBUTION_NAMES
 from taxlens.analysis.weights.external_names import export_units
-from taxlens.analysis.weights.units import difference_of
+from taxlens.analysis.weights.units import difference_of, level_of
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -44,7 +44,7 @@ def reading_tables(
     units, readings = [], []
     for suite in suites:
         stable = stability(found, suite.name, metric, level="singular").set_index("component")
-        chosen = [name for name in stable.index if name.rsplit(".", 1)[-1].startswith("s")][:top]
+        chosen = [name for name in stable.index if level_of([name]) == "singular"][:top]
         named = {"suite": suite.name, "template": found.template}
         for one in read_triples(pair, chosen, suite, top=tokens, template=found.template):
             facts = {"metric": metric, "component": one.unit, "sigma": one.sigma}
@@ -73,6 +73,7 @@ def names_table(pair: ModelPair, found: Attribution, *, singular: Sequence[str] 
     frames = []
     for level in ("component", "head", "singular"):
         names = list(singular) if level == "singular" else list(levels.get(level, ()))
+        names = [name for name in names if name in difference.units(level)]  # rows without weights live nowhere
         moved = [name for name in names if difference.moved(difference.unit(name, level=level))]
         frames.append(export_units(pair, moved, level=level).drop(columns="coefficient").assign(level=level))
     table = pd.concat(frames, ignore_index=True).rename(columns={"unit": "component"})
