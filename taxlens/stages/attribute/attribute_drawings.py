@@ -53,7 +53,8 @@ def maps_drawings(tables: Tables, width: float) -> Jobs:
             f"layer_map_{key.suite}_{key.metric}",
             lambda k=key: draw_layer_map(path, suite=k.suite, metric=k.metric, width=width),
         )
-    for key in path[path["level"] == "head"][["suite", "metric"]].drop_duplicates().itertuples(index=False):
+    heads = path[(path["level"] == "head") & path["component"].str.contains(r"\.attn\.(?:h|kv)\d+$")]
+    for key in heads[["suite", "metric"]].drop_duplicates().itertuples(index=False):
         yield (
             f"head_map_{key.suite}_{key.metric}",
             lambda k=key: draw_head_map(path, suite=k.suite, metric=k.metric, width=width),
