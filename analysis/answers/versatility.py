@@ -133,7 +133,8 @@ def sample_continuations(
     texts: list[list[str]] = [[] for _ in rows]
     longest = max(len(row.ids) for row in rows)
     budget = batch_tokens * longest // (samples * (longest + max_new_tokens))
-    with progress.task("sample", total=len(rows), unit="prompts") as task, torch.random.fork_rng():
+    places = {p.device for p in hf.parameters() if p.is_cuda}  # not every device of the machine: only the model's
+    with progress.task("sample", total=len(rows), unit="prompts") as task, torch.random.fork_rng(devices=places):
         torch.manual_seed(seed)
         for batch in pack(rows, batch_tokens=budget):
             ids, mask, _ = pad([rows[i] for i in batch], filler, side="left")
