@@ -107,7 +107,7 @@ def test_an_untouched_component_gets_zero(runs, layout):
 
 def test_the_run_leaves_figures_and_a_report_without_network(runs):
     folder = runs["gpt2"].folder
-    for name in ("tax_probability", "similarity", "probe_harm_correct_plain", "attribution_facts_probability"):
+    for name in ("tax_probability", "similarity", "probe_facts_correct_plain", "attribution_facts_probability"):
         for ending in ("pdf", "png", "svg", "csv", "txt"):
             assert (folder / "figures" / f"{name}.{ending}").stat().st_size > 0, name
     page = (folder / "report.html").read_text(encoding="utf-8")
