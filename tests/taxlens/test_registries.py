@@ -106,12 +106,12 @@ def test_a_new_metric_goes_through_tax_attribution_figures_report_and_methods_wi
 def test_a_metric_that_is_only_measured_is_refused_by_attribute_with_a_sentence(registry):
     from taxlens.analysis.path.attribute import attribute
 
-    register(Metric("f1", "overlap of words of the answer and the right one"))
+    register(Metric("word_overlap", "overlap of words of the answer and the right one"))
     with pytest.raises(UsageError, match="only measured") as error:
-        attribute(None, [], metrics=("f1",))  # refused before anything is looked at
+        attribute(None, [], metrics=("word_overlap",))  # refused before anything is looked at
     assert "overlap of words" in str(error.value)
     with pytest.raises(ConfigError, match="metric of the attribution"):
-        config_of(attribution={"metrics": ["f1"]})
+        config_of(attribution={"metrics": ["word_overlap"]})
 
 
 def test_units_follow_the_registry(registry):
