@@ -12,7 +12,6 @@ _HOMES = {
     "Probe": "kinds.probe",
     "ProbeWarning": "rows.labels",
     "adjust_family": "pair.result",
-    "moments_by": "rows.moments",
     "online_code": "kinds.mdl",
     "probe_pair": "pair.probe_pair",
 }

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from taxlens.activations.items.gold import choice_named
-from taxlens.activations.items.item_files import json_object
 from taxlens.activations.items.items import FIELDS, Item, Label
 from taxlens.activations.items.messages import messages_of
 from taxlens.core.errors import ItemError, explain, one_of
@@ -17,19 +16,6 @@ from taxlens.core.errors import ItemError, explain, one_of
 _MOST = 2**53
 """Largest whole number that a label may be: a float holds it exactly."""
 _UNSEEN = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-
-
-def parse_item(line: str, *, where: str) -> Item:
-    """Return the item that one JSON line holds.
-
-    Args:
-        line: a JSON object.
-        where: file and line, for errors.
-
-    Raises:
-        ItemError: if any field is missing, of the wrong type or contradicts another.
-    """
-    return item_of(json_object(line, where=where), where=where)
 
 
 def item_of(raw: Mapping[str, Any], *, where: str, number: int | None = None) -> Item:

@@ -94,10 +94,6 @@ class Anatomy:
                 return module
         return None
 
-    def attends(self, layer: int) -> bool:
-        """Whether a block has attention with the model's heads (hybrids have blocks that mix positions otherwise)."""
-        return self.role("o", layer) is not None
-
 
 def anatomy(model: nn.Module) -> Anatomy:
     """Return the parts of a Hugging Face causal language model, and check that nothing is unnamed.

@@ -65,12 +65,6 @@ class LoadedModel:
         return anatomy(self.model)
 
     @property
-    def context_length(self) -> int | None:
-        """Most tokens that the model reads, by its config; None where that does not say."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return int(limit) if limit else None
-
-    @property
     def parameters(self) -> int:
         """Number of parameters, a tied tensor counted once."""
         return sum(p.numel() for p in self.model.parameters())

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from taxlens.activations.items.items import Item
 from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.answers.answers import Answers
 from taxlens.analysis.answers.matching import RULES, has_answer, is_right
@@ -19,17 +18,6 @@ from taxlens.core.stats.intervals import mean_interval
 MATCHES = tuple(RULES)
 
 
-def matches(answer: str, gold: str, *, match: str = "prefix") -> bool:
-    """Whether an answer is the right one (see `matching.is_right`).
-
-    Example:
-        >>> matches("Paris, the city of light.", " Paris"), matches("Parisian", " Paris")
-        (True, False)
-    """
-    one_of(match, MATCHES, what="match")
-    return is_right(answer, Item("", "", prompt="", answers=(gold,), match=match))
-
-
 def exact_match(answers: Answers, *, match: str = "prefix") -> Paired:
     """Right or wrong by generation, metric ``exact_match``: an item's accepted answers, or its right choice's text.
 
@@ -38,8 +26,9 @@ def exact_match(answers: Answers, *, match: str = "prefix") -> Paired:
         match: how items without a rule of their own are compared (see `matching.is_right`).
 
     Raises:
-        UsageError: items without a right answer.
+        UsageError: items without a right answer, or no such match.
     """
+    one_of(match, MATCHES, what="match")
     if not all(has_answer(item) for item in answers.suite.items):
         raise UsageError(
             explain(

@@ -33,12 +33,6 @@ class Grafts:
     graft: UnitEffects
     restore: UnitEffects
 
-    def interaction_share(self, suite: str, metric: str) -> float:
-        """Sum over units of |restore - graft| over |tax|: 0 where units do not interact."""
-        tax = abs(float(self.graft.taxes[suite, metric].mean()))
-        apart = np.abs(self.restore.mean(suite, metric) - self.graft.mean(suite, metric)).sum()
-        return float(apart / tax) if tax else float("nan")
-
     def normalised(self, suite: str, metric: str) -> np.ndarray:
         """The mean of the two, scaled to sum to the tax: a cheap stand-in for Shapley, float64 [units]."""
         mean = (self.restore.mean(suite, metric) + self.graft.mean(suite, metric)) / 2

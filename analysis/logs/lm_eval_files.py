@@ -18,8 +18,6 @@ _NAMES = (
     re.compile(rf"(?P<date>{_DATE})_samples_(?P<task>.+?)\.jsonl?"),
     re.compile(r"samples_(?P<task>.+?)(?P<date>)\.jsonl?"),
 )
-_SAMPLE = ("doc_id", "filtered_resps", "arguments")
-_FIRST_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)

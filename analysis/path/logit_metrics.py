@@ -6,19 +6,17 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from taxlens.analysis.path.attribution import Attribution, SuiteEffects
+from taxlens.analysis.path.attribution import SuiteEffects
 from taxlens.analysis.path.chain_rule import ScoreMetric
-from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of, opened
+from taxlens.analysis.path.engine import PathAttribution, choices_of
 from taxlens.analysis.path.gradient_passes import ItemShard, RowScore
-from taxlens.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
-    from taxlens.activations.models.pair import ModelPair
 
 PerPosition = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(logits [asked, vocabulary], base's logits there, target tokens [asked]) -> a value for each position."""
@@ -49,54 +47,6 @@ class LogitMetric:
 
 KL = LogitMetric(kl_to_base)
 """The metric `kl`: how far the predictions of the gold choice's tokens have moved from the base's, nats an item."""
-
-
-def attribute_logits(
-    pair: ModelPair,
-    suites: Suite | Sequence[Suite],
-    *,
-    function: PerPosition = kl_to_base,
-    name: str = "kl",
-    higher_is_better: bool = False,
-    template: str = "plain",
-    levels: Sequence[str] = ("component",),
-    tolerance: float = 0.01,
-    max_gradients: int = 32,
-    batch_tokens: int = 1024,
-    bootstrap: int = 2000,
-    seed: int = 0,
-    progress: Progress = SILENT,
-) -> Attribution:
-    """Attribute a function of the logits, summed over the tokens of each item's gold choice.
-
-    The function itself is differentiated and integrated by nested quadrature: no chain rule, so a function that
-    saturates needs more nodes than a metric of scores. The default, KL to the base, is 0 at the base by definition;
-    its attributed total says how far the aligned model's predictions have moved on these items, whether for better
-    or worse.
-
-    Args:
-        pair: the two checkpoints.
-        suites: one suite or several; the gold choice's tokens are the positions.
-        function: what is measured at each position; see `PerPosition`.
-        name: what tables call the metric.
-        higher_is_better: whether a fall is a loss; for KL a rise is.
-        template: "plain" or "chat".
-        levels: "component" (always), "head", "neuron", "singular".
-        tolerance, max_gradients, batch_tokens, bootstrap, seed, progress: as for `path.attribute`.
-
-    Returns:
-        The attribution in that metric.
-
-    Example:
-        >>> attribute_logits(pair, facts).closure_frame()                                # doctest: +SKIP
-    """
-    settings = PathSettings(
-        template, (name,), {}, tolerance, max_gradients, None, batch_tokens=batch_tokens, progress=progress
-    )
-    asked: Any = [suites] if hasattr(suites, "items") else list(suites)  # type: ignore[arg-type]
-    with opened(pair, levels, settings) as job:
-        found = logit_effects(job, asked, name, LogitMetric(function, higher_is_better))
-    return Attribution(template, found, job.contraction.fallbacks, tolerance, bootstrap, seed, "path")
 
 
 def logit_effects(

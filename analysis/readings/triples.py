@@ -47,28 +47,6 @@ class TripleReading:
     reads: pd.DataFrame
 
 
-def read_triple(
-    pair: ModelPair, unit: str, suite: Suite, *, top: int = 8, template: str = "plain", batch_tokens: int = 1024
-) -> TripleReading:
-    """Return what a singular triple writes to the vocabulary and what it reads in a suite.
-
-    Args:
-        pair: the two checkpoints.
-        unit: a unit of the singular level ("3.mlp.down.s0").
-        suite: items whose tokens are read.
-        top: tokens at each extreme.
-        template: "plain" or "chat".
-        batch_tokens: most padded tokens in a batch.
-
-    Raises:
-        UsageError: the unit is no singular triple of this pair.
-
-    Example:
-        >>> read_triple(pair, "12.mlp.down.s0", facts).writes.head(3)                    # doctest: +SKIP
-    """
-    return read_triples(pair, (unit,), suite, top=top, template=template, batch_tokens=batch_tokens)[0]
-
-
 def read_triples(
     pair: ModelPair,
     units: Sequence[str],

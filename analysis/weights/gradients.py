@@ -11,10 +11,9 @@ import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
 from taxlens.activations.models.lengths import length_class, network
-from taxlens.activations.models.prompts import Prompting, one_prompting
+from taxlens.activations.models.prompts import Prompting
 from taxlens.analysis.scoring.logits import head_logits
 from taxlens.analysis.scoring.metrics import metric_of, smooth_metrics
-from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import common_rows
 from taxlens.core.errors import one_of
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from taxlens.activations.items.items import Suite
     from taxlens.activations.items.tokens import Row
-    from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.weights.units import Difference, Part, Unit
 
 Slopes = Mapping[tuple[str, str], torch.Tensor]
@@ -119,33 +117,6 @@ def first_order_loss(
     for suite, prompting in suites:
         slopes, _ = weight_slopes(model, suite, prompting, modules=modules, metric=metric)
         found[suite.name] = -metric_of(metric).sign * unit_slopes(slopes, difference, units)
-    return found
-
-
-def path_loss(
-    pair: ModelPair,
-    suites: Sequence[Suite],
-    difference: Difference,
-    units: Sequence[Unit],
-    *,
-    metric: str = "probability",
-    template: str = "plain",
-    nodes: int = 5,
-) -> dict[str, np.ndarray]:
-    """Loss along the weight path that each unit explains, by Gauss-Legendre on the metric itself, [units] a suite.
-
-    Direct quadrature: no items, no scores, no closure check, and many nodes where a metric saturates. It is the
-    independent check of the path attribution, which differentiates the scores.
-    """
-    points, weights = np.polynomial.legendre.leggauss(nodes)
-    every = difference.units("component")
-    asked = [(suite, one_prompting(pair, suite, template)) for suite in suites]
-    found = {suite.name: np.zeros(len(units)) for suite in suites}
-    for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
-        with mixture(pair, dict.fromkeys(every, float(1 - t)), difference=difference) as model:
-            at = first_order_loss(model, asked, difference, units, metric=metric)
-        for name, value in at.items():
-            found[name] += weight * value
     return found
 
 

@@ -199,13 +199,3 @@ def _change(difference: Difference, edit: _Edit) -> torch.Tensor:
     if total is None:
         raise UsageError(explain("an edit names nothing.", [("module", edit.module)]))
     return total
-
-
-def untouched(model: Any) -> dict[str, torch.Tensor]:
-    """Return a copy of every parameter, to check later by `same_weights` that nothing was left changed."""
-    return {name: p.detach().clone() for name, p in model.named_parameters(remove_duplicate=False)}
-
-
-def same_weights(model: Any, kept: Mapping[str, torch.Tensor]) -> bool:
-    """Whether every parameter equals the copy bit for bit."""
-    return all(torch.equal(p, kept[name]) for name, p in model.named_parameters(remove_duplicate=False))

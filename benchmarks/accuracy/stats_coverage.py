@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.tax.power import PairedModel
+from benchmarks.accuracy.paired_model import PairedModel
 from taxlens.core.stats import intervals as stats
 
 DESIGNS = {

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from taxlens.core.errors import UsageError, one_of
-from taxlens.core.stats.tails import ends, tails, welch_tail
+from taxlens.core.stats.tails import ends, tails
 from taxlens.core.stats.tests import cluster_standard_error, holm, mcnemar_exact, sign_flip_p, tost_p
 
 __all__ = [
     "Interval",
     "cluster_standard_error",
-    "difference_interval",
     "group_index",
     "group_means",
     "group_weights",
@@ -279,51 +278,6 @@ def ratio_interval(
     kept = drawn[drawn[:, 1] * np.sign(bottom) > 0]
     low, high = ends((kept[:, 0] / kept[:, 1])[:, None], tail)
     return Interval(float(top / bottom), float(low[0]), float(high[0]), level, len(index), n_groups, words)
-
-
-def difference_interval(
-    first: tuple[np.ndarray, Sequence[object] | np.ndarray],
-    second: tuple[np.ndarray, Sequence[object] | np.ndarray],
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Mean of one set of items minus mean of another, each resampled by its own groups.
-
-    For quantities on disjoint items, such as refusal of harmful minus refusal of
-    harmless prompts.
-
-    Args:
-        first: (values [n], groups [n]).
-        second: (values [m], groups [m]).
-        draws: bootstrap draws.
-        seed: of the generators (the second set uses ``seed + 1``).
-        level: nominal coverage.
-
-    Returns:
-        Interval (percentile, its quantiles moved out by Welch's rule for both sets of groups).
-
-    Example:
-        >>> difference_interval((np.ones(3), list("abc")), (np.zeros(3), list("abc"))).low
-        1.0
-    """
-    replicates, means, items, deviations = [], [], 0, []
-    for offset, (values, groups) in enumerate((first, second)):
-        index, n_groups = group_index(groups)
-        columns = _columns(values, len(index))
-        sizes = np.bincount(index, minlength=n_groups).astype(np.float64)
-        counts = group_counts(n_groups, draws=draws, seed=seed + offset)
-        totals = _group_totals(columns, index, n_groups)
-        replicates.append((counts @ totals) / (counts @ sizes)[:, None])
-        means.append(columns.mean())
-        items += len(index)
-        deviations.append((totals[:, 0] - means[-1] * sizes) / len(index))
-    low, high = ends(replicates[0] - replicates[1], welch_tail(deviations, level))
-    value, n_groups = float(means[0] - means[1]), sum(map(len, deviations))
-    if min(map(len, deviations)) < 2:
-        low, high = np.full(1, np.nan), np.full(1, np.nan)
-    return Interval(value, float(low[0]), float(high[0]), level, items, n_groups, _words("percentile", draws))
 
 
 def _columns(values: np.ndarray, n: int) -> np.ndarray:

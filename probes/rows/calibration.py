@@ -86,21 +86,3 @@ def _newton_temperature(s: np.ndarray, codes: np.ndarray) -> float:
         if abs(step) < 1e-8:
             break
     return slope
-
-
-def expected_calibration_error(probabilities: np.ndarray, codes: np.ndarray, *, bins: int = 10) -> float:
-    """Return the ECE of the top class: mean |confidence - accuracy| over equal-width bins, in [0, 1].
-
-    Biased upwards when bins hold few rows.
-
-    Args:
-        probabilities: [n, classes].
-        codes: [n] class index.
-        bins: equal-width bins of the top probability.
-
-    References: Naeini et al. 2015; Guo et al. 2017, equation 3.
-    """
-    confidence, hit = probabilities.max(1), probabilities.argmax(1) == codes
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(which, weights=confidence - hit, minlength=bins)
-    return float(np.abs(gap).sum() / len(codes))

@@ -238,47 +238,6 @@ class PairMoments:
         return f"PairMoments(n={self.n}, d={shape})"
 
 
-def moments_by(
-    blocks: Iterable[tuple[Array, Array]], codes: np.ndarray, *, n_codes: int | None = None
-) -> list[PairMoments]:
-    """Return the moments of each fold, label or group of the rows, from one shift, in one pass.
-
-    The moments of everything but a fold are the merge of the others: no second pass.
-
-    Args:
-        blocks: (X [k, d_x], Y [k, d_y]) blocks in the order of `codes`.
-        codes: [n] which part each row belongs to, 0..n_codes-1.
-        n_codes: number of parts; the largest code + 1 if left out.
-
-    Raises:
-        UsageError: if the blocks hold another number of rows than `codes`.
-
-    Example:
-        >>> X = np.arange(12.0).reshape(6, 2)
-        >>> [part.n for part in moments_by([(X, X)], np.array([0, 1, 1, 0, 1, 2]))]
-        [2, 3, 1]
-    """
-    codes = np.asarray(codes)
-    parts: list[PairMoments] = []
-    seen = 0
-    for X, Y in blocks:
-        here = codes[seen : seen + len(X)]
-        seen += len(X)
-        if seen > len(codes):
-            break
-        if not parts and len(X):
-            shift = _float64(X).mean(0), _float64(Y).mean(0)
-            count = int(codes.max()) + 1 if n_codes is None else n_codes
-            parts = [PairMoments(shift) for _ in range(count)]
-        for code in np.unique(here):
-            rows = np.flatnonzero(here == code)
-            parts[code].update(X[rows], Y[rows])
-    if seen != len(codes):
-        rows_ = [("rows in blocks", seen), ("codes", len(codes))]
-        raise UsageError(explain("blocks and codes hold different numbers of rows.", rows_))
-    return parts
-
-
 def _float64(value: Array) -> Array:
     return value.double() if hasattr(value, "double") else np.asarray(value, dtype=np.float64)
 

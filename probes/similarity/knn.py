@@ -51,28 +51,3 @@ def shared_neighbours(near_x: np.ndarray, near_y: np.ndarray) -> np.ndarray:
     both = np.concatenate([near_x + offset, near_y + offset], axis=1)
     both.sort(axis=1)
     return (both[:, 1:] == both[:, :-1]).sum(1) / k
-
-
-def mutual_knn(X: np.ndarray, Y: np.ndarray, *, k: int = K, metric: str = "euclidean") -> float:
-    """Return the mean share of common neighbours minus chance: 0 for unrelated rows, 1 - k/(n-1) at most.
-
-    Local where CKA is global: it does not weigh by variance across clusters. Invariant to rotation,
-    isotropic scale and translation (cosine: not to translation). Depends on n and k: compare only values
-    of the same n. Rows that are paraphrases of each other are each other's neighbours in any space.
-
-    Args:
-        X: [n, d_x] base rows.
-        Y: [n, d_y] aligned rows, same order.
-        k: neighbours a row.
-        metric: "euclidean" or "cosine".
-
-    Example:
-        >>> X = np.random.default_rng(0).normal(size=(101, 5))
-        >>> round(mutual_knn(X, 3 * X - 1), 3)
-        0.9
-
-    References:
-        Huh et al. 2024, arXiv 2405.07987, appendix A (mutual k-NN, without subtracting chance).
-    """
-    shared = shared_neighbours(neighbours(X, k=k, metric=metric), neighbours(Y, k=k, metric=metric))
-    return float(shared.mean() - k / (len(X) - 1))

@@ -53,19 +53,6 @@ def angular_distance(moments: PairMoments) -> float:
     return float(np.arccos(procrustes_cosine(moments)))
 
 
-def procrustes_distance(moments: PairMoments) -> float:
-    """Return the size-and-shape distance min_R sqrt(mean |y - x R|^2) of centred rows, in their own units.
-
-    A metric, invariant to rotation and translation of either side but not to scale.
-
-    References:
-        Williams et al. 2021, arXiv 2110.14739, eq. 5; Ding, Denain and Steinhardt 2021, arXiv 2108.01661.
-    """
-    nuclear = np.linalg.svd(moments.cov_xy(), compute_uv=False).sum()
-    squared = np.trace(moments.cov_xx()) + np.trace(moments.cov_yy()) - 2 * nuclear
-    return float(np.sqrt(max(squared, 0.0)))
-
-
 def heldout_rotation(folds: Sequence[PairMoments], total: PairMoments) -> HeldOut:
     """Return how well a rotation carries the rows of folds that it was not fitted on.
 

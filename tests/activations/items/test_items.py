@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxlens.activations.items.item_checks import parse_item
+from taxlens.activations.items.item_checks import item_of
+from taxlens.activations.items.item_files import json_object
 from taxlens.activations.items.items import Item, Suite, read_suite, write_suite
 from taxlens.core.errors import ItemError
 
@@ -74,7 +75,7 @@ BAD = {
 @pytest.mark.parametrize("title", BAD)
 def test_bad_item_is_refused_by_name_and_place(title):
     with pytest.raises(ItemError) as found:
-        parse_item(BAD[title], where="here:1")
+        item_of(json_object(BAD[title], where="here:1"), where="here:1")
     assert str(found.value).splitlines()[0] == title
     assert "here:1" in str(found.value)
     assert found.value.exit_code == 2
@@ -82,13 +83,13 @@ def test_bad_item_is_refused_by_name_and_place(title):
 
 def test_unknown_field_names_the_nearest():
     with pytest.raises(ItemError, match="Try: 'gold'"):
-        parse_item(line(golden=1), where="here:1")
+        item_of(json_object(line(golden=1), where="here:1"), where="here:1")
 
 
 def test_negative_and_boolean_gold_are_refused():
     for gold in (-1, True):
         with pytest.raises(ItemError):
-            parse_item(line(gold=gold), where="here:1")
+            item_of(json_object(line(gold=gold), where="here:1"), where="here:1")
 
 
 def test_duplicated_ids_are_refused_with_both_places(tmp_path):
@@ -128,4 +129,4 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 @given(TEXT)
 def test_any_text_survives_a_round_trip(text):
     item = Item(id="1", group="g", text=text)
-    assert parse_item(json.dumps(item.to_json()), where="x") == item
+    assert item_of(item.to_json(), where="x") == item

@@ -7,8 +7,8 @@ import torch
 from taxlens.analysis.frontier.plans import changed_units
 from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.path.beyond.expert_selection import Router
-from taxlens.analysis.weights.interpolation import same_weights, untouched
 from taxlens.analysis.weights.units import difference_of
+from tests.kept_weights import same_weights, untouched
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 MIXTRAL = {"num_local_experts": 4, "num_experts_per_tok": 2}

@@ -76,7 +76,7 @@ def sites_of(parts):
     found = ["resid_pre", "resid_post", "attn_out"]
     found += ["mlp_out"] if parts.mlps[0] is not None else []
     found += ["resid_mid"] if parts.mlps[0] is not None and not parts.parallel else []
-    found += ["head_z"] if all(parts.attends(layer) for layer in layers) else []
+    found += ["head_z"] if all(parts.role("o", layer) for layer in layers) else []
     return (*found, *(["mlp_post"] if all(parts.role("down", layer) for layer in layers) else []))
 
 
@@ -136,7 +136,6 @@ def test_the_parts_of_a_family_add_up_to_its_stream(replicas, kind, monkeypatch)
         return
     assert structure._gap(model, parts) < 1e-5
     assert parts.n_layers == 2
-    assert all(parts.role("o", layer) or not parts.attends(layer) for layer in range(2))
 
 
 def test_a_family_that_no_table_has_is_read_by_structure_with_a_note(replicas, monkeypatch):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from taxlens.analysis.interventions.graft import graft_effects
-from taxlens.analysis.weights.interpolation import grafted, mixture, same_weights, untouched
+from taxlens.analysis.weights.interpolation import grafted, mixture
 from taxlens.core.errors import PairMismatchError
+from tests.kept_weights import same_weights, untouched
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

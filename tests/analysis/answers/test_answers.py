@@ -11,7 +11,8 @@ from scipy.stats import entropy
 from taxlens.activations.items.items import Item, Suite
 from taxlens.analysis.answers.answers import Answers, generate_answers
 from taxlens.analysis.answers.costs import answer_costs
-from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match, matches
+from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match
+from taxlens.analysis.answers.matching import is_right
 from taxlens.analysis.answers.positions import answer_divergence, compare
 from taxlens.analysis.answers.versatility import measure_versatility, variety
 from taxlens.analysis.tax.ledger import tax_frame
@@ -43,12 +44,12 @@ def made(base, aligned, gold=" yes"):
     ],
 )
 def test_answers_match_by_their_first_line(answer, gold, match, right):
-    assert matches(answer, gold, match=match) is right
+    assert is_right(answer, Item("", "", prompt="", answers=(gold,), match=match)) is right
 
 
 def test_unknown_match_lists_the_options():
     with pytest.raises(UsageError, match="prefix, exact"):
-        matches("a", "b", match="fuzzy")
+        exact_match(made(["yes"], ["no"]), match="fuzzy")
 
 
 def test_exact_match_makes_a_ledger_of_lost_and_won():

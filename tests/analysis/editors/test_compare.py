@@ -14,8 +14,8 @@ from taxlens.analysis.editors.held_out import HeldOutMeasure
 from taxlens.analysis.editors.kinds.repair import RECIPES, Adapter, adapter_edit, fresh, side_paths
 from taxlens.analysis.editors.objective import Validator
 from taxlens.analysis.editors.registry import EDITORS, FAMILIES
-from taxlens.analysis.weights.interpolation import same_weights, untouched
 from taxlens.core.errors import PairMismatchError, StoreError, UsageError
+from tests.kept_weights import same_weights, untouched
 
 IDS = torch.tensor([[1, 9, 12, 30, 8], [1, 20, 21, 22, 23]])
 NAMES = ["joint", "repair", "interpolation", "drop", "soup"]

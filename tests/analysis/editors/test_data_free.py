@@ -8,7 +8,7 @@ import torch
 
 from taxlens.analysis.editors.kinds import arithmetic
 from taxlens.analysis.editors.kinds.arithmetic import changes, hard_threshold, threshold_ratio
-from taxlens.analysis.weights.interpolation import same_weights, untouched
+from tests.kept_weights import same_weights, untouched
 
 SPECIFIED = {1.0: 2.858, 0.75: 2.501, 0.375: 2.007, 1 / 3: 1.951, 0.25: 1.837, 0.125: 1.650}
 

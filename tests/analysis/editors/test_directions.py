@@ -17,7 +17,7 @@ from taxlens.analysis.editors.kinds.refusal_directions import (
     spared,
 )
 from taxlens.analysis.editors.registry import editor_named
-from taxlens.analysis.weights.interpolation import same_weights, untouched
+from tests.kept_weights import same_weights, untouched
 
 IDS = torch.tensor([[1, 9, 12, 30, 8], [1, 20, 21, 22, 23]])
 

@@ -10,8 +10,9 @@ from taxlens.analysis.editors.kinds.optimise import Adam, Schedule, schedule_for
 from taxlens.analysis.editors.kinds.protected_delta import protect
 from taxlens.analysis.editors.kinds.unit_model import unit_model
 from taxlens.analysis.editors.objective import Objective, Prices
-from taxlens.analysis.weights.interpolation import mixture, same_weights, untouched
+from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import difference_of
+from tests.kept_weights import same_weights, untouched
 
 IDS = torch.tensor([[1, 9, 12, 30, 8], [1, 20, 21, 22, 23]])
 

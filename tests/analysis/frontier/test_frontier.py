@@ -5,13 +5,14 @@ import pandas as pd
 import pytest
 
 from taxlens.activations.items.items import Suite
-from taxlens.activations.models.prompts import Prompting
+from taxlens.activations.models.prompts import Prompting, one_prompting
 from taxlens.analysis.frontier.frontier_tables import FRONTIER, FRONTIER_MATCHED
 from taxlens.analysis.frontier.measure import frontier, frontier_cost
-from taxlens.analysis.weights.gradients import path_loss, weight_slopes
-from taxlens.analysis.weights.interpolation import mixture, same_weights, untouched
+from taxlens.analysis.weights.gradients import first_order_loss, weight_slopes
+from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import ItemError, UsageError
+from tests.kept_weights import same_weights, untouched
 
 ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform", "per_layer", "reverse")
 OPTIONS = {"benefit": "harm", "against": "harmless", "shares": (0.05, 0.2), "draws": 3, "bootstrap": 200}
@@ -158,7 +159,13 @@ def test_direct_quadrature_sums_to_the_tax(refusal_pair, refusal_suites):
     facts = refusal_suites[0]
     measure = ChoiceMeasure(refusal_pair, (facts,), metrics=("nll",))
     tax = losses(measure(refusal_pair.aligned.model), measure(refusal_pair.base.model))["facts", "nll"].mean()
-    found = path_loss(refusal_pair, [facts], difference, units, metric="nll", nodes=16)["facts"]
+    points, weights = np.polynomial.legendre.leggauss(16)
+    found, asked = np.zeros(len(units)), [(facts, one_prompting(refusal_pair, facts, "plain"))]
+    for t, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        with mixture(
+            refusal_pair, dict.fromkeys(difference.units("component"), float(1 - t)), difference=difference
+        ) as model:
+            found += weight * first_order_loss(model, asked, difference, units, metric="nll")["facts"]
     assert found.sum() == pytest.approx(tax, rel=0.005)
     untouched_units = [i for i, unit in enumerate(units) if not difference.moved(unit)]
     assert np.abs(found[untouched_units]).max() == 0

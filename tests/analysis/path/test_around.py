@@ -10,12 +10,11 @@ import torch
 from taxlens.activations.models.pair import make_pair
 from taxlens.analysis.path.adaptive_quadrature import ladder_of
 from taxlens.analysis.path.attribute import attribute
-from taxlens.analysis.path.logit_metrics import attribute_logits
 from taxlens.analysis.path.polyline import attribute_polyline
 from taxlens.analysis.path.quadrature import gauss_patterson
 from taxlens.analysis.readings.agreement import agreement
 from taxlens.analysis.readings.significance import effect_tests, null_effects, null_frame, shuffled
-from taxlens.analysis.readings.triples import agreement_of_seeds, clusters, read_triple, stability
+from taxlens.analysis.readings.triples import agreement_of_seeds, clusters, read_triples, stability
 from taxlens.analysis.weights.external_names import export_units
 from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import UsageError
@@ -57,7 +56,7 @@ def test_a_polyline_of_one_checkpoint_is_refused(build, words):
 
 def test_kl_to_the_base_closes_on_the_measured_divergence(build, words):
     pair, suite = build("llama", size=0.1), words(5)
-    found = attribute_logits(pair, suite, max_gradients=15)
+    found = attribute(pair, suite, metrics=("kl",), max_gradients=15, perplexity=False)
     closure = found.closure_frame().iloc[0]
     assert closure["metric"] == "kl"
     assert closure["tax"] > 0
@@ -65,7 +64,8 @@ def test_kl_to_the_base_closes_on_the_measured_divergence(build, words):
 
 
 def test_kl_of_a_model_to_itself_is_zero(build, words):
-    found = attribute_logits(build("llama", change=lambda name: 0.0), words(3), max_gradients=3)
+    same = build("llama", change=lambda name: 0.0)
+    found = attribute(same, words(3), metrics=("kl",), max_gradients=3, perplexity=False)
     assert found.closure_frame()["tax"].tolist() == [0]
 
 
@@ -132,7 +132,7 @@ def test_agreement_without_the_reference_is_refused(llama):
 
 def test_a_triple_is_read_by_what_it_writes_and_reads(llama):
     pair, suite, _ = llama
-    reading = read_triple(pair, "1.mlp.down.s0", suite, top=3)
+    reading = read_triples(pair, ["1.mlp.down.s0"], suite, top=3)[0]
     u = difference_of(pair).triples("model.layers.1.mlp.down_proj")[0][:, 0].float()
     logits = pair.aligned.model.lm_head.weight.float() @ (pair.aligned.model.model.norm.weight.float() * u)
     assert reading.writes["token"].iloc[0] == int(logits.argmax())
@@ -142,12 +142,12 @@ def test_a_triple_is_read_by_what_it_writes_and_reads(llama):
 
 
 def test_a_triple_that_writes_no_residual_has_no_tokens_to_write(llama):
-    assert read_triple(llama[0], "0.attn.q.s0", llama[1], top=2).writes.empty
+    assert read_triples(llama[0], ["0.attn.q.s0"], llama[1], top=2)[0].writes.empty
 
 
 def test_reading_something_that_is_no_triple_is_refused(llama):
     with pytest.raises(UsageError, match="'0.mlp' is no singular triple"):
-        read_triple(llama[0], "0.mlp", llama[1])
+        read_triples(llama[0], ["0.mlp"], llama[1])
 
 
 def test_close_singular_values_are_one_cluster(build):

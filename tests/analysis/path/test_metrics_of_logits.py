@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from taxlens.analysis.path.attribute import attribute
-from taxlens.analysis.path.logit_metrics import LogitMetric, attribute_logits
+from taxlens.analysis.path.logit_metrics import LogitMetric
 from taxlens.analysis.path.polyline import attribute_polyline
 from taxlens.core.errors import UsageError
 
@@ -20,7 +20,7 @@ def found(build, words):
 
 def test_kl_beside_other_metrics_is_that_of_its_own_walk(found):
     pair, suite, both = found
-    alone = attribute_logits(pair, suite, max_gradients=15)
+    alone = attribute(pair, suite, metrics=("kl",), max_gradients=15, perplexity=False)
     assert both.effects("words", "kl")[1] == pytest.approx(alone.effects("words", "kl")[1], abs=1e-9)
 
 

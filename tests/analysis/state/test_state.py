@@ -25,8 +25,8 @@ from taxlens.analysis.state.state_tables import STEERING
 from taxlens.analysis.state.steering_benefit import steered_benefit, steering_rows
 from taxlens.analysis.state.upper_layers import Half
 from taxlens.analysis.state.verdict import KEPT_RULES, Evidence, judge, judge_layers, placed_at
-from taxlens.analysis.weights.interpolation import same_weights, untouched
 from taxlens.core.errors import ItemError, StoreError, UsageError
+from tests.kept_weights import same_weights, untouched
 
 
 def seen(**values):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from benchmarks.accuracy.paired_model import PairedModel
 from taxlens.analysis.tax.ledger import Paired
-from taxlens.analysis.tax.power import PairedModel, items_needed, measured_power, within_group_correlation
+from taxlens.analysis.tax.power import items_needed, measured_power, within_group_correlation
 from taxlens.core.errors import UsageError
 from taxlens.core.stats import intervals as stats
 

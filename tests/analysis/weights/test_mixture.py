@@ -5,9 +5,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from taxlens.activations.models.anatomy import anatomy
-from taxlens.analysis.weights.interpolation import grafted, mixture, same_weights, untouched
+from taxlens.analysis.weights.interpolation import grafted, mixture
 from taxlens.analysis.weights.units import Difference
 from taxlens.core.errors import UsageError
+from tests.kept_weights import same_weights, untouched
 
 SIZES = {"vocab_size": 23, "hidden_size": 16, "intermediate_size": 24}
 DEPTH = {"num_hidden_layers": 2, "num_attention_heads": 4, "attn_implementation": "eager"}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from taxlens.core.stats.intervals import (
-    difference_interval,
     group_weights,
     mean_interval,
     ratio_interval,
@@ -39,8 +38,6 @@ def test_every_kind_of_interval_knows_nothing_of_one_group():
     groups = [np.array(ONE), np.array(MANY)]
     found = [
         ratio_interval(VALUES, VALUES + 1, ONE),
-        difference_interval((VALUES, ONE), (VALUES, MANY)),
-        difference_interval((VALUES, MANY), (VALUES, ONE)),
         joint_mean([VALUES, VALUES], groups),
         joint_ratio([VALUES, VALUES], [VALUES + 1, VALUES], groups),
         joint_ratio([VALUES, VALUES], [VALUES - 5, VALUES * 0.01], groups),
@@ -131,11 +128,3 @@ def test_joint_ratio_leaves_out_draws_whose_denominator_has_the_other_sign():
     kept = (above / below)[below > 0]
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(kept, [tail, 1 - tail])))
     assert abs(found.low - np.quantile(above / below, tail)) > 1e-3
-
-
-def test_the_two_sets_of_a_difference_are_drawn_apart():
-    """With one seed for both, equal sets would cancel in every draw and the interval would have no width."""
-    x, groups = np.random.default_rng(3).normal(size=40), np.arange(40)
-    found = difference_interval((x, groups), (x, groups), draws=4000)
-    alone = mean_interval(x, groups, draws=4000)
-    assert (found.high - found.low) == pytest.approx(np.sqrt(2) * (alone.high - alone.low), rel=0.1)

@@ -118,12 +118,6 @@ def test_ratio_over_zero_is_refused():
         stats.ratio_interval(np.ones(4), np.zeros(4), list("abcd"))
 
 
-def test_difference_of_two_sets_holds_the_difference_of_means():
-    interval = stats.difference_interval((values(0), GROUPS), (values(1) + 2, GROUPS))
-    assert interval.value == pytest.approx(values(0).mean() - values(1).mean() - 2)
-    assert interval.low < interval.value < interval.high
-
-
 def test_group_means_weigh_groups_alike():
     assert stats.group_means(np.array([0.0, 0.0, 0.0, 1.0]), ["a", "a", "a", "b"]).tolist() == [0.0, 1.0]
 

@@ -8,7 +8,7 @@ from taxlens.core.errors import UsageError
 from taxlens.probes.kinds.probe import Probe
 from taxlens.probes.pair.scores import Evaluator, Score
 from taxlens.probes.pair.transfer import fold_map
-from taxlens.probes.rows.calibration import Calibration, expected_calibration_error, fit_calibration
+from taxlens.probes.rows.calibration import Calibration, fit_calibration
 from taxlens.probes.rows.folds import Folds
 from taxlens.probes.rows.labels import read_labels
 
@@ -17,6 +17,13 @@ def meter(y, n_groups=40, task="auto", draws=200):
     groups = np.repeat(np.arange(n_groups), len(y) // n_groups)
     labels = read_labels(y, groups=groups, task=task)
     return Evaluator(labels, Folds(np.zeros(len(y), int), groups, 1, n_groups), draws=draws, seed=0)
+
+
+def expected_calibration_error(probabilities, codes, bins=10):
+    """Mean |confidence - accuracy| of the top class over equal bins (Guo et al. 2017, equation 3), bin by bin."""
+    confidence, hit = probabilities.max(1), probabilities.argmax(1) == codes
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    return sum((which == b).mean() * abs(confidence[which == b].mean() - hit[which == b].mean()) for b in set(which))
 
 
 def binary(seed=0, n=200):
@@ -121,9 +128,9 @@ def test_temperature_of_many_classes_is_recovered():
 
 
 def test_ece_is_zero_for_certain_and_right_and_one_for_certain_and_wrong():
-    p = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert expected_calibration_error(p, np.array([0, 1])) == 0
-    assert expected_calibration_error(p, np.array([1, 0])) == 1
+    p, s = np.array([[1.0, 0.0], [0.0, 1.0]] * 4), np.array([[-1.0], [1.0]] * 4)
+    assert meter(np.array([0, 1] * 4), n_groups=4).measure(s, p)["ece"].value == 0
+    assert meter(np.array([1, 0] * 4), n_groups=4).measure(s, p)["ece"].value == 1
 
 
 def test_a_probe_reads_rows_of_its_width_only():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxlens.core.errors import UsageError
-from taxlens.probes.rows.moments import _SUMS, PairMoments, moments_by
+from taxlens.probes.rows.moments import _SUMS, PairMoments
 
 
 def rows(n=60, d_x=5, d_y=4, seed=0, mean=3.0):
@@ -153,14 +153,8 @@ def test_no_rows_are_refused():
 def test_moments_of_folds_merge_to_the_moments_of_all_but_one_fold():
     X, Y = rows()
     codes = np.arange(60) % 4
-    parts = moments_by([(X[:25], Y[:25]), (X[25:], Y[25:])], codes)
-    assert [part.n for part in parts] == [15, 15, 15, 15]
+    shift = X[0], Y[0]
+    parts = [PairMoments.from_blocks([(X[codes == c], Y[codes == c])], shift=shift) for c in range(4)]
     rest = parts[0].merge(parts[1]).merge(parts[3])
     kept = codes != 2
     assert_equal(rest, direct(X[kept], Y[kept], rest.shift_x, rest.shift_y))
-
-
-def test_codes_of_another_length_are_refused():
-    X, Y = rows()
-    with pytest.raises(UsageError, match=r"rows in blocks +60[\s\S]*codes +59"):
-        moments_by([(X, Y)], np.zeros(59, int))

@@ -6,7 +6,8 @@ import pytest
 from taxlens.probes.rows.moments import PairMoments
 from taxlens.probes.similarity.accumulation import gather
 from taxlens.probes.similarity.cka import cka, cka_biased
-from taxlens.probes.similarity.knn import K, mutual_knn
+from taxlens.probes.similarity.knn import K
+from taxlens.probes.similarity.measures import MEASURES
 from taxlens.probes.similarity.similarity import similarity
 
 
@@ -29,7 +30,7 @@ def test_biased_cka_of_independent_rows_is_not_zero(n, d):
 
 @pytest.mark.parametrize("n, d", [(40, 200), (100, 100), (400, 40)])
 def test_mutual_knn_of_independent_rows_is_at_chance(n, d):
-    values = np.array([mutual_knn(*independent(n, d, seed)) for seed in range(8000 // n)])
+    values = np.array([MEASURES["mutual_knn"].function(*independent(n, d, seed)).mean() for seed in range(8000 // n)])
     assert abs(values.mean()) < 3 * values.std(ddof=1) / np.sqrt(len(values))
     assert np.mean(values + K / (n - 1)) == pytest.approx(K / (n - 1), rel=0.1)
 
