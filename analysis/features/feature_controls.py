@@ -8,6 +8,7 @@ leading eigenvectors of change and gradient.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,7 +44,7 @@ class Given:
         what: "leading", "all", "matched_mass", "matched_rate" or a rival.
         draw: of those drawn at random.
         count: latents or directions.
-        side: "restored" or "removed".
+        side: "restored", "removed" or "both" (their mean).
         returned: metric to what came back of each item's tax [items].
         predicted: metric to the same by the account, or None.
         mass: share of the change's squared length that it carries.
@@ -161,11 +162,24 @@ def control_features(
     for side in sides:
         given += work.latents(side, leading, draws)
         given += [work.rival(name, side) for name in rivals]
+    given += _both(given)
     taxes = {m: found.taxes[m] for m in work.names}
     return FeatureControls(
         suite.name, account.template, account.name, taxes, found.groups, given, work.vector(leading),
         account.draws, account.seed,
     )  # fmt: skip
+
+
+def _both(given: Sequence[Given]) -> list[Given]:
+    """The mean of the two sides, where both were measured: the path lies between them."""
+    removed = {(one.what, one.draw): one for one in given if one.side == "removed"}
+    out = []
+    for one in given:
+        other = removed.get((one.what, one.draw))
+        if one.side == "restored" and other is not None:
+            mean = {m: (values + other.returned[m]) / 2 for m, values in one.returned.items()}
+            out.append(dataclasses.replace(one, side="both", returned=mean))
+    return out
 
 
 class _Work:

@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from taxlens.activations.hooks.sites import Address
 from taxlens.analysis.features.account_run import account_dictionaries
 from taxlens.analysis.features.cut_account import cut_account
 from taxlens.analysis.features.feature_account import FeatureAccount
+from taxlens.analysis.features.feature_claims import (
+    against_shuffled,
+    claims_frame,
+    rounded,
+    same_latents,
+    unaligned_claims,
+)
 from taxlens.analysis.features.feature_controls import RIVALS, FeatureControls, control_features
 from taxlens.analysis.features.feature_tables import FEATURE_TABLES, FEATURES
 from taxlens.analysis.features.give_back import suite_streams
@@ -23,6 +31,7 @@ from taxlens.core.result import Result
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
+    from taxlens.activations.models.loading import LoadedModel
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 
@@ -78,6 +87,8 @@ def report_features(
     components: int = 3,
     component_items: int = 16,
     named: int = 20,
+    unaligned: Mapping[str, LoadedModel] | None = None,
+    unaligned_items: int = 16,
     bootstrap: int = 2000,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -97,6 +108,9 @@ def report_features(
         components: leading latents whose change is traced to components; 0: none.
         component_items: most items of that.
         named: latents that are listed in both models, with contexts and tokens.
+        unaligned: models by name that stand in for the aligned one as controls, such as a harmless fine-tune of the
+            base; the base with rounded weights is always one of them, unless `draws` is 0.
+        unaligned_items: most items of a suite for these.
         bootstrap, seed: draws of intervals, and the seed.
         progress: told of every step.
         options: of `account_run.account_dictionaries` (metrics, reading, listed, items, max_gradients, ...).
@@ -115,24 +129,40 @@ def report_features(
             frames["features_items"].append(account.items_frame())
             frames["features_tokens"].append(account.tokens_frame(asked))
             for suite in asked:
-                for table, frame in _beside(pair, suite, account, named, components, component_items, seed).items():
+                beside, shuffled = _beside(pair, suite, account, named, components, component_items, seed)
+                for table, frame in beside.items():
                     frames[table].append(frame)
+                across, found = None, None
                 if cut:
-                    frames["features_cut"].append(cut_account(pair, suite, account).to_frame())
+                    across = cut_account(pair, suite, account).to_frame()
+                    frames["features_cut"].append(across)
                 if draws:
                     found = control_features(
                         pair, suite, account, leading=leading, draws=draws, rivals=rivals, seed=seed
                     )
                     controls[name, suite.name] = found
                     frames["features_controls"].append(found.to_frame())
+                told = {"dictionary": beside["features_dictionary"], "cut": across, "shuffled": shuffled}
+                frames["features_claims"].append(claims_frame(suite.name, account, controls=found, **told))
                 task.advance(1, note=f"{suite.name} by {name}")
+    frames["features_claims"].append(same_latents(controls, accounts))
+    if draws:
+        others = {"the base with rounded weights": rounded(pair.base)} | dict(unaligned or {})
+        options |= {"template": template, "bootstrap": 200, "seed": seed, "items": _fewer(options, unaligned_items)}
+        quiet = unaligned_claims(pair, asked, accounts, others, leading=leading, progress=progress, **options)
+        frames["features_claims"].append(quiet)
     return FeatureReport(accounts, controls, {t.name: t.check(t.join(frames[t.name])) for t in FEATURE_TABLES})
+
+
+def _fewer(options: Mapping[str, Any], most: int) -> int:
+    items = options.get("items", "all")
+    return most if items == "all" else min(int(items), most)
 
 
 def _beside(
     pair: ModelPair, suite: Suite, account: FeatureAccount, named: int, components: int, items: int, seed: int
-) -> dict[str, pd.DataFrame]:
-    """Latents and dictionary in both models, names, and components of the leading latents."""
+) -> tuple[dict[str, pd.DataFrame], tuple[float, float, float]]:
+    """Latents and dictionary in both models, names, components of the leading latents; and the lead over a shuffled twin."""
     found, dictionary = account.suites[suite.name], account.dictionary
     own = suite.subset(found.places.tolist())
     streams = suite_streams(pair, own, Address(dictionary.site, dictionary.layer), template=account.template)
@@ -144,4 +174,7 @@ def _beside(
         out["features_names"] = names_frame(streams, dictionary, chosen, **told)
     if components and len(chosen):
         out["features_components"] = component_frame(pair, suite, account, chosen[:components], items=items)
-    return out
+    kept = {item.id: place for place, item in enumerate(streams.suite.items)}
+    places = np.array([kept[item] for item in found.items])
+    shuffled = against_shuffled(streams, dictionary, found.groups, places, draws=account.draws, seed=account.seed)
+    return out, shuffled

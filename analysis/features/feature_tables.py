@@ -161,7 +161,7 @@ FEATURES_CONTROLS = Table(
         ),
         "draw": count("number of the draw, of those drawn at random"),
         "count": count("latents or directions"),
-        "side": text("restored (in aligned) or removed (from base)"),
+        "side": text("restored (in aligned), removed (from base), or both: the mean of the two"),
         "predicted": number("share of the tax by the account", blank="not an effect of latents"),
         "returned": number("share of the tax returned on held-out items"),
         "low": of.LOW,
@@ -219,8 +219,26 @@ FEATURES_NAMES = Table(
     },
     key=("suite", "template", "dictionary", "latent", "kind", "rank"),
 )
+FEATURES_CLAIMS = Table(
+    "features_claims",
+    "a claim on a suite's account, and whether it passed a control",
+    {
+        "suite": of.SUITE,
+        "template": of.TEMPLATE,
+        "dictionary": DICTIONARY,
+        "claim": text("what is claimed"),
+        "control": text("what it is held against"),
+        "metric": text("metric of the tax", blank="the same for all"),
+        "value": number("what was measured"),
+        "low": of.LOW,
+        "high": of.HIGH,
+        "bound": number("where it passes: 1 for returned over predicted (.7 to 1.3 pass)"),
+        "passed": flag("whether it passed"),
+    },
+    key=("suite", "template", "dictionary", "claim", "control", "metric"),
+)
 FEATURE_TABLES = (
     FEATURES, FEATURES_CLOSURE, FEATURES_ITEMS, FEATURES_TOKENS, FEATURES_LATENTS, FEATURES_DICTIONARY, FEATURES_CONTROLS,
-    FEATURES_CUT, FEATURES_COMPONENTS, FEATURES_NAMES,
+    FEATURES_CLAIMS, FEATURES_CUT, FEATURES_COMPONENTS, FEATURES_NAMES,
 )  # fmt: skip
 """All of them."""

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from taxlens.analysis.features.feature_tables import FEATURE_TABLES
 from taxlens.core.errors import ConfigError, explain, one_of
+from taxlens.inputs.resolve import resolve_model
 from taxlens.stages.features.features_section import DictionaryEntry, FeaturesSection
 from taxlens.stages.stage import StageCost
 
 if TYPE_CHECKING:
+    from taxlens.activations.models.loading import LoadedModel
     from taxlens.analysis.features.dictionaries.dictionary import Dictionary
     from taxlens.runs.checking import CheckContext
     from taxlens.runs.context import RunContext
@@ -39,6 +41,8 @@ def check_features(job: RunContext | CheckContext, section: FeaturesSection) -> 
                 raise ConfigError(explain("the corpus is missing.", [("file", job.root / name)], "check the path."))
         if section.train.k >= section.train.width:
             raise ConfigError(explain("k must be smaller than width.", [("k", section.train.k)]))
+    for text in section.unaligned:
+        resolve_model(text, job.root)
     for name in section.suites or ():
         one_of(name, [one.name for one in job.config.suites], what="suite of features", error=ConfigError)
 
@@ -49,7 +53,7 @@ def features_cost(job: RunContext, section: FeaturesSection) -> StageCost:
 
     count = len(section.dictionaries) + (len(section.train.layers) * len(section.train.seeds) if section.train else 0)
     beside = 2 * (1.5 * section.draws + len(section.rivals) + 6) if section.draws else 6
-    passes = 3 * section.max_gradients + count * beside
+    passes = 3 * section.max_gradients * (2 + len(section.unaligned)) + count * beside
     minutes = 0.0
     for template, suites in _chosen(job, section).items():
         minutes += sum(minutes_for(job.pair, passes * read_tokens(job.pair, one, template=template)) for one in suites)
@@ -73,19 +77,35 @@ def stage_features(job: RunContext, section: FeaturesSection) -> None:
         dictionaries |= train_missing(
             job.pair, section.train, root=job.run.root, out=out, resume=True, progress=job.progress
         )
+    unaligned = _unaligned(job, section) if section.draws else {}
     frames: dict[str, list[Any]] = {table.name: [] for table in FEATURE_TABLES}
     for template, suites in _chosen(job, section).items():
         found = report_features(
             job.pair, suites, dictionaries, template=template, metrics=section.metrics, reading=section.reading,
             items=section.items, max_gradients=section.max_gradients, tolerance=section.tolerance,
             batch_tokens=section.batch_tokens, leading=section.leading, draws=section.draws, rivals=section.rivals,
-            cut=section.cut, components=section.components, listed=section.listed,
+            unaligned=unaligned, cut=section.cut, components=section.components, listed=section.listed,
             bootstrap=job.config.tax.bootstrap, seed=job.config.seed, progress=job.progress,
         )  # fmt: skip
         for name, frame in found.tables.items():
             frames[name].append(frame)
     for table in FEATURE_TABLES:
         job.run.write(table, table.join(frames[table.name]))
+
+
+def _unaligned(job: RunContext, section: FeaturesSection) -> dict[str, LoadedModel]:
+    """The checkpoints that were tuned without alignment, loaded as the base is; adapters on the base."""
+    from taxlens.activations.models.adapter import apply_adapter
+    from taxlens.activations.models.loading import load_model
+
+    base, found = job.pair.base, {}
+    for text in section.unaligned:
+        path = resolve_model(text, job.run.root)
+        adapted = (Path(path) / "adapter_config.json").exists()
+        found[text] = (
+            apply_adapter(base, path) if adapted else load_model(path, dtype=base.dtype, device=str(base.device))
+        )
+    return found
 
 
 def _chosen(job: RunContext, section: FeaturesSection) -> dict[str, list[Any]]:

@@ -65,6 +65,10 @@ class FeaturesSection(Section):
     )
     cut: bool = Field(default=True, description="take the account at the cut beside the account of the path")
     components: int = Field(default=3, ge=0, description="leading latents whose change is traced to components")
+    unaligned: tuple[str, ...] = Field(
+        default=(),
+        description="checkpoints or adapters tuned from the base without alignment; the leading latents must be quiet there",
+    )
     listed: int = Field(default=40, ge=1, description="latents that tables list one by one")
 
     @model_validator(mode="after")

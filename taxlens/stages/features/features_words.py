@@ -51,10 +51,27 @@ def features_limits(run: RunView) -> list[str]:
         verdict = mine["verdict"].iloc[0]
         if isinstance(verdict, str) and verdict:
             said.append(f"The latents of {name} may not be read one by one on {suite}: {verdict}.")
+    if run.has("features_claims"):
+        said += _failed_claims(run.table("features_claims"))
     if run.has("features_dictionary"):
         notes = run.table("features_dictionary")
         for row in notes[notes["note"].notna()].itertuples():
             said.append(f"{row.dictionary} on {row.suite}, {row.model}: {row.note}.")
+    return said
+
+
+def _failed_claims(claims: pd.DataFrame) -> list[str]:
+    """One sentence a suite and dictionary: how many claims passed, and what the others failed against."""
+    said = []
+    for (suite, name), mine in claims.groupby(["suite", "dictionary"], sort=False):
+        first = mine["metric"].dropna().iloc[0] if mine["metric"].notna().any() else ""
+        mine = mine[mine["metric"].isna() | (mine["metric"] == first)]
+        failed = mine[~mine["passed"].astype(bool)]
+        if len(failed):
+            against = "; ".join(f"{row.claim} (against {row.control}: {row.value:.2g})" for row in failed.itertuples())
+            said.append(
+                f"{name} on {suite} passed {len(mine) - len(failed)} of {len(mine)} controls, and not: {against}."
+            )
     return said
 
 

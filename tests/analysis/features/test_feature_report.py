@@ -118,7 +118,7 @@ def test_controls_are_cross_fitted_and_beat_others_of_equal_mass(embedded_pair, 
         "probe",
         "random_rank",
     }
-    assert set(frame["side"]) == {"restored", "removed"}
+    assert set(frame["side"]) == {"restored", "removed", "both"}
     everything = frame[(frame["what"] == "all") & (frame["side"] == "restored")]["returned"]
     assert (everything > 0).all()
 
@@ -207,3 +207,35 @@ def test_report_fills_every_table_by_its_declaration(embedded_pair, few_facts, c
     for table in FEATURE_TABLES:
         assert len(table.check(found.tables[table.name])) > 0, table.name
     assert "most returned by" in repr(found)
+
+
+def test_each_claim_says_which_control_it_passed(embedded_pair, few_facts, change_dictionary, random_one):
+    found = report_features(
+        embedded_pair, few_facts, {"components": change_dictionary, "random": random_one}, metrics=("probability",),
+        max_gradients=7, draws=1, leading=3, components=0, named=2, bootstrap=200, rivals=("adl", "random_rank"),
+        unaligned={"itself": embedded_pair.base}, unaligned_items=6,
+    )  # fmt: skip
+    claims = found.tables["features_claims"]
+    passed = claims.groupby(["dictionary", "claim", "control"])["passed"].all().to_dict()
+    seen = "sees the change"
+    assert passed["components", seen, "as many random decoders"]
+    assert passed["components", seen, "the same dictionary with its coordinates shuffled"]
+    assert not passed["random", seen, "as many random decoders"]
+    assert not passed["random", seen, "the same dictionary with its coordinates shuffled"]
+    assert not passed["random", "reads both models", "variance explained, the worse model"]
+    quiet = claims[claims["claim"] == "is quiet without alignment"].set_index(["dictionary", "control"])["value"]
+    assert quiet["components", "itself"] == 0
+    assert 0 < quiet["components", "the base with rounded weights"] < 0.1
+    assert {"both", "restored", "removed"} == set(found.tables["features_controls"]["side"])
+
+
+def test_dictionary_finds_the_same_as_itself(embedded_pair, few_facts, change_dictionary):
+    twice = {"one": change_dictionary, "two": change_dictionary}
+    found = report_features(
+        embedded_pair, few_facts, twice, metrics=("probability",), max_gradients=7, draws=1, leading=3, components=0,
+        named=2, bootstrap=200, rivals=(), cut=False, items=8,
+    )  # fmt: skip
+    claims = found.tables["features_claims"]
+    same = claims[claims["claim"] == "another dictionary finds the same"]
+    assert same["value"].tolist() == pytest.approx([1.0, 1.0])
+    assert set(same["control"]) == {"one", "two"}
