@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
 
-.PHONY: demo demo-real test test-slow lint docs smoke truth editors fuzz mutants clean
+.PHONY: demo demo-real test test-slow lint docs smoke truth editors techniques fuzz mutants clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -56,6 +56,14 @@ mutants: $(VENV)/.dev  ## mutations of the committed list, and how many the test
 
 editors: $(VENV)/.dev  ## every editor on the embedded pairs
 	$(BIN)/python -m benchmarks.editors
+
+TECHNIQUES := refusal preference constitutional adversarial chain
+techniques: $(VENV)/.dev  ## four alignment techniques on SmolLM2: adapters, bills, accounts, pages; goes on where it was stopped
+	$(BIN)/python -m benchmarks.real.fetch
+	for name in $(filter-out refusal,$(TECHNIQUES)); do test -e configs/techniques/$$name/recipe.json || $(BIN)/python -m benchmarks.real.techniques $$name || exit 1; done
+	for name in $(TECHNIQUES); do $(BIN)/python -m benchmarks.real.bill $$name && $(BIN)/python -m benchmarks.real.account $$name || exit 1; done
+	$(BIN)/python -m benchmarks.real.bill --figures
+	$(BIN)/python -m benchmarks.real.technique_pages
 
 clean:
 	rm -rf $(VENV) .cache runs dist build

@@ -1,0 +1,60 @@
+"""Command line: train one technique by name, into `configs/techniques` or, for what is not shipped, into the cache.
+
+The refusal adapters are made by `python -m benchmarks.real.refusal_lora`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from benchmarks.real.techniques.adversarial import adversarial
+from benchmarks.real.techniques.constitutional import constitutional
+from benchmarks.real.techniques.names import folder
+from benchmarks.real.techniques.preference import dpo, policy
+from benchmarks.real.techniques.refusal import refusal_full
+from benchmarks.real.techniques.tuning import Setting
+
+
+@dataclass(frozen=True, slots=True)
+class Technique:
+    """How a technique is trained: its function, its setting and its strong one, and the technique it starts from."""
+
+    train: Callable[..., None]
+    setting: Setting
+    strong: Setting
+    start: str = ""
+
+
+SETTINGS = {
+    "refusal-full": Technique(refusal_full, Setting(30, 2e-5), Setting(60, 5e-5)),
+    "preference": Technique(dpo, Setting(40, 1e-3), Setting(80, 2e-3, strength=2.0, retention=0.5)),
+    "policy": Technique(policy, Setting(30, 5e-4), Setting(60, 1e-3, strength=4.0)),
+    "constitutional": Technique(constitutional, Setting(36, 1.5e-3, strength=0.4), Setting(60, 2.5e-3)),
+    "adversarial": Technique(adversarial, Setting(40, 1e-3), Setting(60, 1.5e-3, strength=3.0)),
+    "chain": Technique(dpo, Setting(30, 7e-4), Setting(80, 1.5e-3, strength=2.0, retention=0.5), start="refusal"),
+}
+"""What is trained, and how; docs/techniques.md says which settings were measured."""
+
+
+def main() -> None:
+    """Train the technique that is named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=SETTINGS)
+    parser.add_argument("--strong", action="store_true", help="the setting that is meant to cost more")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="fewer or more steps than the setting's")
+    given = parser.parse_args()
+    one = SETTINGS[given.name]
+    setting = replace(one.strong if given.strong else one.setting, seed=given.seed)
+    if given.steps:
+        setting = replace(setting, steps=given.steps)
+    start = folder(one.start) if one.start else None
+    out = folder(given.name, strong=given.strong, seed=given.seed)
+    one.train(setting, out, start=start)
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
