@@ -24,7 +24,7 @@ from taxlens.analysis.features.feature_controls import RIVALS, FeatureControls, 
 from taxlens.analysis.features.feature_tables import FEATURE_TABLES, FEATURES
 from taxlens.analysis.features.give_back import suite_streams
 from taxlens.analysis.features.latent_components import component_frame
-from taxlens.analysis.features.latent_names import names_frame
+from taxlens.analysis.features.latent_names import contexts_frame, names_frame
 from taxlens.analysis.features.latents_in_models import dictionary_frame, latents_frame
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
@@ -172,6 +172,7 @@ def _beside(
     if len(chosen):
         out["features_latents"] = latents_frame(streams, dictionary, chosen, seed=seed, **told)
         out["features_names"] = names_frame(streams, dictionary, chosen, **told)
+        out["features_contexts"] = contexts_frame(streams, dictionary, chosen, **told)
     if components and len(chosen):
         out["features_components"] = component_frame(pair, suite, account, chosen[:components], items=items)
     kept = {item.id: place for place, item in enumerate(streams.suite.items)}

@@ -219,6 +219,22 @@ FEATURES_NAMES = Table(
     },
     key=("suite", "template", "dictionary", "latent", "kind", "rank"),
 )
+FEATURES_CONTEXTS = Table(
+    "features_contexts",
+    "a token around one at which a latent is strong, with the latent's code in both models",
+    {
+        "suite": of.SUITE,
+        "template": of.TEMPLATE,
+        "dictionary": DICTIONARY,
+        "latent": text("number of the latent"),
+        "rank": count("place of the context, from 1: the strongest"),
+        "offset": count("tokens after the strongest one; below 0: before it"),
+        "text": text("the token", blank="a token without text"),
+        "base": number("code in base (a difference dictionary: 0)", blank="a token left out"),
+        "aligned": number("code in aligned (a difference dictionary: of the change)", blank="a token left out"),
+    },
+    key=("suite", "template", "dictionary", "latent", "rank", "offset"),
+)
 FEATURES_CLAIMS = Table(
     "features_claims",
     "a claim on a suite's account, and whether it passed a control",
@@ -239,6 +255,6 @@ FEATURES_CLAIMS = Table(
 )
 FEATURE_TABLES = (
     FEATURES, FEATURES_CLOSURE, FEATURES_ITEMS, FEATURES_TOKENS, FEATURES_LATENTS, FEATURES_DICTIONARY, FEATURES_CONTROLS,
-    FEATURES_CLAIMS, FEATURES_CUT, FEATURES_COMPONENTS, FEATURES_NAMES,
+    FEATURES_CLAIMS, FEATURES_CUT, FEATURES_COMPONENTS, FEATURES_NAMES, FEATURES_CONTEXTS,
 )  # fmt: skip
 """All of them."""

@@ -26,7 +26,7 @@ FEATURES_STAGE = Stage(
         ),
         Figure(
             "latent", ("features", "features_latents", "features_names"), Lazy(f"{_DRAWINGS}:latent_drawings"),
-            optional=("features_tokens",), group="Features", files=("latent",),
+            optional=("features_contexts",), group="Features", files=("latent",),
         ),
         Figure(
             "feature_map", ("features", "features_latents"), Lazy(f"{_DRAWINGS}:map_drawings"), group="Features",

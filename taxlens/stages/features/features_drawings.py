@@ -42,6 +42,7 @@ def features_drawings(tables: Tables, width: float) -> Jobs:
 def latent_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the panels of the leading latents of every account."""
     features, latents, names = tables["features"], tables["features_latents"], tables["features_names"]
+    contexts = tables.get("features_contexts")
     for suite, name, metric in _accounts(features):
         mine = features[
             (features["suite"] == suite) & (features["dictionary"] == name) & (features["metric"] == metric)
@@ -53,7 +54,7 @@ def latent_drawings(tables: Tables, width: float) -> Jobs:
             yield (
                 _file("latent", suite, name, latent),
                 lambda s=suite, d=name, j=latent: draw_latent(
-                    features, latents, names, suite=s, dictionary=d, latent=j, width=width
+                    features, latents, names, suite=s, dictionary=d, latent=j, contexts=contexts, width=width
                 ),
             )
 

@@ -207,6 +207,15 @@ def test_report_fills_every_table_by_its_declaration(embedded_pair, few_facts, c
     for table in FEATURE_TABLES:
         assert len(table.check(found.tables[table.name])) > 0, table.name
     assert "most returned by" in repr(found)
+    contexts = found.tables["features_contexts"]
+    for _, mine in contexts.groupby(["latent", "rank"]):
+        strength = mine[["base", "aligned"]].max(axis=1)
+        assert strength[mine["offset"] == 0].item() > 0
+        assert mine["offset"].tolist() == list(range(mine["offset"].min(), mine["offset"].max() + 1))
+    named = found.tables["features_names"]
+    first = named[(named["kind"] == "context") & (named["rank"] == 1)].set_index("latent")["value"]
+    strongest = contexts[(contexts["rank"] == 1) & (contexts["offset"] == 0)].set_index("latent")["aligned"]
+    assert strongest.to_dict() == pytest.approx(first.to_dict())
 
 
 def test_each_claim_says_which_control_it_passed(embedded_pair, few_facts, change_dictionary, random_one):
