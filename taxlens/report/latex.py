@@ -13,7 +13,7 @@ from taxlens.report.pictures import leading
 from taxlens.stages import STAGES
 from taxlens.words.latex_text import escaped
 from taxlens.words.run_view import RunView
-from taxlens.words.suite_rows import by_loss, main_metric
+from taxlens.words.suite_rows import by_loss, main_metric, told_row
 
 _ENTRY = re.compile(r"@\w+\{([^,]+),.*")
 _CITED = re.compile(r"\\cite[pt]?\{([^}]+)\}")
@@ -88,7 +88,11 @@ def references(text: str) -> str:
 
 
 def _figures(run: RunView) -> str:
-    names = leading([path.stem for path in sorted((run.folder / "figures").glob("*.pdf"))], by_loss(run))
+    names = leading(
+        [path.stem for path in sorted((run.folder / "figures").glob("*.pdf"))],
+        by_loss(run),
+        templates={suite: str(told_row(run, suite)["template"]) for suite in by_loss(run)},
+    )
     floats = []
     for name in names:
         caption = (run.folder / "figures" / f"{name}.txt").read_text(encoding="utf-8").strip()

@@ -7,6 +7,7 @@ from typing import Any
 
 from taxlens.stages import STAGES
 from taxlens.words.latex_text import escaped
+from taxlens.words.places import short_place
 from taxlens.words.run_view import RunView
 
 
@@ -40,11 +41,13 @@ def checklist(run: RunView) -> str:
         for n, f in manifest["suites"].items()
     ]
     rows += [(f"weights of {n}, sha256", value[:32]) for n, value in (facts.get("weights sha256") or {}).items()]
-    rows += [(key, facts[key]) for key in ("base", "aligned", "dtype", "device", "attention") if facts.get(key)]
+    rows += [
+        (key, short_place(facts[key])) for key in ("base", "aligned", "dtype", "device", "attention") if facts.get(key)
+    ]
     rows += [(key, value) for key, value in (manifest.get("hardware") or {}).items()]
     rows += [(f"stage {n}, seconds", f"{s:.0f}" if s is not None else "not finished") for n, s in seconds.items()]
     rows += [(f"version of {n}", v) for n, v in manifest["versions"].items()]
-    rows += [("config", json.dumps(manifest["config"]["given"], ensure_ascii=True))]
+    rows += [("config", json.dumps(short_place(manifest["config"]["given"]), ensure_ascii=True))]
     lines = "\n".join(
         f"\\item[{escaped(key)}] \\begin{{sloppypar}}\\ttfamily {_breakable(value)}\\end{{sloppypar}}"
         for key, value in rows

@@ -1,15 +1,22 @@
 """The report opens with the answer, escapes what it shows, and needs no network."""
 
+import base64
+import hashlib
+import json
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from taxlens.config.schema import build_config
 from taxlens.report.answer import headline
 from taxlens.report.limits import limits
 from taxlens.report.page import write_report
+from taxlens.report.pictures import MOST_SHOWN, Picture, leading, without_last
+from taxlens.report.shown_tables import shown_table
+from taxlens.report.views import view_of
 from taxlens.runs.folder import Run
 from taxlens.words.suite_rows import by_loss
 
@@ -210,20 +217,156 @@ def test_the_recommended_plan_is_said_with_its_price(opened, put):
     )
 
 
-def test_the_page_escapes_needs_no_network_and_no_script(opened, put):
+def test_the_page_escapes_and_needs_no_network(opened, put):
     put(opened, "items", pd.DataFrame({"item": ["<script>alert(1)</script>"]}))
     page = write_report(opened).read_text(encoding="utf-8")
-    assert "&lt;script&gt;" in page
-    for outside in ("<script", "http://", "https://", "//cdn"):
+    assert "&lt;script&gt;alert" in page
+    for outside in ("<script>alert", "http://", "https://", "//cdn", "innerHTML", "eval("):
         assert outside not in page
     assert page.startswith("<!doctype html>")
-    assert (
-        page.index("facts lost 48.1")
-        < page.index('id="tables"')
-        < page.index('id="limits"')
-        < page.index('id="reproduce"')
-    )
+    places = [
+        page.index(f'id="{key}"')
+        for key in ("answer", "bill", "where", "state", "price", "sure", "tables", "reproduce")
+    ]
+    assert places == sorted(places)
+    assert page.index("facts lost 48.1") < places[1]
     assert page.count("<h1>") == 1
+
+
+def test_the_page_runs_its_own_script_and_no_other(opened):
+    page = write_report(opened).read_text(encoding="utf-8")
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, flags=re.DOTALL)
+    assert [kind for kind, _ in scripts] == [' type="application/json" id="data"', ""]
+    digest = base64.b64encode(hashlib.sha256(scripts[1][1].encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    assert f"script-src &#39;sha256-{digest}&#39;" in policy.replace("'", "&#39;")
+    assert policy.startswith("default-src 'none'")
+
+
+def test_words_of_a_run_cannot_end_the_data(opened):
+    folder = opened.folder / "figures"
+    bad = "</script><!--<script>\u2028"
+    rows = pd.DataFrame(
+        {"suite": [bad], "kind": "capability", "template": "plain", "metric": "probability", "tax": 0.5}
+    )
+    folder.mkdir(exist_ok=True)
+    rows.assign(low=0.4, high=0.6).to_csv(folder / "tax_probability.csv", index=False)
+    Image.new("RGB", (40, 20)).save(folder / "tax_probability.png")
+    page = write_report(opened).read_text(encoding="utf-8")
+    found = re.search(r'id="data">(.*?)</script>', page, flags=re.DOTALL)[1]
+    assert not set("<>&\u2028") & set(found)
+    assert json.loads(found)["views"]["tax_probability"]["marks"][0][2] == f"{bad}, plain"
+
+
+def drawn(run, name, frame):
+    (run.folder / "figures").mkdir(exist_ok=True)
+    frame.to_csv(run.folder / "figures" / f"{name}.csv", index=False)
+    return view_of(run, name)
+
+
+def test_a_picture_that_can_be_touched_shows_the_plotted_numbers_in_their_unit(opened):
+    frame = pd.DataFrame({"component": ["2.mlp", "embed"], "kind": ["mlp", "embed"], "effect": [0.31, np.nan]})
+    view = drawn(opened, "attribution_facts_probability", frame.assign(low=[0.3, np.nan], high=[0.32, np.nan]))
+    assert view["shape"] == "cascade"
+    assert view["words"] == "effect, positive is loss (points)"
+    assert view["marks"][0] == ["", "mlp", "2.mlp", "", "", 31, 30, 32, "2.mlp", 2]
+    assert view["marks"][1] == ["", "embed", "embed", "", "", None, None, None, "embed", None]
+    layers = pd.DataFrame({"panel": ["tax", "cka"], "layer": [3, 3], "value": [0.2, 0.9], "low": 0.1, "high": 0.95})
+    view = drawn(opened, "layer_profile_facts", layers)
+    assert [(mark[0], mark[3], mark[5], mark[9]) for mark in view["marks"]] == [
+        ("tax (points)", 3, 20, 3),
+        ("CKA", 3, 0.9, 3),
+    ]
+    heads = pd.DataFrame({"component": ["1.attn.h0", "0.attn.kv1"], "effect": [0.01, -0.02]})
+    assert [mark[3:6] for mark in drawn(opened, "head_map_facts_nll", heads.assign(metric="nll"))["marks"]] == [
+        [1, "h0", 0.01],
+        [0, "kv1", -0.02],
+    ]
+    assert drawn(opened, "directions_plain", layers) is None
+    assert drawn(opened, "attribution_other", layers) is None
+
+
+def test_a_gain_of_the_benefit_is_positive_on_its_own_axis(opened):
+    rows = TAX[["suite", "kind", "template", "metric", "tax", "low", "high"]]
+    view = drawn(opened, "tax_probability", rows)
+    assert view["named"] == {"benefit": "gain (points)"}
+    assert [mark[5:8] for mark in view["marks"] if mark[0] == "benefit"] == [[83.2, 81.9, 84.6]]
+
+
+def test_many_items_are_cut_to_those_that_moved_and_it_is_said(opened):
+    base = np.linspace(0, 1, 1500)
+    items = pd.DataFrame({"item": [f"i{n}" for n in range(1500)], "base": base, "aligned": base})
+    items.loc[1499, "aligned"] = 0.0
+    view = drawn(opened, "items_facts_plain", items.assign(change="kept"))
+    assert (len(view["marks"]), view["of"]) == (600, 1500)
+    assert any(mark[2] == "i1499" for mark in view["marks"])
+
+
+def test_a_long_table_shows_the_rows_that_matter_and_says_how_many_there_are(opened, put):
+    rows = [(s, m, lv, c, n / 1000) for s in ("sums", "facts") for m in ("nll", "probability") for lv in ("head", "component")
+            for n, c in enumerate(f"{k}.mlp" for k in range(60))]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["suite", "metric", "level", "component", "effect"]).assign(
+        method="path", share=0.1
+    )
+    put(opened, "attribution", frame)
+    shown = shown_table(opened, "attribution")
+    names = [name for name, _ in shown["columns"]]
+    first = dict(zip(names, shown["rows"][0], strict=True))
+    assert (first["suite"], first["metric"], first["level"], first["component"]) == (
+        "facts",
+        "probability",
+        "component",
+        "59.mlp",
+    )
+    assert shown["note"].startswith("80 of 480 rows: metric probability, level component")
+    assert dict(shown["columns"])["effect"]
+
+
+def test_at_most_twelve_pictures_lead_and_the_second_suite_gives_way():
+    names = [
+        f"{kind}_{suite}_probability" for kind in ("attribution", "items", "layer_profile") for suite in ("a", "b")
+    ]
+    names += [f"layer_profile_{s}" for s in "ab"] + [f"items_{s}_{t}" for s in "ab" for t in ("chat", "plain")]
+    names += [
+        "tax_probability",
+        "two_by_two_probability",
+        "suite_matrix",
+        "states",
+        "evidence_a",
+        "evidence_b",
+        "figure1",
+    ]
+    names += ["restoration_probability", "front_probability", "predicted_probability"]
+    names += [f"logit_lens_{s}_plain" for s in "ab"]
+    found = leading(
+        [name for name in names if not name.startswith("items_a_prob")], ["a", "b"], templates={"a": "plain"}
+    )
+    assert len(found) == MOST_SHOWN == 12
+    assert {"front_probability", "states", "evidence_a", "items_a_plain", "attribution_a_probability"} <= set(found)
+
+
+def test_a_page_over_its_size_links_the_last_pictures():
+    few = [Picture(name, "c", "x" * 100, 1, 1) for name in "ab"]
+    fold = [("Tax", [Picture("c", "c", "x" * 100, 1, 1)])]
+    shown, groups, dropped = without_last(few, fold, 150)
+    assert dropped
+    assert [p.data for p in shown] == ["x" * 100, ""]
+    assert groups[0][1][0].data == ""
+    assert without_last(few, fold, 0) == (few, fold, False)
+
+
+def test_what_a_run_lacks_is_said_where_it_would_stand(opened):
+    page = write_report(opened).read_text(encoding="utf-8")
+    assert f"was not tested in this run: `taxlens diagnose {opened.folder.name}`" in page
+    assert "Layers count from 0" in page
+
+
+def test_no_path_of_the_machine_stands_on_the_page(opened):
+    opened.manifest["pair"] = {"base": "/home/somebody/models/base", "aligned": "demo:planted"}
+    opened.manifest["config"]["given"]["pair"] = {"base": "/home/somebody/models/base"}
+    page = write_report(opened).read_text(encoding="utf-8")
+    assert "somebody" not in page
+    assert ".../models/base" in page
 
 
 def test_a_run_without_a_tax_says_so(tmp_path):

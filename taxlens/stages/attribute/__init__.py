@@ -48,9 +48,12 @@ ATTRIBUTE_STAGE = Stage(
         ),
         Figure(
             "layer_profile", ("attribution",), Lazy(f"{_DRAWINGS}:layer_profile_drawings"), group="Attribution",
-            optional=("probe_drop", "similarity", "restoration"), each=True,
+            optional=("probe_drop", "similarity", "restoration"), first=("layer_profile_SUITE",), each=True,
         ),
-        Figure("suite_matrix", ("attribution",), Lazy(f"{_DRAWINGS}:suite_matrix_drawings"), group="Attribution"),
+        Figure(
+            "suite_matrix", ("attribution",), Lazy(f"{_DRAWINGS}:suite_matrix_drawings"), group="Attribution",
+            first=("suite_matrix",),
+        ),
         Figure("methods", ("attribution",), Lazy(f"{_DRAWINGS}:methods_drawings"), group="Attribution", each=True),
         Figure(
             "maps", ("attribution",), Lazy(f"{_DRAWINGS}:maps_drawings"), group="Attribution",

@@ -18,7 +18,8 @@ LENS_STAGE = Stage(
     tables=(LOGIT_LENS,),
     figures=(
         Figure(
-            "logit_lens", ("logit_lens",), Lazy("taxlens.stages.lens.lens_figure:lens_drawings"), group="By layer", each=True
+            "logit_lens", ("logit_lens",), Lazy("taxlens.stages.lens.lens_figure:lens_drawings"), group="By layer",
+            first=("logit_lens_SUITE_*",), each=True,
         ),
     ),
 )  # fmt: skip
