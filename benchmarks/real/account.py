@@ -3,7 +3,7 @@
     python -m benchmarks.real.account preference            # into benchmarks/real/results/preference.json
     python -m benchmarks.real.account preference --strong --no-diagnosis
 
-Attributed are over-refusal and harm (chat) and prose (plain), so that techniques can be compared, and of the other suites the one
+Attributed are over-refusal (chat) and prose (plain), so that techniques can be compared, and of the other suites the one
 with the largest tax whose interval is clear of 0 after Holm's correction. Diagnosed are over-refusal and that suite.
 """
 
@@ -18,13 +18,13 @@ from benchmarks.real.bill import ASKED, KEPT, RESULTS, label, load, rows, suite_
 from benchmarks.real.techniques.names import TECHNIQUES, folder
 from taxlens.core.artifacts import write_json
 
-ITEMS = 20
+ITEMS = 16
 """Items of a suite that are attributed."""
 LEADING = 6
 """Components that are kept with their intervals, by size."""
 DIAGNOSED = 24
 """Items of a suite that are diagnosed."""
-ALWAYS = {"overrefusal": "chat", "harm": "chat", "prose": "plain"}
+ALWAYS = {"overrefusal": "chat", "prose": "plain"}
 METRICS = ("probability", "nll")
 
 

@@ -44,11 +44,13 @@ CAPABILITIES = ("capitals", "agreement", "arithmetic", "translation", "common_se
 """Asked in plain text."""
 ASKED = {"overrefusal": "capability", "harm": "benefit", "harmless": "capability"}
 """Asked in chat, by choices and by whole answers."""
-SCORED = 60
-"""Items of each of those that are scored by choices."""
+SCORED = {"overrefusal": 60, "harm": 60}
+"""Items of those that are scored by choices."""
+ANSWERED = {"overrefusal": 150, "harm": 100, "harmless": 75}
+"""Prompts that are answered."""
 TOKENS = 48
 """Longest answer, in tokens."""
-VARIED = 24
+VARIED = 12
 """Harmless prompts whose sampled continuations are compared."""
 METRICS = ("accuracy", "probability", "margin", "nll")
 
@@ -127,11 +129,11 @@ def measure(name: str, *, strong: bool = False, seed: int = 0) -> dict[str, Any]
     begun, adapter = time.process_time(), folder(name, strong=strong, seed=seed)
     pair = load(adapter)
     measured = [paired(pair, suite_of(one), "plain") for one in CAPABILITIES]
-    measured += [paired(pair, suite_of(one, SCORED), "chat") for one in ASKED]
+    measured += [paired(pair, suite_of(one, most), "chat") for one, most in SCORED.items()]
     tax = tax_frame(measured)
-    answers = answered(pair, [suite_of(one) for one in ASKED])
+    answers = answered(pair, [suite_of(one, most) for one, most in ANSWERED.items()])
     costs = [answer_costs(one).frame for one in answers]
-    costs.append(measure_versatility(pair, suite_of("harmless", VARIED), samples=4, max_new_tokens=24).frame)
+    costs.append(measure_versatility(pair, suite_of("harmless", VARIED), samples=4, max_new_tokens=16).frame)
     told = pd.concat(costs, ignore_index=True)
     told = told[told["measure"] != "seconds_per_item"]
     bill = alignment_bill(tax, told)

@@ -117,7 +117,7 @@ def profiles(kept: dict[str, Known], suite: str, metric: str) -> dict[str, np.nd
 def shared(kept: dict[str, Known]) -> list[str]:
     """How alike the effect profiles are: cosine and rank correlation of every pair of settings, suite by suite."""
     lines = []
-    for suite, metric in (("overrefusal", "probability"), ("harm", "probability"), ("prose", "nll")):
+    for suite, metric in (("overrefusal", "probability"), ("prose", "nll")):
         found = profiles(kept, suite, metric)
         if len(found) < 2:
             continue

@@ -32,8 +32,8 @@ SETTINGS = {
     "preference": Technique(dpo, Setting(40, 1e-3), Setting(80, 2e-3, strength=2.0, retention=0.5)),
     "policy": Technique(policy, Setting(30, 5e-4), Setting(60, 1e-3, strength=4.0)),
     "constitutional": Technique(constitutional, Setting(36, 1.5e-3, strength=0.4), Setting(60, 2.5e-3)),
-    "adversarial": Technique(adversarial, Setting(40, 1e-3), Setting(60, 1.5e-3, strength=3.0)),
-    "chain": Technique(dpo, Setting(30, 7e-4), Setting(80, 1.5e-3, strength=2.0, retention=0.5), start="refusal"),
+    "adversarial": Technique(adversarial, Setting(32, 1e-3), Setting(60, 1.5e-3, strength=3.0)),
+    "chain": Technique(dpo, Setting(24, 7e-4), Setting(80, 1.5e-3, strength=2.0, retention=0.5), start="refusal"),
 }
 """What is trained, and how; docs/techniques.md says which settings were measured."""
 
