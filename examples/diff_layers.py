@@ -20,7 +20,7 @@ pair
 # Probability of the right answer, base minus aligned, on the same items; the interval resamples groups of items.
 
 # %%
-tax = pair.tax(few)
+tax = pair.tax(few, templates=("plain",))
 tax
 
 # %%
@@ -31,7 +31,7 @@ tax.plot(name="tax_probability")
 # Both models' residual streams, one HDF5 store. Similarity says what moved. Moving is not losing.
 
 # %%
-acts = pair.capture(few, to=folder / "acts.h5")
+acts = pair.capture(few, to=folder / "acts.h5", templates=("plain",))
 alike = acts.similarity(["cka", "linear_r2"])
 alike.plot()
 

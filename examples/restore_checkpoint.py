@@ -66,5 +66,5 @@ print(sorted(path.name for path in restored.iterdir()))
 
 # %%
 again = taxlens.load_pair("demo:base", restored)
-print(pair.tax(facts))
-print(again.tax(facts))
+print(pair.tax(facts, templates=("plain",)))
+print(again.tax(facts, templates=("plain",)))

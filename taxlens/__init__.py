@@ -23,7 +23,7 @@ _HOME = {
     "TaxlensError": "taxlens.core.errors",
     "check_model": "taxlens.face.check",
     "compare": "taxlens.face.comparison",
-    "load_pair": "taxlens.face.pair",
+    "load_pair": "taxlens.face.open_pair",
     "open_activations": "taxlens.face.activations",
     "open_run": "taxlens.face.comparison",
     "run": "taxlens.runs.running",
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from taxlens.face.check import check_model as check_model
     from taxlens.face.comparison import compare as compare
     from taxlens.face.comparison import open_run as open_run
+    from taxlens.face.open_pair import load_pair as load_pair
     from taxlens.face.open_suite import suite as suite
     from taxlens.face.pair import Pair as Pair
-    from taxlens.face.pair import load_pair as load_pair
     from taxlens.runs.folder import Run as Run
     from taxlens.runs.running import run as run
 

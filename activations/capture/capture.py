@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from taxlens.activations.capture.collect import fill, new_buffers, shaped
-from taxlens.activations.capture.request import SHARD_BYTES, Request, resolve
+from taxlens.activations.capture.request import Request, resolve
 from taxlens.activations.capture.throughput import Throughput
 from taxlens.activations.capture.writer import Writer
 from taxlens.activations.hooks.selfcheck import self_check
@@ -33,19 +33,9 @@ def capture(
     suites: Suite | Sequence[Suite],
     *,
     to: Path | str,
-    sites: str | Iterable[str] = ("resid_post",),
-    layers: str | int | Iterable[int] = "all",
-    positions: str = "last",
-    templates: Sequence[str] = ("plain",),
-    dtype: str = "float32",
-    batch_tokens: int = 4096,
-    seed: int = 0,
-    items: tuple[int, int] | None = None,
-    part: tuple[int, int] | None = None,
-    compress: str | None = None,
-    shard_bytes: int = SHARD_BYTES,
     resume: bool = False,
     progress: Progress = SILENT,
+    **options: Any,
 ) -> Store:
     """Capture both models' activations on the same items to an HDF5 store, and return it open.
 
@@ -57,19 +47,9 @@ def capture(
         pair: the two models.
         suites: what they read.
         to: `NAME.h5` (a view, shards beside it in `NAME.shards/`), or a folder.
-        sites: names from `taxlens.activations.hooks.site_registry.SITES`.
-        layers: "all" or indices.
-        positions, templates: as `taxlens.activations.capture.row_plan.make_plan`.
-        dtype: how activations are stored: "float32", "bfloat16" or "float16".
-        batch_tokens: most padded tokens a batch; halved, and recorded, when memory runs out.
-        seed: draws the wrong choices that stand against gold.
-        items: (first, stop) of all items, for one part of a capture (`taxlens.activations.capture.merge`).
-        part: (number from 1, of how many) instead: cut where shards end, so that the merged parts have the bytes of one
-            capture.
-        compress: None, or "gzip".
-        shard_bytes: aim for a shard's size; two models' parts of it are the memory that writing takes.
         resume: go on with an unfinished store; a finished one is returned as it is.
         progress: shows items, items a second, bytes written and time left.
+        options: what is captured and how it is stored; see `taxlens.activations.capture.request.CaptureOptions`.
 
     Returns:
         The finished store.
@@ -82,21 +62,7 @@ def capture(
     Example:
         >>> store = capture(pair, suite, to="acts.h5")          # doctest: +SKIP
     """
-    request = resolve(
-        pair,
-        suites,
-        sites=sites,
-        layers=layers,
-        positions=positions,
-        templates=templates,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        seed=seed,
-        items=items,
-        part=part,
-        compress=compress,
-        shard_bytes=shard_bytes,
-    )
+    request = resolve(pair, suites, **options)
     folder, view = locate(to)
     _check_target(folder, resume)
     with written(folder):

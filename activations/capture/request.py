@@ -112,64 +112,88 @@ class Request:
         return cut
 
 
-def resolve(
-    pair: ModelPair,
-    suites: Suite | Sequence[Suite],
-    *,
-    sites: str | Iterable[str] = ("resid_post",),
-    layers: str | int | Iterable[int] = "all",
-    positions: str = "last",
-    templates: Sequence[str] = ("plain",),
-    dtype: str = "float32",
-    batch_tokens: int = 4096,
-    seed: int = 0,
-    items: tuple[int, int] | None = None,
-    part: tuple[int, int] | None = None,
-    compress: str | None = None,
-    shard_bytes: int = SHARD_BYTES,
-) -> Request:
-    """Return a request with every name checked and every row planned (arguments as `capture`).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureOptions:
+    """What a capture may be told: which activations are kept, and how they are stored.
+
+    Args:
+        sites: names from `taxlens.activations.hooks.site_registry.SITES`.
+        layers: "all" or indices.
+        positions, templates: as `taxlens.activations.capture.row_plan.make_plan`.
+        dtype: how activations are stored: "float32", "bfloat16" or "float16".
+        batch_tokens: most padded tokens a batch; halved, and recorded, when memory runs out.
+        seed: draws the wrong choices that stand against gold.
+        items: (first, stop) of all items, for one part of a capture (`taxlens.activations.capture.merge`).
+        part: (number from 1, of how many) instead: cut where shards end, so that the merged parts have the bytes of one
+            capture.
+        compress: None, or "gzip".
+        shard_bytes: aim for a shard's size; two models' parts of it are the memory that writing takes.
+    """
+
+    sites: str | Iterable[str] = ("resid_post",)
+    layers: str | int | Iterable[int] = "all"
+    positions: str = "last"
+    templates: Sequence[str] = ("plain",)
+    dtype: str = "float32"
+    batch_tokens: int = 4096
+    seed: int = 0
+    items: tuple[int, int] | None = None
+    part: tuple[int, int] | None = None
+    compress: str | None = None
+    shard_bytes: int = SHARD_BYTES
+
+
+def resolve(pair: ModelPair, suites: Suite | Sequence[Suite], **options: Any) -> Request:
+    """Return a request with every name checked and every row planned.
+
+    Args:
+        pair: the two models.
+        suites: what they read.
+        options: see `CaptureOptions`.
 
     Raises:
         UsageError: if a site, layer, dtype, template, position, filter or size makes no sense for this pair.
     """
+    o = CaptureOptions(**options)
     suites = (suites,) if isinstance(suites, Suite) else tuple(suites)
-    templates = (templates,) if isinstance(templates, str) else tuple(templates)
+    templates = (o.templates,) if isinstance(o.templates, str) else tuple(o.templates)
     parts = pair.base.anatomy
-    named = check_sites(sites, parts)
-    one_of(dtype, tuple(STORED), what="dtype")
-    if compress is not None:
-        one_of(compress, ("gzip",), what="compression (or leave it out)")
-    for name, value in (("batch_tokens", batch_tokens), ("shard_bytes", shard_bytes)):
+    named = check_sites(o.sites, parts)
+    one_of(o.dtype, tuple(STORED), what="dtype")
+    if o.compress is not None:
+        one_of(o.compress, ("gzip",), what="compression (or leave it out)")
+    for name, value in (("batch_tokens", o.batch_tokens), ("shard_bytes", o.shard_bytes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(explain(f"{name} must be a whole number of at least 1.", [("got", repr(value))]))
-    if part is not None and items is not None:
-        raise UsageError(explain("a range of items and a part were both given.", [("items", items), ("part", part)]))
-    plan = make_plan(pair, suites, templates=templates, positions=positions, seed=seed, items=items)
-    held = check_layers(layers, parts.n_layers)
+    if o.part is not None and o.items is not None:
+        raise UsageError(
+            explain("a range of items and a part were both given.", [("items", o.items), ("part", o.part)])
+        )
+    plan = make_plan(pair, suites, templates=templates, positions=o.positions, seed=o.seed, items=o.items)
+    held = check_layers(o.layers, parts.n_layers)
     shapes = {site: site_shape(site, parts) for site in named}
     identity = {
         "pair": {name: _identity(loaded) for name, loaded in pair.models()},
         "suites": [{"name": suite.name, "items": len(suite), "sha256": suite.sha256} for suite in suites],
-        "items": list(items) if items else None,
+        "items": list(o.items) if o.items else None,
         "templates": list(templates),
-        "positions": positions,
-        "seed": seed,
+        "positions": o.positions,
+        "seed": o.seed,
         "sites": list(named),
         "layers": list(held),
-        "dtype": dtype,
-        "compress": compress,
-        "batch_tokens": batch_tokens,
-        "shard_bytes": shard_bytes,
+        "dtype": o.dtype,
+        "compress": o.compress,
+        "batch_tokens": o.batch_tokens,
+        "shard_bytes": o.shard_bytes,
         "software": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "h5py")},
     }
-    whole = Request(plan, shapes, held, dtype, batch_tokens, shard_bytes, compress, identity)
-    if part is None:
+    whole = Request(plan, shapes, held, o.dtype, o.batch_tokens, o.shard_bytes, o.compress, identity)
+    if o.part is None:
         return whole
-    wanted = whole.part(*part)
+    wanted = whole.part(*o.part)
     if wanted == (0, plan.n_items):
         return whole
-    plan = make_plan(pair, suites, templates=templates, positions=positions, seed=seed, items=wanted)
+    plan = make_plan(pair, suites, templates=templates, positions=o.positions, seed=o.seed, items=wanted)
     return replace(whole, plan=plan, identity={**identity, "items": list(wanted)})
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.core.errors import ItemError, explain, one_of
+from taxlens.core.stats.group_deals import deal_groups
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Item, Suite
@@ -169,15 +170,8 @@ def _linked(groups: np.ndarray, golds: np.ndarray) -> np.ndarray:
 
 def _deal(lumps: np.ndarray, holdout: float, rng: np.random.Generator) -> np.ndarray | None:
     """Side of each item (1 held out), whole lumps dealt largest first; None if the halves come out lopsided."""
-    sizes = np.bincount(lumps)
-    order = rng.permutation(len(sizes))
-    order = order[np.argsort(-sizes[order], kind="stable")]
-    wanted = np.array([1 - holdout, holdout]) * len(lumps)
-    side = np.zeros(len(sizes), dtype=np.int64)
-    for lump in order:
-        side[lump] = int(np.argmax(wanted))
-        wanted[side[lump]] -= sizes[lump]
-    return side[lumps] if _balanced(side[lumps], holdout) else None
+    side = deal_groups(lumps, (1 - holdout, holdout), rng)
+    return side if _balanced(side, holdout) else None
 
 
 def _cut(groups: np.ndarray, golds: np.ndarray, holdout: float, rng: np.random.Generator) -> np.ndarray | None:

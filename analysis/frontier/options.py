@@ -20,7 +20,7 @@ ANSWER_TOKENS = 96
 """Tokens that an answer by generation is taken to read and write, for the estimate of its cost."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How plans are chosen and measured.
 

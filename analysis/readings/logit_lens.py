@@ -13,6 +13,7 @@ import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
 from taxlens.activations.items.items import Suite
+from taxlens.activations.items.sampling import at_most
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.prompts import as_asked
 from taxlens.analysis.readings.reading_tables import LOGIT_LENS
@@ -61,6 +62,7 @@ def logit_lens(
     suites: Suite | Sequence[Suite],
     *,
     template: str = "plain",
+    items: int | str = 200,
     bootstrap: int = 2000,
     seed: int = 0,
     batch_tokens: int = 4096,
@@ -76,8 +78,9 @@ def logit_lens(
         pair: the two checkpoints.
         suites: one suite or several; items without choices are passed over.
         template: "plain" or "chat", each model in its own prompt.
+        items: most items a suite, spread over its groups, or "all".
         bootstrap: draws of the group bootstrap.
-        seed: of the bootstrap.
+        seed: of the items and the bootstrap.
         batch_tokens: most padded tokens in a batch.
         progress: told of every batch.
 
@@ -91,7 +94,8 @@ def logit_lens(
     References: nostalgebraist 2020, interpreting GPT: the logit lens; Belrose et al., arXiv 2303.08112.
     """
     frames = []
-    for suite in [suites] if isinstance(suites, Suite) else suites:
+    for whole in [suites] if isinstance(suites, Suite) else suites:
+        suite = at_most(whole, items, seed=seed)
         asked = [item for item in suite.items if item.choices]
         if not asked:
             raise ItemError(explain("no item of the suite has choices to score.", [("suite", suite.name)]))

@@ -19,6 +19,7 @@ from taxlens.core.errors import UsageError
 from taxlens.core.stats.intervals import group_weights, ratio_interval
 from taxlens.probes.pair.probe_pair import probe_pair
 from taxlens.probes.rows.labels import ProbeWarning
+from taxlens.probes.similarity.procrustes import orthogonal_map
 
 RANKS = (1, 4, 16)
 """Ranks of the steering."""
@@ -135,17 +136,13 @@ def rotation(x: np.ndarray, y: np.ndarray, *, prior: float = 0.01) -> tuple[np.n
     """The orthogonal map [d, d] that best takes centred x to centred y, and both means.
 
     Directions in which the rows say little are left as they are: `prior` times the mean eigenvalue is added to
-    the diagonal of the cross-covariance.
-
-    References:
-        Schoenemann 1966 (orthogonal Procrustes).
+    the diagonal of the cross-covariance of orthogonal Procrustes.
     """
     x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
     cross = (x - x_mean).T @ (y - y_mean)
     size = np.sqrt(np.square(x - x_mean).sum() * np.square(y - y_mean).sum())
     cross[np.diag_indices_from(cross)] += prior * size / len(cross)
-    u, _, vh = np.linalg.svd(cross)
-    return u @ vh, x_mean, y_mean
+    return orthogonal_map(cross)[0], x_mean, y_mean
 
 
 def steered(bench: Bench, layer: int, *, ranks: Sequence[int] = RANKS) -> list[Evidence]:

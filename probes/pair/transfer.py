@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from taxlens.core.errors import one_of
+from taxlens.probes.similarity.procrustes import orthogonal_map
 
 MAPS = ("procrustes", "ridge")
 _RIDGE = 1e-3
@@ -32,15 +33,13 @@ def fold_map(name: str, source: np.ndarray, target: np.ndarray) -> Callable[[np.
         >>> X = rng.normal(size=(100, 4)); turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
         >>> bool(np.allclose(fold_map("procrustes", X @ turn, X)(X @ turn), X))
         True
-
-    References: Schonemann 1966.
     """
     one_of(name, MAPS, what="map")
     at, to = source.mean(0), target.mean(0)
     x, y = source - at, target - to
     if name == "procrustes":
-        left, values, right = np.linalg.svd(x.T @ y, full_matrices=False)
-        matrix = (left @ right) * (values.sum() / max(float((x * x).sum()), 1e-300))
+        turn, values = orthogonal_map(x.T @ y)
+        matrix = turn * (values.sum() / max(float((x * x).sum()), 1e-300))
     else:
         matrix = _ridge(x, y)
     return lambda rows: (rows - at) @ matrix + to

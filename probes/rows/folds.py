@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from taxlens.core.errors import UsageError, explain
+from taxlens.core.stats.group_deals import deal_groups
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,17 +113,8 @@ def balanced_folds(group_of: np.ndarray, folds: int, seed: int) -> np.ndarray:
         folds: number of folds; with fewer groups there is one fold a group.
         seed: of the order among groups of equal size.
     """
-    sizes = np.bincount(group_of)
-    folds = min(folds, len(sizes))
-    shuffled = np.random.default_rng([seed, 0]).permutation(len(sizes))
-    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
-    fold_of_group = np.zeros(len(sizes), dtype=np.int64)
-    rows = np.zeros(max(folds, 1))
-    for group in order:
-        emptiest = int(np.argmin(rows))
-        fold_of_group[group] = emptiest
-        rows[emptiest] += sizes[group]
-    return fold_of_group[group_of]
+    parts = max(min(folds, len(np.bincount(group_of))), 1)
+    return deal_groups(group_of, [1 / parts] * parts, np.random.default_rng([seed, 0]))
 
 
 def _place(counts: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:

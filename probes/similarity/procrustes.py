@@ -10,6 +10,18 @@ from taxlens.probes.rows.heldout import HeldOut, left_out
 from taxlens.probes.rows.moments import PairMoments
 
 
+def orthogonal_map(cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the orthogonal R [d_x, d_y] with the largest tr(R' cross), and the singular values of cross [least d].
+
+    The answer to orthogonal Procrustes for centred rows x, y with cross = x'y [d_x, d_y]; reflections are allowed.
+
+    References:
+        Schoenemann 1966, Psychometrika 31.
+    """
+    left, values, right = np.linalg.svd(cross, full_matrices=False)
+    return left @ right, values
+
+
 def rotation(moments: PairMoments) -> np.ndarray:
     """Return the orthogonal R [d_x, d_y] that carries centred base rows closest to centred aligned rows.
 
@@ -21,12 +33,8 @@ def rotation(moments: PairMoments) -> np.ndarray:
         >>> X, Q = rng.normal(size=(50, 3)), np.linalg.qr(rng.normal(size=(3, 3)))[0]
         >>> bool(np.allclose(rotation(PairMoments.from_blocks([(X, X @ Q + 4)])), Q))
         True
-
-    References:
-        Schoenemann 1966, Psychometrika 31.
     """
-    left, _, right = np.linalg.svd(moments.cov_xy(), full_matrices=False)
-    return left @ right
+    return orthogonal_map(moments.cov_xy())[0]
 
 
 def procrustes_cosine(moments: PairMoments) -> float:

@@ -17,7 +17,7 @@ from taxlens.config.yaml_file import line_of, parse_yaml, read_yaml
 from taxlens.core.errors import ConfigError, explain
 from taxlens.core.lazy import Lazy
 from taxlens.stages import STAGES
-from taxlens.stages.section import Dtype, Section, Template, registered
+from taxlens.stages.section import ASKED_IN, Dtype, Section, Template, registered
 from taxlens.stages.stage import Stage
 
 Format = Annotated[str, registered(Lazy("taxlens.suites.formats:format_names"), "format of a suite")]
@@ -122,7 +122,7 @@ class ConfigHead(Section):
     pair: PairSection = Field(description="the two checkpoints")
     suites: tuple[SuiteSection, ...] = Field(min_length=1, description="the suites")
     templates: tuple[Template, ...] = Field(
-        default=("plain", "chat"), min_length=1, description="prompt templates in which the tax is measured"
+        default=ASKED_IN, min_length=1, description="prompt templates in which the tax is measured"
     )
     chat_template: str = Field(default="own", description="own, aligned, or a file")
     asking: AskingSection = Field(default=AskingSection(), description="how both models are asked in chat")

@@ -165,7 +165,7 @@ class Activations:
         """
         shared = {name: options.pop(name) for name in ("permutations", "heads") if name in options}
         shared |= {"probe": probe} if isinstance(probe, str) else {}
-        chosen = asked(ProbeSection, probe_store, shared | {"labels": "all" if label == "all" else (label,)})
+        chosen = asked(ProbeSection, shared | {"labels": "all" if label == "all" else (label,)}, probe_store)
         chosen |= {"probe": probe} if probe is not None else {}
         found = probe_store(self.store, **chosen, seed=seed, progress=self._progress, **options)
         probe = chosen["probe"]
@@ -198,7 +198,7 @@ class Activations:
         """
         given = {} if measures is None else {"measures": (measures,) if isinstance(measures, str) else tuple(measures)}
         every = one_of(layers, ("matched", "all"), what="layers") == "all"
-        chosen = asked(SimilaritySection, similarity_store, options | given)
+        chosen = asked(SimilaritySection, options | given, similarity_store)
         chosen |= {"measures": (), "map": chosen["measures"]} if every else {"map": ()}
         found = similarity_store(self.store, **chosen, seed=seed, progress=self._progress)
         frame = found.similarity

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,11 @@ from taxlens.activations.models.pair import ModelPair
 from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.face.activations import Activations
-from taxlens.inputs.checkpoints import Names, load_chain, short_names
+from taxlens.inputs.checkpoints import short_names
 from taxlens.stages import STAGES
-from taxlens.stages.section import asked
+from taxlens.stages.section import ASKED_IN, Section, asked
 
 if TYPE_CHECKING:
-    from taxlens.activations.models.chat_templates import Asking
     from taxlens.activations.models.loading import LoadedModel
     from taxlens.analysis.features.dictionaries.dictionary import Dictionary
     from taxlens.analysis.features.feature_report import FeatureReport
@@ -31,65 +30,6 @@ if TYPE_CHECKING:
     from taxlens.analysis.state.diagnoses import Diagnoses
     from taxlens.analysis.tax.checkpoint_taxes import CheckpointTaxes
     from taxlens.analysis.tax.tax import Tax
-
-
-def load_pair(
-    base: Any,
-    aligned: Names = None,
-    *,
-    adapter: Names = None,
-    tokenizer: Any = None,
-    asking: Asking | None = None,
-    several: str = "chain",
-    gguf: str | None = None,
-    dtype: str = "float32",
-    device: str = "auto",
-    chat_template: str = "own",
-    revision: str | None = None,
-    progress: Progress = SILENT,
-) -> Pair:
-    """Return the pair of a base and an aligned checkpoint, checked for compatibility.
-
-    Args:
-        base: a directory, a hub id or `demo:NAME`; or a model in memory, with `tokenizer`: a Hugging Face module, a
-            PeftModel (its base without the adapter) or a TransformerBridge.
-        aligned: the same; or leave it out and give `adapter`, or a PeftModel as base. Of a list the last counts; those
-            before it are checkpoints on the way, which attribution then goes through.
-        adapter: a PEFT adapter on top of base, or a list of them.
-        tokenizer: of models in memory, for both.
-        asking: `Asking(system=..., thinking=..., date=..., answer_prefix=...)`: how both are asked in "chat".
-        several: what a list is: "chain" (checkpoints of one training) or "seeds" (runs of one recipe).
-        gguf: file name inside the directory, for GGUF checkpoints.
-        dtype: "float32", "float16" or "bfloat16", for both.
-        device: "auto", "cpu", "cuda", "cuda:1".
-        chat_template: "own", "aligned" or a file.
-        revision: of a hub id.
-        progress: shows what is under way, here and in the pair's methods.
-
-    Raises:
-        ModelLoadError: if a checkpoint is missing, unreadable or refused.
-        PairMismatchError: if the two cannot be compared.
-
-    Example:
-        >>> import taxlens
-        >>> pair = taxlens.load_pair("demo:base", "demo:planted")
-        >>> pair.tax(taxlens.suite("demo:facts"), templates=("plain",)).to_frame().tax.max() > 0
-        np.True_
-    """
-    one_of(several, ("chain", "seeds"), what="kind of a list")
-    models, steps = load_chain(
-        base,
-        aligned,
-        adapter=adapter,
-        tokenizer=tokenizer,
-        asking=asking,
-        gguf=gguf,
-        dtype=dtype,
-        device=device,
-        chat_template=chat_template,
-        revision=revision,
-    )
-    return Pair(models, steps=steps, several=several, progress=progress)
 
 
 class Pair:
@@ -129,7 +69,7 @@ class Pair:
         self,
         suites: Suite | Sequence[Suite],
         *,
-        templates: Sequence[str] = ("plain",),
+        templates: Sequence[str] = ASKED_IN,
         **options: Any,
     ) -> Tax | CheckpointTaxes:
         """Return how much each suite lost, with paired intervals and the items lost and won; of a list, for every model.
@@ -144,7 +84,7 @@ class Pair:
         from taxlens.analysis.tax.tax import measure_tax
         from taxlens.stages.tax.tax_section import TaxSection
 
-        chosen = {"progress": self._progress} | asked(TaxSection, measure_tax, options)
+        chosen = {"progress": self._progress} | asked(TaxSection, options, measure_tax)
         found = measure_tax(self.models, _many(suites), templates=tuple(templates), **chosen)
         if not self.steps:
             return found
@@ -161,7 +101,7 @@ class Pair:
         *,
         to: str | Path,
         sites: str | Sequence[str] = "resid_post",
-        templates: Sequence[str] = ("plain",),
+        templates: Sequence[str] = ASKED_IN,
         exist: str = "error",
         **options: Any,
     ) -> Activations:
@@ -181,7 +121,8 @@ class Pair:
             StoreError: the store there is of another request.
         """
         from taxlens.activations.capture.capture import capture
-        from taxlens.core.errors import UsageError, explain, one_of
+        from taxlens.activations.capture.request import CaptureOptions
+        from taxlens.core.errors import UsageError, explain
         from taxlens.stages.capture.capture_section import CaptureSection
 
         if (
@@ -193,7 +134,9 @@ class Pair:
             raise UsageError(explain("a store is here already.", rows, 'exist="reuse", or another path.'))
         options |= {"resume": True} if exist == "reuse" and Path(to).exists() else {}
         named = (sites,) if isinstance(sites, str) else tuple(sites)
-        chosen = asked(CaptureSection, capture, options | {"sites": named, "templates": tuple(templates)})
+        chosen = asked(
+            CaptureSection, options | {"sites": named, "templates": tuple(templates)}, capture, CaptureOptions
+        )
         store = capture(self.models, _many(suites), to=Path(to), **({"progress": self._progress} | chosen))
         return Activations(store, progress=self._progress)
 
@@ -234,18 +177,22 @@ class Pair:
             suites: one suite or several.
             dictionaries: a folder, a dictionary, or several by name.
             template: "plain" or "chat".
-            options: of `analysis.features.feature_report.report_features`.
+            options: of the config's section `features`, and of `analysis.features.feature_report.report_features`.
         """
+        from taxlens.analysis.features.account_run import account_dictionaries
         from taxlens.analysis.features.dictionaries.dictionary_files import read_dictionary
         from taxlens.analysis.features.feature_report import report_features
+        from taxlens.analysis.path.attribute import attribute
+        from taxlens.stages.features.features_section import FeaturesSection
 
         def read(one: str | Path | Dictionary) -> Dictionary:
             return read_dictionary(one) if isinstance(one, str | Path) else one
 
         named = dictionaries if isinstance(dictionaries, Mapping) else {_name(dictionaries): dictionaries}
         found = {name: read(one) for name, one in named.items()}
+        chosen = _chosen(FeaturesSection, options, report_features, account_dictionaries, attribute)
         return report_features(
-            self.models, _many(suites), found, template=template, **({"progress": self._progress} | options)
+            self.models, _many(suites), found, template=template, **({"progress": self._progress} | chosen)
         )
 
     def polyline(self, suites: Suite | Sequence[Suite], **options: Any) -> Polyline:
@@ -264,8 +211,7 @@ class Pair:
         from taxlens.analysis.path.attribute import attribute
         from taxlens.stages.attribute.attribution_section import AttributionSection
 
-        named = {"metrics": tuple(options.pop("metrics"))} if options.get("functions") and "metrics" in options else {}
-        return {"progress": self._progress} | asked(AttributionSection, attribute, options) | named
+        return {"progress": self._progress} | _chosen(AttributionSection, options, attribute)
 
     def restoration(
         self,
@@ -292,11 +238,13 @@ class Pair:
         Args:
             suites: one suite or several.
             template: "plain" or "chat".
-            options: `bootstrap`, `seed`, `batch_tokens`.
+            options: of the config's section `lens` (items), and `bootstrap`, `seed`, `batch_tokens`.
         """
         from taxlens.analysis.readings.logit_lens import logit_lens
+        from taxlens.stages.lens.lens_section import LensSection
 
-        return logit_lens(self.models, _many(suites), template=template, **({"progress": self._progress} | options))
+        chosen = {"progress": self._progress} | asked(LensSection, options, logit_lens)
+        return logit_lens(self.models, _many(suites), template=template, **chosen)
 
     def diagnose(
         self, suites: Suite | Sequence[Suite], *, template: str = "plain", **options: Any
@@ -313,7 +261,7 @@ class Pair:
         from taxlens.stages.diagnose.diagnose_section import DiagnoseSection
 
         engine = diagnose if isinstance(suites, Suite) else diagnose_suites
-        chosen = {"progress": self._progress} | asked(DiagnoseSection, engine, options)
+        chosen = {"progress": self._progress} | asked(DiagnoseSection, options, engine)
         if isinstance(suites, Suite):
             return diagnose(self.models, suites, template=template, **chosen)
         return diagnose_suites(self.models, suites, template={suite.name: template for suite in suites}, **chosen)
@@ -331,9 +279,14 @@ class Pair:
             options: of the config's section `frontier`, and of `analysis.frontier.options.Options`.
         """
         from taxlens.analysis.frontier.measure import frontier
+        from taxlens.analysis.frontier.options import Options
+        from taxlens.stages.frontier.frontier_section import FrontierSection
 
-        named = {"benefit": benefit, "against": against, "template": template}
-        return frontier(self.models, _many(suites), **named, **({"progress": self._progress} | options))
+        given = options | {"benefit": benefit, "against": against}
+        chosen = {"progress": self._progress} | asked(FrontierSection, given, frontier, Options)
+        if chosen["max_gradients"] is None:
+            del chosen["max_gradients"]  # that of the attribution, which is the engine's
+        return frontier(self.models, _many(suites), template=template, **chosen)
 
     def restore(self, front: Frontier, *, plan: str, out: str | Path, accept_benefit_loss: bool = False) -> Path:
         """Write the checkpoint that a measured plan describes and return its directory.
@@ -385,6 +338,12 @@ class Pair:
         table = self.models.report.to_frame().to_html(index=False, border=0, escape=True)
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.models.report.notes)
         return f"<p><code>{html.escape(repr(self))}</code></p>{table}<ul>{notes}</ul>"
+
+
+def _chosen(section: type[Section], options: Mapping[str, Any], *engines: Callable[..., Any]) -> dict[str, Any]:
+    """What is asked of an attribution, whose metrics may also be names of `functions` that a user gives."""
+    own = {"metrics": tuple(options["metrics"])} if options.get("functions") and "metrics" in options else {}
+    return asked(section, {name: value for name, value in options.items() if name not in own}, *engines) | own
 
 
 def _name(dictionary: str | Path | Dictionary) -> str:

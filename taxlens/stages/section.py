@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -40,6 +40,8 @@ def registered(names: Lazy, what: str) -> AfterValidator:
 SiteName = Annotated[str, registered(Lazy("taxlens.activations.hooks.site_registry:site_names"), "site")]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Template = Literal["plain", "chat"]
+ASKED_IN: tuple[Template, ...] = ("plain", "chat")
+"""Templates in which a config or a notebook asks that does not say."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Place = Annotated[int, Field(ge=0, le=10**6)]
@@ -49,6 +51,12 @@ class Section(BaseModel):
     """Base of sections: a key that is not declared is refused, and so are infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+
+def _keywords(engines: Sequence[Callable[..., Any]]) -> list[str]:
+    """Names of all options that engines take by keyword alone, each once."""
+    parameters = [one for engine in engines for one in inspect.signature(engine).parameters.values()]
+    return list(dict.fromkeys(one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY))
 
 
 def arguments(section: Section, engine: Callable[..., Any], *, leave: Collection[str] = ()) -> dict[str, Any]:
@@ -63,21 +71,20 @@ def arguments(section: Section, engine: Callable[..., Any], *, leave: Collection
     return {name: value for name, value in section if name in takes and name not in leave}
 
 
-def asked(kind: type[Section], engine: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def asked(kind: type[Section], given: Mapping[str, Any], *engines: Callable[..., Any]) -> dict[str, Any]:
     """Return what a notebook asks an engine for: the section's options with their defaults, and the engine's own.
 
     So the defaults of a notebook are those of a config, and both are checked alike.
 
     Args:
         kind: the section's class.
-        engine: a function.
         given: options by name.
+        engines: a function, and the class of its options where these are one.
 
     Raises:
         UsageError: neither the section nor the engine knows an option, or its value is none.
     """
-    parameters = inspect.signature(engine).parameters.values()
-    takes = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    takes = _keywords(engines)
     shared = [name for name in kind.model_fields if name in takes]
     for name in given:
         one_of(name, [*shared, *(other for other in takes if other not in shared)], what="option")

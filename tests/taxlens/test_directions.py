@@ -46,7 +46,9 @@ def facts():
 @pytest.fixture(scope="module")
 def acts(pair, facts, tmp_path_factory):
     sites = ("resid_post", "head_z")
-    return pair.capture(facts, to=tmp_path_factory.mktemp("store") / "acts.h5", sites=sites, positions="all")
+    return pair.capture(
+        facts, to=tmp_path_factory.mktemp("store") / "acts.h5", templates=("plain",), sites=sites, positions="all"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_directions_beyond_the_null_are_named_by_tokens_and_items(compared):
 
 def test_a_model_against_itself_has_no_direction_to_name(pair, facts, tmp_path):
     same = taxlens.load_pair("demo:base", "demo:base")
-    store = same.capture(facts, to=tmp_path / "same.h5").store
+    store = same.capture(facts, to=tmp_path / "same.h5", templates=("plain",)).store
     found = similarity_store(store, measures=(), spectra=True, name_directions=3)
     assert found.names.empty
     assert found.directions("plain", "resid_post", top=3) == []

@@ -24,7 +24,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def acts(pair, facts, store):
-    return pair.capture(facts, to=store)
+    return pair.capture(facts, to=store, templates=("plain",))
 
 
 def test_an_address_gives_both_models_arrays(acts):
@@ -119,11 +119,11 @@ def test_similarity_states_each_measures_own_range(acts):
 
 def test_a_cell_runs_twice(pair, facts, store, acts):
     with pytest.raises(UsageError, match="reuse"):
-        pair.capture(facts, to=store)
-    again = pair.capture(facts, to=store, exist="reuse")
+        pair.capture(facts, to=store, templates=("plain",))
+    again = pair.capture(facts, to=store, templates=("plain",), exist="reuse")
     assert np.array_equal(again["resid_post", 1].base, acts["resid_post", 1].base)
     with pytest.raises(TaxlensError):
-        pair.capture(facts.subset(range(20)), to=store, exist="reuse")
+        pair.capture(facts.subset(range(20)), to=store, templates=("plain",), exist="reuse")
 
 
 def test_a_suite_shows_itself_in_a_line_and_a_small_table(facts):

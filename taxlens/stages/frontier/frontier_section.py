@@ -54,4 +54,6 @@ class FrontierSection(Section):
     generate_plans: tuple[str, ...] | None = Field(
         default=None, description="plans answered by generation; null: those of path and one_gradient"
     )
-    budget_minutes: float = Field(default=40.0, gt=0, le=1e6, description="minutes for all plans together")
+    budget_minutes: float | None = Field(
+        default=40.0, gt=0, le=1e6, description="minutes for all plans together; null: no such bound"
+    )

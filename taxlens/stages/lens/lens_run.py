@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from taxlens.stages.lens.lens_section import LensSection
+from taxlens.stages.section import arguments
 
 if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
@@ -14,15 +15,13 @@ if TYPE_CHECKING:
 
 def stage_lens(job: RunContext, section: LensSection) -> None:
     """Read the answer after every layer of both models, suite by suite: logit_lens.csv."""
-    from taxlens.activations.items.sampling import at_most
     from taxlens.analysis.readings.logit_lens import LOGIT_LENS, logit_lens
 
     frames = []
     for template, suites in job.by_template().items():
-        chosen = [at_most(s, section.items, seed=job.config.seed) for s in suites]
         found = logit_lens(
-            job.pair, chosen, template=template, bootstrap=job.config.tax.bootstrap, seed=job.config.seed,
-            progress=job.progress,
+            job.pair, suites, template=template, bootstrap=job.config.tax.bootstrap, seed=job.config.seed,
+            progress=job.progress, **arguments(section, logit_lens),
         )  # fmt: skip
         frames.append(found.to_frame())
     job.run.write(

@@ -25,7 +25,7 @@ def test_biases_that_moved_alone_are_attributed_at_every_level(replicas, kind, w
     pair = replicas.pair(replicas.save(base, "base"), replicas.save(aligned, "aligned"))
     suite = replicas.suite(3)
     found = pair.attribute(suite, metrics=("nll",), levels=LEVELS, bootstrap=100, neurons=0)
-    tax = pair.tax(suite, metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
+    tax = pair.tax(suite, templates=("plain",), metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
     for level in LEVELS:
         assert found.effects("facts", "nll", level)[1].mean(axis=0).sum() == pytest.approx(tax, rel=0.01, abs=2e-4)
     names, values = found.effects("facts", "nll", "singular")

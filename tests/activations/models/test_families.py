@@ -109,7 +109,7 @@ def test_a_family_scores_captures_and_closes_as_plain_transformers_has_it(replic
     plain = [replicas.load(folder) for folder in (base, aligned)]
     assert replicas.gap(pair, suite, *plain) < 1e-5
     parts = pair.base.anatomy
-    acts = pair.capture(suite, to=replicas.root / "acts.h5", sites=sites_of(parts))
+    acts = pair.capture(suite, to=replicas.root / "acts.h5", templates=("plain",), sites=sites_of(parts))
     rows = np.flatnonzero(acts.store.rows["choice"].to_numpy() == -1)
     for who, model in zip(("base", "aligned"), plain, strict=True):
         wanted = hidden(model, replicas.read(base), suite, anatomy(model).blocks)

@@ -68,7 +68,10 @@ def test_a_peft_model_is_base_and_aligned_at_once(replicas, state):
         tuned.base_model.enable_adapter_layers()
     before = {name: p.detach().clone() for name, p in tuned.named_parameters()}
     for pair in (taxlens.load_pair(tuned, tokenizer=tokenizer), taxlens.load_pair(str(base), tuned, device="cpu")):
-        one, two = pair.tax(suite, bootstrap=100).to_frame(), disk.tax(suite, bootstrap=100).to_frame()
+        one, two = (
+            pair.tax(suite, templates=("plain",), bootstrap=100).to_frame(),
+            disk.tax(suite, templates=("plain",), bootstrap=100).to_frame(),
+        )
         pd.testing.assert_frame_equal(one, two, atol=1e-5 if state == "merged" else 1e-7)
     assert all(torch.equal(p, before[name]) for name, p in tuned.named_parameters())
 
@@ -133,17 +136,17 @@ def test_a_chain_and_seeds_show_themselves_and_every_checkpoint_has_its_tax(repl
     text = repr(chain)
     assert "chain of 3 checkpoints" in text
     assert all(step.name in text for step in steps)
-    taxes = chain.tax(suite, bootstrap=100)
+    taxes = chain.tax(suite, templates=("plain",), bootstrap=100)
     frame = taxes.to_frame()
     assert list(frame.checkpoint.unique()) == ["step1", "step2", "step3"]
     for step in steps:
-        alone = replicas.pair(base, step).tax(suite, bootstrap=100).to_frame()
+        alone = replicas.pair(base, step).tax(suite, templates=("plain",), bootstrap=100).to_frame()
         pd.testing.assert_frame_equal(taxes[step.name].to_frame(), alone)
     assert taxes.last is taxes["step3"]
     with pytest.raises(UsageError, match="step1"):
         taxes["step9"]
     seeds = taxlens.load_pair(str(base), [str(s) for s in steps], several="seeds", device="cpu")
     assert "3 seeds" in repr(seeds)
-    assert seeds.tax(suite, bootstrap=100).kind == "seeds"
+    assert seeds.tax(suite, templates=("plain",), bootstrap=100).kind == "seeds"
     with pytest.raises(UsageError, match="must be one of"):
         taxlens.load_pair(str(base), str(steps[0]), several="seed")

@@ -40,7 +40,7 @@ def test_tied_and_untied_pairs_score_and_close(replicas, ties):
     pair, suite = replicas.pair(*folders), replicas.suite(3)
     assert replicas.gap(pair, suite, *map(replicas.load, folders)) < 1e-5
     found = pair.attribute(suite, metrics=("nll",), bootstrap=100)
-    tax = pair.tax(suite, metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
+    tax = pair.tax(suite, templates=("plain",), metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
     assert found.closed
     assert found.effects("facts", "nll")[1].sum(axis=1).mean() == pytest.approx(tax, rel=0.01, abs=2e-4)
 
@@ -78,7 +78,7 @@ def test_windows_caps_and_ropes_score_short_and_long_rows_as_alone(replicas, kin
     assert len(short) == len(long) == 2
     assert replicas.gap(pair, mixed, *map(replicas.load, folders)) < 1e-4
     found = pair.attribute(mixed, metrics=("nll",), bootstrap=100)
-    tax = pair.tax(mixed, metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
+    tax = pair.tax(mixed, templates=("plain",), metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
     closure = found.closure_frame().iloc[0]
     assert closure.tax == pytest.approx(tax, abs=1e-4)
     assert abs(closure.residual) <= 0.01 * abs(tax) + 2e-4
@@ -89,5 +89,5 @@ def test_half_precision_scores_are_those_of_half_precision(replicas):
     pair, suite = replicas.pair(folder, folder, dtype="bfloat16"), replicas.suite(2)
     plain = replicas.load(folder).to(torch.bfloat16)
     wanted = replicas.scores(plain, pair.base.tokenizer, suite)
-    found = pair.tax(suite, bootstrap=100).scores[0][0].logp
+    found = pair.tax(suite, templates=("plain",), bootstrap=100).scores[0][0].logp
     assert np.abs(found - wanted).max() < 0.5

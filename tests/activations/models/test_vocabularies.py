@@ -49,7 +49,12 @@ def test_attribution_closes_on_the_measured_tax_with_a_row_for_the_added_tokens(
     pair, suite = replicas.pair(base, aligned), replicas.suite(3)
     kept = [untouched(m.model) for m in (pair.base, pair.aligned)]
     found = pair.attribute(suite, metrics=("probability", "nll"), levels=("component", "singular"), bootstrap=100)
-    measured = pair.tax(suite, metrics=("probability", "nll"), bootstrap=100).to_frame().set_index("metric").tax
+    measured = (
+        pair.tax(suite, templates=("plain",), metrics=("probability", "nll"), bootstrap=100)
+        .to_frame()
+        .set_index("metric")
+        .tax
+    )
     closure = found.closure_frame().set_index("metric")
     for metric in ("probability", "nll"):
         assert closure.tax[metric] == pytest.approx(measured[metric], abs=1e-5)
@@ -106,7 +111,7 @@ def test_every_stage_runs_on_a_lengthened_vocabulary(replicas):
     from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 
     pair, suite = replicas.pair(*lengthened(replicas)), replicas.suite(8)
-    acts = pair.capture(suite, to=replicas.root / "acts.h5", sites=("resid_post",))
+    acts = pair.capture(suite, to=replicas.root / "acts.h5", templates=("plain",), sites=("resid_post",))
     assert acts.probe("correct") is not None
     assert acts.similarity("cka") is not None
     assert pair.restoration(suite) is not None
@@ -145,7 +150,7 @@ def test_an_id_past_the_embedding_is_refused_by_token_in_every_stage(replicas):
     two = replicas.save(aligned, "aligned", tokenizer=tokenizer)
     pair, suite = replicas.pair(one, two, chat_template="aligned"), replicas.suite(3)
     assert any("ids past the 384 rows" in note for note in pair.models.report.notes)
-    pair.tax(suite, bootstrap=100)
+    pair.tax(suite, templates=("plain",), bootstrap=100)
     with pytest.raises(TaxlensError, match=r"(?s)no embedding for a token.*384"):
         replicas.pair(two, two).tax(suite, templates=("chat",), bootstrap=100)
     with pytest.raises(TaxlensError, match=r"(?s)no embedding for a token.*384"):
