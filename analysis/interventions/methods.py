@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.interventions.effects import UnitEffects
 
+LEADING, CONTROLS = 8, 4
+"""Components that an intervention is run on where a pair has many: the leading ones by the path, and random others."""
+
 
 def run_grafts(
     pair: ModelPair, measure: ChoiceMeasure, wanted: Sequence[str], units: Sequence[str], **options: Any
@@ -54,8 +57,8 @@ def swap_tables(
     *,
     template: str = "plain",
     methods: Sequence[str] | None = None,
-    leading: int = 8,
-    controls: int = 4,
+    leading: int = LEADING,
+    controls: int = CONTROLS,
     seed: int = 0,
     bootstrap: int = 2000,
     progress: Progress = SILENT,

@@ -191,17 +191,14 @@ else:
     )
 
 
-def _fields(keys: Sequence[str | int]) -> list[str]:
-    model: Any = Config
-    for key in keys:
-        if isinstance(key, int):
-            continue
-        field = model.model_fields.get(key) if hasattr(model, "model_fields") else None
+def _section_at(keys: Sequence[str | int]) -> type[BaseModel] | None:
+    """The class of the section that keys lead to."""
+    model: type[BaseModel] | None = Config
+    for key in (one for one in keys if not isinstance(one, int)):
+        field = model.model_fields.get(key) if model is not None else None
         kinds = [] if field is None else [field.annotation, *typing.get_args(field.annotation)]
         model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
+    return model
 
 
 def _told(error: ValidationError, path: Path | None) -> ConfigError:
@@ -211,7 +208,13 @@ def _told(error: ValidationError, path: Path | None) -> ConfigError:
     line = line_of(path, [k for k in keys if isinstance(k, str | int)]) if path else None
     where = f"{path}, line {line}" if line else str(path or "the given values")
     if first["type"] == "extra_forbidden":
-        options = _fields(keys[:-1])
+        section = _section_at(keys[:-1])
+        if keys[-1] in getattr(section, "engine_chooses", ()):
+            title = f"{dotted!r} is no option any more: the engine chooses it."
+            return ConfigError(
+                explain(title, [("where", where), ("got", repr(first.get("input"))[:120])], "take it out.")
+            )
+        options = list(section.model_fields) if section is not None else []
         near = difflib.get_close_matches(str(keys[-1]), options, n=1, cutoff=0.5)
         rows = [("where", where), ("key", dotted), ("known keys", ", ".join(options))]
         return ConfigError(explain(f"unknown config key {dotted!r}.", rows, f"{near[0]}" if near else None))
@@ -246,6 +249,17 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             node = node[parent]
         node[last] = parse_yaml(text, where=f"--set {override}")
     return merged
+
+
+def stored_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that a run folder keeps, without keys of earlier versions whose value the engine now chooses."""
+    former = {stage.key: stage.section.engine_chooses for stage in STAGES if stage.key}
+    return {
+        key: {name: one for name, one in value.items() if name not in former.get(key, ())}
+        if isinstance(value, dict)
+        else value
+        for key, value in values.items()
+    }
 
 
 def build_config(values: dict[str, Any], *, path: Path | None = None) -> Config:

@@ -188,7 +188,7 @@ class Activations:
             measures: one name or several (see `probes.similarity.similarity`); by default the config's.
             layers: "matched", or "all": every base layer against every aligned layer (debiased CKA is fast there).
             seed: of intervals and nulls.
-            options: of the config's section `similarity`: spectra, name_directions, heads, map_rows.
+            options: of the config's section `similarity`: spectra, name_directions.
 
         Raises:
             UsageError: if a measure or option is unknown, or `layers` is neither.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from taxlens.config.schema import Config, build_config
+from taxlens.config.schema import Config, build_config, stored_values
 from taxlens.core.artifacts import is_temporary, remove_leftovers, sha256_file, watched, write_json, write_table
 from taxlens.core.errors import CheckError, UsageError, explain, one_of
 from taxlens.core.interrupts import interrupted
@@ -73,7 +73,7 @@ class Run:
 
     def _take(self, manifest: dict[str, Any]) -> None:
         self.manifest = manifest
-        self.config: Config = build_config(manifest["config"]["resolved"])
+        self.config: Config = build_config(stored_values(manifest["config"]["resolved"]))
         self.root = Path(manifest["config"]["root"])
 
     @classmethod

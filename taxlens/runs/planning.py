@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taxlens.config.schema import Config, apply_overrides, build_config, load_config
+from taxlens.config.schema import Config, apply_overrides, build_config, load_config, stored_values
 from taxlens.config.yaml_file import read_yaml
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.checking import CheckContext, check_stages
@@ -56,7 +56,7 @@ def _asked(source: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, An
     if source.is_dir():
         opened = Run.open(source)
         kept = opened.manifest["config"]
-        config = build_config(apply_overrides(kept["resolved"], overrides))
+        config = build_config(apply_overrides(stored_values(kept["resolved"]), overrides))
         return config, apply_overrides(kept["given"], overrides), opened.root, list(opened.ended)
     config = load_config(source, overrides=overrides)
     return config, apply_overrides(read_yaml(source), overrides), source.parent, []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from taxlens.config.schema import apply_overrides, build_config, load_config
+from taxlens.config.schema import apply_overrides, build_config, load_config, stored_values
 from taxlens.config.yaml_file import read_yaml
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.interrupts import check_interrupted, interrupted
@@ -91,7 +91,7 @@ def open_or_create(
         if not overrides:
             return opened, None
         kept = opened.manifest["config"]
-        resolved = build_config(apply_overrides(kept["resolved"], overrides))
+        resolved = build_config(apply_overrides(stored_values(kept["resolved"]), overrides))
         given = apply_overrides(kept["given"], overrides)
         return opened, {"given": given, "resolved": json.loads(resolved.model_dump_json()), "root": kept["root"]}
     config = load_config(source, overrides=overrides)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -49,6 +49,9 @@ Place = Annotated[int, Field(ge=0, le=10**6)]
 
 class Section(BaseModel):
     """Base of sections: a key that is not declared is refused, and so are infinities."""
+
+    engine_chooses: ClassVar[tuple[str, ...]] = ()
+    """Keys of earlier versions whose value the engine now chooses: refused in a config, passed over in an old run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 

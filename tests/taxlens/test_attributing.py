@@ -17,8 +17,8 @@ tax: {{bootstrap: 100}}
 attribution: {{items: 5, tolerance: 0.05, max_gradients: 7, {attribution}}}
 """
 ALL = (
-    "metrics: [accuracy, probability, kl], levels: [component, head, neuron, singular], neurons: 3, reading: 1, "
-    "methods: [path, graft, restore], null_draws: 1, patches: 1, patch_positions: 1, patch_items: 4, screen: 3"
+    "metrics: [accuracy, probability, kl], levels: [component, head, neuron, singular], reading: 1, "
+    "methods: [path, graft, restore], null_draws: 1, patches: 1, screen: 3"
 )
 
 
@@ -58,7 +58,7 @@ def test_units_of_every_level_sum_to_the_same_total(full):
     assert set(totals.columns) == {"component", "head", "neuron", "singular"}
     assert (totals.max(axis=1) - totals.min(axis=1)).abs().max() < 1e-5
     neurons = table[(table["level"] == "neuron") & (table["metric"] == "kl")]["component"]
-    assert neurons.str.match(r"2\.mlp\.n\d+").sum() == 3
+    assert neurons.str.match(r"2\.mlp\.n\d+").sum() == 32
 
 
 def test_the_panel_compares_every_method_with_the_path(full):
@@ -98,7 +98,7 @@ def test_the_report_shows_the_panel(full):
 
 
 def test_the_path_alone_writes_no_panel_and_no_patches(tmp_path):
-    small = written(tmp_path, "metrics: [nll], levels: [component], reading: 0, recompute: true, batch_tokens: 64")
+    small = written(tmp_path, "metrics: [nll], levels: [component], reading: 0, recompute: true")
     assert set(small.tables) == {
         "attribution", "attribution_items", "attribution_tokens", "attribution_names", "closure", "path",
     }  # fmt: skip

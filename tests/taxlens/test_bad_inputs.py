@@ -77,8 +77,8 @@ SETTINGS = [
     "seed=-1", "seed=1.5", "seed=99999999999999999999", "templates=[]", "templates=[plain, plain]", "templates=[loud]", "stages=[tax, tax]", "stages=[taxes]",
     "frontier.shares=[-1]", "frontier.shares=[5]", "frontier.shares=[0]", "frontier.draws=0", "frontier.draws=1000000000", "frontier.budget_minutes=0", "frontier.orders=[sideways]", "frontier.keeps=[2]",
     "attribution.tolerance=0", "attribution.max_gradients=1", "attribution.max_gradients=10000000000", "attribution.items=0", "attribution.items=-5", "attribution.methods=[magic]", "attribution.levels=[atom]",
-    "capture.sites=[nowhere]", "capture.dtype=int8", "capture.batch_tokens=0", "capture.compress=zip", "capture.layers=[-1]", "probes.permutations=-1", "probes.permutations=10000000000", "probes.probe=oracle",
-    "similarity.map_rows=1", "split.holdout=0", "split.holdout=1", "split.disjoint=[nothing]", "pair.dtype=int4", "pair.aligned=demo:nobody", "pair.aligned=./absent", "pair.aligned=[]", "pair.adapter=x",
+    "capture.sites=[nowhere]", "capture.dtype=int8", "capture.shard_bytes=0", "capture.compress=zip", "capture.layers=[-1]", "probes.permutations=-1", "probes.permutations=10000000000", "probes.probe=oracle",
+    "similarity.test_layers=-1", "split.holdout=0", "split.holdout=1", "split.disjoint=[nothing]", "pair.dtype=int4", "pair.aligned=demo:nobody", "pair.aligned=./absent", "pair.aligned=[]", "pair.adapter=x",
     "pair.base=demo:../base", "chat_template=absent.jinja", "figures.venue=nature", "figures.width=huge", "x" * 5000 + "=1", "tax={}{", "tax=[[[[", "tax.bootstrap=*x", "tax.bootstrap=!!python/name:os.system",
 ]  # fmt: skip
 COMMANDS = [

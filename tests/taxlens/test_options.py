@@ -15,8 +15,8 @@ from taxlens.analysis.readings.logit_lens import logit_lens
 from taxlens.analysis.state.diagnose import diagnose
 from taxlens.analysis.state.diagnoses import diagnose_suites
 from taxlens.analysis.tax.tax import measure_tax
-from taxlens.config.schema import ConfigHead
-from taxlens.core.errors import UsageError
+from taxlens.config.schema import ConfigHead, build_config, stored_values
+from taxlens.core.errors import ConfigError, UsageError
 from taxlens.face.pair import Pair
 from taxlens.stages import STAGES
 from taxlens.stages.attribute.attribution_section import AttributionSection
@@ -38,6 +38,7 @@ ENGINES = [
     (DiagnoseSection, diagnose_suites), (FrontierSection, Options), (LensSection, logit_lens),
     (FeaturesSection, report_features), (FeaturesSection, account_dictionaries),
 ]  # fmt: skip
+VALUES = {"name": "n", "pair": {"base": "b", "aligned": "a"}, "suites": [{"name": "s", "file": "f"}]}
 OTHERWISE = {
     ("templates", CaptureOptions),
     ("max_gradients", Options),
@@ -120,3 +121,25 @@ def test_a_notebooks_method_hands_on_the_configs_defaults_and_refuses_what_a_con
         getattr(pair, method)([], itms=3, **given)
     with pytest.raises(UsageError, match="items"):
         getattr(pair, method)([], items=-3, **given)
+
+
+FORMER = [(stage.key, name) for stage in STAGES for name in stage.section.engine_chooses]
+
+
+def test_a_key_whose_value_the_engine_chooses_is_refused_with_that_sentence():
+    assert len(FORMER) == 12
+    for section, key in FORMER:
+        with pytest.raises(
+            ConfigError, match=f"'{section}.{key}' is no option any more: the engine chooses it"
+        ) as error:
+            build_config(VALUES | {section: {key: 3}})
+        assert "take it out" in str(error.value)
+    with pytest.raises(ConfigError, match="unknown config key 'similarity.map_row'"):
+        build_config(VALUES | {"similarity": {"map_row": 3}})
+
+
+def test_a_run_that_was_made_with_such_a_key_is_read_without_it():
+    old = VALUES | {"similarity": {"map_rows": 99, "test_layers": 0}, "probes": {"heads": False}}
+    config = build_config(stored_values(old))
+    assert config.similarity.test_layers == 0
+    assert stored_values(old)["probes"] == {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from taxlens.stages.attribute.attribute_run import path_options
+from taxlens.analysis.interventions.methods import CONTROLS, LEADING
+from taxlens.stages.attribute.attribute_run import PATCHED_ITEMS, path_options
 from taxlens.stages.attribute.attribution_section import AttributionSection
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import FEW, few, once, scored, seconds_a_token, seconds_of, tokens_of
@@ -26,7 +27,7 @@ def attribute_cost(job: RunContext, section: AttributionSection) -> StageCost:
     """Return what the path takes, from a walk of three models on a few items, and what is asked for beside it."""
     gradients = min(section.max_gradients, GRADIENTS)
     seconds, token = 0.0, seconds_a_token(job)
-    parts = (section.leading + section.controls) * sum(SCORED.get(method, 0.0) for method in section.methods)
+    parts = (LEADING + CONTROLS) * sum(SCORED.get(method, 0.0) for method in section.methods)
     cuts = job.pair.base.anatomy.n_layers + 1 if section.stitch == "all" else len(section.stitch)
     fixed, per_token = _walk_times(job)
     for template, suite in scored(job, attributed=True):
@@ -35,7 +36,7 @@ def attribute_cost(job: RunContext, section: AttributionSection) -> StageCost:
         walks = gradients + section.null_draws * min(7, section.max_gradients)
         seconds += fixed * (1 + section.null_draws) + per_token * tokens * walks / TRIED
         seconds += token * tokens * (parts + cuts)
-        patched = tokens_of(job, suite, template, most=min(items, section.patch_items))
+        patched = tokens_of(job, suite, template, most=min(items, PATCHED_ITEMS))
         seconds += token * patched * (24 * section.patches + 2 * section.screen + (6 if section.screen else 0))
     return StageCost(seconds / 60)
 

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 Tables = dict[str, pd.DataFrame]
 
 
+PATCHED_ITEMS = 32
+"""Items of a suite that patches and the screen are measured on, at most."""
+POSITIONS_PATCHED = 8
+"""Positions of the first component that are patched one by one; the later ones together."""
+
+
 def stage_attribute(job: RunContext, section: AttributionSection) -> None:
     """Write attribution*.csv, closure.csv, path.csv, and what the config asks for beside them.
 
@@ -142,8 +148,6 @@ def _swaps(job: RunContext, suites: Sequence[Suite], template: str, found: Attri
         found,
         template=template,
         methods=others,
-        leading=section.leading,
-        controls=section.controls,
         seed=job.config.seed,
         bootstrap=job.config.tax.bootstrap,
         progress=job.progress,
@@ -186,9 +190,9 @@ def _patched(job: RunContext, suites: Sequence[Suite], template: str, found: Att
     if not section.patches:
         return {}
     table, seed = found.to_frame(), job.config.seed
-    patches = chosen_patches(job.pair, table, leading=section.patches, positions=section.patch_positions, seed=seed)
+    patches = chosen_patches(job.pair, table, leading=section.patches, positions=POSITIONS_PATCHED, seed=seed)
     metrics = tuple(metric for metric in section.metrics if metric in scored_metrics()) or ("probability",)
-    asked = [at_most(suite, section.patch_items, seed=seed) for suite in suites]
+    asked = [at_most(suite, PATCHED_ITEMS, seed=seed) for suite in suites]
     shared = {"draws": job.config.tax.bootstrap, "seed": seed, "progress": job.progress}
     return {"patches": patch_table(job.pair, asked, patches, template=template, metrics=metrics, **shared)}
 
@@ -207,7 +211,7 @@ def _screened(job: RunContext, suites: Sequence[Suite], template: str) -> Tables
         else "nll"
     )
     frames = []
-    for suite in (at_most(suite, section.patch_items, seed=seed) for suite in suites):
+    for suite in (at_most(suite, PATCHED_ITEMS, seed=seed) for suite in suites):
         found = attribution_patch(
             job.pair, suite, metric=metric, template=template, check=section.screen, progress=job.progress
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,15 @@ Level = Literal["component", "head", "neuron", "singular"]
 
 class AttributionSection(Section):
     """The weight path: metrics, levels, tolerance, and further methods by name."""
+
+    engine_chooses: ClassVar[tuple[str, ...]] = (
+        "leading",
+        "controls",
+        "batch_tokens",
+        "neurons",
+        "patch_items",
+        "patch_positions",
+    )
 
     metrics: tuple[AttributedMetric, ...] = Field(
         default=("accuracy", "probability", "nll"),
@@ -34,16 +43,8 @@ class AttributionSection(Section):
     )
     items: Literal["all"] | Count = Field(default="all", description="most items a suite")
     methods: tuple[Method, ...] = Field(default=("path",), min_length=1, description="attribution methods")
-    leading: int = Field(
-        default=8, ge=1, description="components that the other methods are run on, by rank of the path"
-    )
-    controls: int = Field(default=4, ge=0, description="random components beside them")
-    batch_tokens: int = Field(default=1024, ge=1, le=2**30, description="most padded tokens of a batch")
     recompute: bool = Field(
         default=False, description="recompute blocks in the backward pass, for prompts too long for the memory"
-    )
-    neurons: int = Field(
-        default=32, ge=0, description="neurons of each component that stand alone at level neuron; 0: all"
     )
     reading: int = Field(
         default=2, ge=0, description="singular triples a suite to read: what they write and read; 0: none"
@@ -56,10 +57,6 @@ class AttributionSection(Section):
     )
     screen: int = Field(
         default=0, ge=0, description="attribution patching of every part, so many verified by full patching; 0: none"
-    )
-    patch_items: int = Field(default=32, ge=2, description="most items a suite of patches and screen")
-    patch_positions: int = Field(
-        default=8, ge=0, description="positions of the first component that are patched one by one"
     )
     stitch: Literal["all"] | tuple[Place, ...] = Field(
         default=(), description="layers at which the restoration profile is cut, or all; []: none"

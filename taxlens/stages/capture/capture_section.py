@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from taxlens.stages.section import Dtype, Place, Section, SiteName, Template
 
 class CaptureSection(Section):
     """Which activations are kept."""
+
+    engine_chooses: ClassVar[tuple[str, ...]] = ("batch_tokens",)
 
     sites: tuple[SiteName, ...] = Field(
         default=("resid_post",), min_length=1, description="places in a block whose activations are kept"
@@ -21,7 +23,6 @@ class CaptureSection(Section):
     )
     templates: tuple[Template, ...] | None = Field(default=None, description="prompt templates; null: the config's")
     dtype: Dtype = Field(default="float32", description="type of the stored numbers")
-    batch_tokens: int = Field(default=4096, ge=1, le=2**30, description="most padded tokens of a batch")
     compress: Literal["gzip"] | None = Field(default=None, description="compression of the store; null: none")
     shard_bytes: int = Field(
         default=256 * 2**20, ge=1, description="most bytes of one file of the store; parts end where files end"

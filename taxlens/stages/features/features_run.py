@@ -83,7 +83,7 @@ def stage_features(job: RunContext, section: FeaturesSection) -> None:
         found = report_features(
             job.pair, suites, dictionaries, template=template, metrics=section.metrics, reading=section.reading,
             items=section.items, max_gradients=section.max_gradients, tolerance=section.tolerance,
-            batch_tokens=section.batch_tokens, leading=section.leading, draws=section.draws, rivals=section.rivals,
+            leading=section.leading, draws=section.draws, rivals=section.rivals,
             unaligned=unaligned, cut=section.cut, components=section.components, listed=section.listed,
             bootstrap=job.config.tax.bootstrap, seed=job.config.seed, progress=job.progress,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,8 @@ class DictionaryTraining(Section):
 class FeaturesSection(Section):
     """Which dictionaries are read, and what their accounts are judged by."""
 
+    engine_chooses: ClassVar[tuple[str, ...]] = ("batch_tokens",)
+
     dictionaries: tuple[DictionaryEntry, ...] = Field(default=(), description="dictionaries to read")
     train: DictionaryTraining | None = Field(default=None, description="dictionaries to train first; null: none")
     metrics: tuple[FeatureMetric, ...] = Field(
@@ -57,7 +59,6 @@ class FeaturesSection(Section):
     items: Literal["all"] | Count = Field(default="all", description="most items a suite")
     max_gradients: int = Field(default=15, ge=3, le=100_000, description="most gradients along the path")
     tolerance: float = Field(default=0.01, gt=0, lt=1, description="share of the tax within which effects have settled")
-    batch_tokens: int = Field(default=1024, ge=1, le=2**30, description="most padded tokens of a batch")
     leading: int = Field(default=20, ge=1, description="latents that are given back together")
     draws: int = Field(default=8, ge=0, le=1000, description="control sets; 0: no controls, no rivals")
     rivals: tuple[Rival, ...] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from taxlens.stages.section import Section
 class ProbeSection(Section):
     """Which labels are probed, and by what."""
 
+    engine_chooses: ClassVar[tuple[str, ...]] = ("heads",)
+
     labels: Literal["all"] | tuple[str, ...] = Field(
         default="all", description="labels to probe: names, or all that the items carry, correct among them"
     )
@@ -19,4 +21,3 @@ class ProbeSection(Section):
         default="ridge", description="kind of probe"
     )
     permutations: int = Field(default=199, ge=0, le=100_000, description="permutations behind each p")
-    heads: bool = Field(default=True, description="read sites that have heads head by head too")

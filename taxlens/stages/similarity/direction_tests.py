@@ -19,6 +19,10 @@ from taxlens.stages.similarity.similarity_tables import DIRECTION_EFFECTS
 SITE = "resid_post"
 
 
+TESTED_ITEMS = 64
+"""Items of a suite that directions are tested on, at most."""
+
+
 def strongest_layers(spectra: Spectra, *, count: int) -> list[int]:
     """Return the layers whose spectra leave their null furthest, summed over the ranks beyond it; fewest first to none.
 
@@ -48,7 +52,7 @@ def direction_test(
     template: str,
     layers: int = 1,
     top: int = 3,
-    items: int = 64,
+    items: int = TESTED_ITEMS,
     metrics: Sequence[str] = ("accuracy", "probability"),
     seed: int = 0,
     progress: Progress = SILENT,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taxlens.stages.similarity.direction_tests import TESTED_ITEMS
 from taxlens.stages.similarity.similarity_section import SimilaritySection
+from taxlens.stages.similarity.store_similarity import MAP_ROWS
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import once, scored, seconds_a_token, seconds_of, tokens_of
 
@@ -25,12 +27,10 @@ def similarity_cost(job: RunContext, section: SimilaritySection) -> StageCost:
     templates = len(captured.templates or job.config.templates)
     rows = sum(sum(1 + 2 * bool(item.choices) for item in suite.items) for suite in job.suites.values())
     seconds = templates * len(captured.sites) * layers * _one_layer(job, section, rows)
-    seconds += (
-        templates * len(captured.sites) * len(section.map) * layers**2 * _one_cell(job, min(rows, section.map_rows))
-    )
+    seconds += templates * len(captured.sites) * len(section.map) * layers**2 * _one_cell(job, min(rows, MAP_ROWS))
     if section.test_layers and section.name_directions and section.spectra:
         for template, suite in scored(job, attributed=True, kind="capability"):
-            tokens = tokens_of(job, suite, template, most=section.test_items)
+            tokens = tokens_of(job, suite, template, most=TESTED_ITEMS)
             seconds += DIRECTIONS * section.test_layers * tokens * seconds_a_token(job)
     return StageCost(seconds / 60)
 

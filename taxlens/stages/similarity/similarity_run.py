@@ -65,7 +65,6 @@ def _direction_effects(job: RunContext, section: SimilaritySection, found: Simil
                 template=template,
                 layers=section.test_layers,
                 top=section.name_directions,
-                items=section.test_items,
                 metrics=job.config.tax.metrics,
                 seed=job.config.seed,
                 progress=job.progress,
