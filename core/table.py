@@ -1,9 +1,12 @@
-"""A table declared once: its columns with types, units and meaning; checked where it is written, typed where it is read."""
+"""A table declared once: its columns with types, units and meaning; checked where it is written, typed where it is read.
+
+The columns that many tables share stand at the end.
+"""
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +80,7 @@ class Table:
         row: what one row is, in a few words.
         columns: by name, in the order in which they are written.
         key: no two rows are alike in these.
+        further: gives columns that a registry adds, all optional, after these.
 
     Example:
         >>> lost = Table("lost", "a suite", {"suite": text("suite"), "tax": number("loss, 0..1")}, key=("suite",))
@@ -90,6 +94,7 @@ class Table:
     row: str
     columns: Mapping[str, Column]
     key: tuple[str, ...] = ()
+    further: Callable[[], Mapping[str, Column]] | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.key if name not in self.columns]
@@ -99,12 +104,17 @@ class Table:
     @property
     def names(self) -> tuple[str, ...]:
         """Every column's name, in order."""
-        return tuple(self.columns)
+        return tuple(self.declared)
+
+    @property
+    def declared(self) -> Mapping[str, Column]:
+        """Every column as it is declared now: its own, and those that a registry adds."""
+        return self.columns if self.further is None else dict(self.columns) | dict(self.further())
 
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that are always there."""
-        return tuple(name for name, column in self.columns.items() if not column.optional)
+        return tuple(name for name, column in self.declared.items() if not column.optional)
 
     def extended(self, name: str, *, row: str = "", key: Iterable[str] = (), **more: Column) -> Table:
         """Return this table under another name with further columns, and more columns in its key."""
@@ -139,7 +149,7 @@ class Table:
         if not len(frame) and not len(frame.columns):
             frame = self.frame([])
         self._has_columns(frame)
-        unknown = [str(name) for name in frame.columns if name not in self.columns]
+        unknown = [str(name) for name in frame.columns if name not in self.declared]
         if unknown:
             self._refuse("has columns that are not declared.", [("columns", ", ".join(unknown))])
         kept = [name for name in self.names if name in frame]
@@ -162,7 +172,7 @@ class Table:
         """
         import pandas as pd
 
-        wanted = {name: column.dtype for name, column in self.columns.items()}
+        wanted = {name: column.dtype for name, column in self.declared.items()}
         options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
         try:
             header = list(pd.read_csv(path, nrows=0).columns)
@@ -180,7 +190,7 @@ class Table:
     def _typed(self, name: str, cells: pd.Series) -> pd.Series:
         import pandas as pd
 
-        column, texts = self.columns[name], not pd.api.types.is_numeric_dtype(cells)
+        column, texts = self.declared[name], not pd.api.types.is_numeric_dtype(cells)
         empty = (cells.isna() | (cells == "") if texts else cells.isna()).to_numpy(dtype=bool)
         if empty.any() and column.type is not float and not column.blank:
             self._refuse("has empty cells.", [("column", name), ("rows", int(empty.sum()))])
@@ -210,9 +220,32 @@ class Table:
         return pd.Series([np.nan if e else float(v) for v, e in zip(cells, empty)], index=cells.index, dtype=float)
 
     def _unfit(self, name: str, value: object) -> None:
-        rows = [("column", name), ("got", repr(value)[:80]), ("expected", _WORDS[self.columns[name].type])]
+        rows = [("column", name), ("got", repr(value)[:80]), ("expected", _WORDS[self.declared[name].type])]
         self._refuse("has a cell of another type.", rows)
 
     def _refuse(self, what: str, rows: list[tuple[str, object]]) -> Any:
         fix = "run the stage that writes it again"
         raise CheckError(explain(f"table {self.name!r} {what}", rows, fix))
+
+
+SUITE = text("name of the suite")
+EVERY_SUITE = text("name of the suite", blank="all suites together")
+KIND = text("capability or benefit")
+TEMPLATE = text("plain or chat: how the prompts were given to the models")
+METRIC = text("accuracy, accuracy_norm, probability (0..1), margin, nll or kl (nats)")
+METHOD = text("attribution method")
+LEVEL = text("component, head, neuron or singular")
+COMPONENT = text("unit of the network, as named below")
+ITEM = text("id of the item")
+GROUP = text("group of the item: what is resampled together")
+MODEL = text("base or aligned")
+SITE = text("where in a block the activations are read")
+LAYER = count("block, from 0")
+HEAD = count("attention head", blank="the whole row", optional=True)
+LOW = number("lower end of the 95 % interval, by group bootstrap")
+HIGH = number("upper end of the 95 % interval")
+N_ITEMS = count("items measured")
+N_GROUPS = count("groups resampled")
+EFFECT = number("part of the tax, in the metric's unit; positive is loss")
+TAX = number("base minus aligned, in the metric's unit (nll, kl: aligned minus base); positive is loss")
+SHARE = number("effect over the tax", blank="the tax is 0")

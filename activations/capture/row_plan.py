@@ -11,11 +11,12 @@ import pandas as pd
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.items.sampling import draw_foil
 from taxlens.activations.items.spans import SpanMap, coverage, label_span, matched
-from taxlens.activations.items.tokens import TEMPLATES, Row
+from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import ModelPair
 from taxlens.activations.models.prompts import as_asked
 from taxlens.core.errors import PairMismatchError, UsageError, explain, one_of
+from taxlens.core.vocabularies import TEMPLATES
 
 POSITIONS = ("last", "all", "answer", "mean", "span:LABEL")
 COVERAGE = 0.9  # least share of an item's characters that both models must see in common tokens

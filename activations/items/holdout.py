@@ -11,12 +11,10 @@ import pandas as pd
 
 from taxlens.core.errors import ItemError, explain, one_of
 from taxlens.core.stats.group_deals import deal_groups
+from taxlens.core.vocabularies import SPLIT_KEYS
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Item, Suite
-
-KEYS = ("group", "gold")
-"""What two halves can be kept apart in."""
 
 _TRIES = 200
 """Seeded cuts that are tried where groups and answers hang together."""
@@ -53,7 +51,7 @@ def split_suite(
     suite: Suite,
     *,
     holdout: float = 0.5,
-    disjoint: Sequence[str] = KEYS,
+    disjoint: Sequence[str] = SPLIT_KEYS,
     seed: int = 0,
     least: int = 4,
 ) -> SuiteSplit:
@@ -85,7 +83,7 @@ def split_suite(
         (8, 8, 'answers')
     """
     for key in disjoint:
-        one_of(key, KEYS, what="split key")
+        one_of(key, SPLIT_KEYS, what="split key")
     places = np.array([i for i, item in enumerate(suite.items) if item.choices], dtype=np.int64)
     items = [suite.items[i] for i in places]
     groups = _codes([item.group for item in items])
@@ -95,7 +93,7 @@ def split_suite(
     if "gold" in disjoint and len(items):
         side = _deal(_linked(groups, golds), holdout, rng)
         side = side if side is not None else _cut(groups, golds, holdout, rng)
-        keys = KEYS if side is not None else keys
+        keys = SPLIT_KEYS if side is not None else keys
     if side is None and len(items):
         side = _deal(groups, holdout, rng)
     train = places[side == 0] if side is not None else places[:0]

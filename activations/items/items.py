@@ -14,8 +14,8 @@ import numpy as np
 from taxlens.activations.items.messages import Content, Message, plain_text
 from taxlens.core.artifacts import atomic_path, sha256_text
 from taxlens.core.errors import ItemError, explain, one_of
+from taxlens.core.vocabularies import SUITE_KINDS
 
-KINDS = ("capability", "benefit")
 FIELDS = (
     "id", "group", "prompt", "text", "contexts", "choices", "gold", "labels", "messages", "rendered", "special_tokens",
     "answers", "match",
@@ -128,7 +128,7 @@ class Suite:
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        one_of(self.kind, KINDS, what="suite kind", error=ItemError)
+        one_of(self.kind, SUITE_KINDS, what="suite kind", error=ItemError)
         where = self.source or self.name
         if not self.items:
             raise ItemError(explain("a suite has no items.", [("suite", where)], "give at least one item."))

@@ -10,11 +10,10 @@ from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.items.messages import Content, plain_text
 from taxlens.core.errors import ItemError, ModelLoadError, explain, one_of
+from taxlens.core.vocabularies import TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
-
-TEMPLATES = ("plain", "chat")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,14 @@ from taxlens.activations.models.contents import look
 from taxlens.activations.models.structure import check_structure
 from taxlens.activations.models.token_ids import ids_beyond, refuse_unknown_ids
 from taxlens.activations.models.weight_loading import quiet, weights_in_place
+from taxlens.core import vocabularies
 from taxlens.core.errors import ModelLoadError, explain, one_of
 from taxlens.core.json_text import read_json
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {name: getattr(torch, name) for name in vocabularies.DTYPES}
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from weakref import WeakKeyDictionary
 
 from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.spans import SpanMap, span_map
-from taxlens.activations.items.tokens import TEMPLATES, Row, encode_pair, encode_prompts, encode_suite
+from taxlens.activations.items.tokens import Row, encode_pair, encode_prompts, encode_suite
 from taxlens.activations.models.compatibility import tokenizer_sha256
 from taxlens.activations.models.lengths import position_limit
 from taxlens.core.errors import one_of
+from taxlens.core.vocabularies import TEMPLATES
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Item, Suite

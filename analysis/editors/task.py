@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taxlens.activations.items.holdout import KEYS, split_suite
+from taxlens.activations.items.holdout import split_suite
 from taxlens.activations.items.items import Suite
 from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.prompts import Prompting, one_prompting
 from taxlens.analysis.scoring.evaluator import named
 from taxlens.core.artifacts import sha256_text
 from taxlens.core.errors import UsageError, explain
+from taxlens.core.vocabularies import SPLIT_KEYS
 
 if TYPE_CHECKING:
     from taxlens.activations.models.loading import LoadedModel
@@ -86,7 +87,7 @@ def edit_task(
     template: str | Mapping[str, str] = "plain",
     training: Sequence[Suite] | None = None,
     holdout: float = 0.5,
-    disjoint: Sequence[str] = KEYS,
+    disjoint: Sequence[str] = SPLIT_KEYS,
     validation: float = 1 / 3,
     train_items: int | None = None,
     held_items: int | None = None,

@@ -23,6 +23,7 @@ from taxlens.analysis.features.feature_tables import FEATURES_CONTROLS
 from taxlens.analysis.features.give_back import ChangeCodes, SuiteStreams, coded_change, suite_streams
 from taxlens.analysis.scoring.metrics import smooth_metrics
 from taxlens.core.stats.intervals import Interval, ratio_interval
+from taxlens.core.vocabularies import RIVALS
 from taxlens.probes.rows.folds import group_folds
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 SIDES = ("restored", "removed")
-RIVALS = ("adl", "pca", "probe", "random_rank", "eigenvectors")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,7 @@ from taxlens.analysis.features.feature_claims import (
     same_latents,
     unaligned_claims,
 )
-from taxlens.analysis.features.feature_controls import RIVALS, FeatureControls, control_features
+from taxlens.analysis.features.feature_controls import FeatureControls, control_features
 from taxlens.analysis.features.feature_tables import FEATURE_TABLES, FEATURES
 from taxlens.analysis.features.give_back import suite_streams
 from taxlens.analysis.features.latent_components import component_frame
@@ -28,6 +28,7 @@ from taxlens.analysis.features.latent_names import contexts_frame, names_frame
 from taxlens.analysis.features.latents_in_models import dictionary_frame, latents_frame
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
+from taxlens.core.vocabularies import RIVALS
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite

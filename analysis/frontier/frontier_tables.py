@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxlens.core import columns as of
+from taxlens.core import table as of
 from taxlens.core.table import Column, Table, count, flag, number, text
 
 _PLAN = text("name of the plan")

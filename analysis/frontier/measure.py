@@ -16,20 +16,11 @@ from taxlens.activations.models.prompts import asked_apart
 from taxlens.analysis.frontier.effects_cache import kept_or_new
 from taxlens.analysis.frontier.front import Benefit, Frontier
 from taxlens.analysis.frontier.options import ANSWER_TOKENS, MEASURED, Options, ready_options
+from taxlens.analysis.frontier.order_plans import PlanContext, first_plans
 from taxlens.analysis.frontier.orders import ORDERS
 from taxlens.analysis.frontier.plan_runs import PlanRuns
-from taxlens.analysis.frontier.plans import (
-    Plan,
-    Scores,
-    Units,
-    changed_units,
-    effect_plans,
-    layer_plans,
-    random_plans,
-    ranked_plans,
-    uniform_plans,
-)  # fmt: skip
-from taxlens.analysis.frontier.trained_plans import extra_plans, learning_minutes
+from taxlens.analysis.frontier.plans import Plan, Scores, Units, changed_units, effect_plans
+from taxlens.analysis.frontier.trained_plans import Lesson, learning_minutes
 from taxlens.analysis.frontier.training_effects import TrainEffects, stability_frame
 from taxlens.analysis.path.attribute import attribute, gradient_effects
 from taxlens.analysis.path.attribution import Attribution
@@ -99,7 +90,10 @@ def frontier(
         2408.13656 (learned mask); arXiv 2604.13694 (weight patching); arXiv 2501.13453 (relearning); arXiv
         2603.03995 (re-weighting singular values by gradient).
     """
-    work = _Work(pair, suites, benefit, against, template, ready_options(options, more), progress, taxed or candidates)
+    work = frontier_work(
+        pair, suites, benefit=benefit, against=against, candidates=taxed or candidates, template=template, options=options,
+        progress=progress, **more,
+    )  # fmt: skip
     work.folder = None if folder is None else Path(folder)
     names = work.taxed(taxed)
     train = work.train_effects(attribution, names)
@@ -108,49 +102,31 @@ def frontier(
     return work.measure(plans, train, scores, names)
 
 
-def frontier_cost(
-    pair: ModelPair,
-    suites: Sequence[Suite],
-    *,
-    benefit: str,
-    against: str = "",
-    candidates: Sequence[str] | None = None,
-    template: str | Mapping[str, str] = "plain",
-    options: Options | None = None,
-    **more: Any,
-) -> Cost:
+def frontier_cost(pair: ModelPair, suites: Sequence[Suite], **asked: Any) -> Cost:
     """What `frontier` with the same arguments will measure, without running anything."""
-    work = _Work(pair, suites, benefit, against, template, ready_options(options, more), SILENT, candidates)
+    work = frontier_work(pair, suites, **asked)
     count = work.plan_count(max(1, len(work.candidates)))
     held = work.held_suites([*work.candidates, *work.benefit.suites], count)
     return replace(plan_cost(pair, held, plans=count, template=work.templates), **work.other_costs(work.candidates))
 
 
-def measured_suites(
+def frontier_work(
     pair: ModelPair,
     suites: Sequence[Suite],
     *,
-    taxed: Sequence[str],
-    plans: int,
     benefit: str,
     against: str = "",
     candidates: Sequence[str] | None = None,
     template: str | Mapping[str, str] = "plain",
     options: Options | None = None,
+    progress: Progress = SILENT,
     **more: Any,
-) -> list[Suite]:
-    """The held-out items that `frontier` with the same arguments measures its plans on, suite by suite.
-
-    Args:
-        taxed: suites whose taxes are returned (`Frontier.taxed`).
-        plans: number of plans, which the budget is divided by.
-        pair, suites, benefit, against, candidates, template, options, more: as for `frontier`.
-    """
-    work = _Work(pair, suites, benefit, against, template, ready_options(options, more), SILENT, candidates)
-    return work.held_suites([*taxed, *work.benefit.suites], plans)
+) -> FrontierWork:
+    """What `frontier` with the same arguments works on, before anything is run."""
+    return FrontierWork(pair, suites, benefit, against, template, ready_options(options, more), progress, candidates)
 
 
-class _Work:
+class FrontierWork:
     """A frontier under way: suites split, effects found, plans chosen, plans measured."""
 
     def __init__(
@@ -252,11 +228,7 @@ class _Work:
     def plan_count(self, n_taxed: int) -> int:
         """Plans that the options ask for (checkpoints not counted)."""
         o = self.options
-        drawn = o.shares if o.draw_shares is None else o.draw_shares
-        count = sum(ORDERS[order].per_share * len(o.shares) for order in o.orders)
-        count += o.draws * len(drawn) * ("random" in o.orders) + len(o.uniform) * ("uniform" in o.orders)
-        count += 2 * ("per_layer" in o.orders) + ("relearn" in o.orders)
-        count += len(o.keeps) * len(o.shares) * len({"path", "one_gradient", "per_layer"} & set(o.orders))
+        count = sum(ORDERS[order].count(o) for order in o.orders)
         return count + (n_taxed * len(o.shares) if o.leave_out and n_taxed > 1 else 0)
 
     def plans(
@@ -264,36 +236,14 @@ class _Work:
     ) -> list[Plan]:
         """Every plan that the options ask for, path first."""
         o, units = self.options, train.units
-        path = effect_plans(units, scores, order="path", shares=o.shares, keep=o.keep)
-        found: dict[str, list[Plan]] = {"path": path}
-        if "one_gradient" in o.orders and train.local is not None:
-            first = train.local.scores(taxed, self.benefit, metric=o.metric)
-            found["one_gradient"] = effect_plans(units, first, order="one_gradient", shares=o.shares, keep=o.keep)
-        for keep in o.keeps:
-            suffix = f"-keep{100 * keep:g}%"
-            chosen = {"path": scores} | ({"one_gradient": first} if "one_gradient" in found and train.local else {})
-            for order, mine in chosen.items():
-                found[order] = found[order] + effect_plans(
-                    units, mine, order=order, shares=o.shares, keep=keep, suffix=suffix
-                )
-        ranked = {"magnitude": units.energy, "smallest": -units.energy, "reverse": -scores.tax}
-        found |= {name: ranked_plans(units, key, order=name, shares=o.shares) for name, key in ranked.items()}
-        drawn = [plan for plan, share in zip(path, o.shares, strict=True) if share in (o.draw_shares or o.shares)]
-        found["random"] = random_plans(units, drawn, draws=o.draws, seed=o.seed)
-        found["uniform"] = uniform_plans(units, o.uniform)
-        found["per_layer"] = layer_plans(units, scores, like=path, keep=o.keep)
-        for keep in o.keeps:
-            found["per_layer"] += layer_plans(
-                units, scores, like=path, keep=keep, extra=(), suffix=f"-keep{100 * keep:g}%"
-            )
-        learned = [order for order in o.orders if order in ("learned_mask", "weight_patch", "checkpoint", "relearn")]
-        if learned:
-            halves = self.train_halves(taxed)
-            found |= extra_plans(
-                self.pair, halves, units, like=path, orders=learned, taxed=taxed, benefit=self.benefit, scores=scores,
-                metric=o.metric, template=self.templates, checkpoints=checkpoints, seed=o.seed, progress=self.progress,
-            )  # fmt: skip
-        plans = [plan for order in o.orders for plan in found.get(order, [])]
+        halves = {suite.name: suite for suite in self.train_halves(taxed)}
+        context = PlanContext(
+            o, units, scores, path=first_plans(o, units, scores),
+            local=None if train.local is None else train.local.scores(taxed, self.benefit, metric=o.metric),
+            lesson=Lesson(self.pair, halves, tuple(taxed), self.benefit, o.metric, self.templates, o.seed),
+            checkpoints=checkpoints, progress=self.progress,
+        )  # fmt: skip
+        plans = [plan for order in o.orders for plan in ORDERS[order].plans(context)]
         if o.leave_out and len(taxed) > 1 and "path" in o.orders:
             for name in taxed:
                 rest = scores.without(name)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from taxlens.activations.items.holdout import KEYS
 from taxlens.analysis.frontier.orders import order_names
 from taxlens.core.errors import one_of
+from taxlens.core.vocabularies import SPLIT_KEYS
 
 DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
 """Orders of a frontier that is not told otherwise."""
@@ -60,7 +60,7 @@ class Options:
     wanted: float = 0.9
     margin: float = 0.95
     holdout: float = 0.5
-    disjoint: tuple[str, ...] = KEYS
+    disjoint: tuple[str, ...] = SPLIT_KEYS
     leave_out: bool = True
     items: int | str = "all"
     train_items: int | str = "all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 
 from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.prompts import Prompting, one_prompting
+from taxlens.analysis.frontier.orders import ORDERS
 from taxlens.analysis.frontier.plans import (
     Plan,
     Scores,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.activations.models.pair import ModelPair
     from taxlens.analysis.frontier.front import Benefit
+    from taxlens.analysis.frontier.order_plans import PlanContext
 
 
 MASK_STEPS, MASK_ITEMS = 15, 24
@@ -72,49 +74,29 @@ class Lesson:
         return suite, one_prompting(self.pair, suite, self.template[suite.name])
 
 
-def extra_plans(
-    pair: ModelPair, suites: Sequence[Suite], units: Units, *, like: Sequence[Plan], orders: Sequence[str],
-    taxed: Sequence[str], benefit: Benefit, scores: Scores, metric: str, template: Mapping[str, str],
-    checkpoints: Mapping[str, Any], seed: int = 0, progress: Progress = SILENT,
-) -> dict[str, list[Plan]]:  # fmt: skip
-    """Plans of the named orders, each at the shares of the plans that they are compared with.
+def mask_plans(context: PlanContext) -> list[Plan]:
+    """Return the plans of order "learned_mask", at the shares of the path's plans."""
+    units = context.units
+    mask = learned_mask(_lesson(context), units, benefit_total=context.scores.benefit_total, progress=context.progress)
+    shares = [plan.n_units / len(units.names) for plan in context.path]
+    plans = ranked_plans(units, mask, order="learned_mask", shares=shares)
+    return [
+        replace(plan, name=like.name.replace("path", "learned_mask", 1))
+        for plan, like in zip(plans, context.path, strict=True)
+    ]
 
-    Args:
-        pair: the two checkpoints.
-        suites: training halves: the only items that these plans see.
-        units: the units of the other plans.
-        like: the path plans.
-        orders: of learned_mask, weight_patch, checkpoint, relearn.
-        taxed, benefit, metric, template: as in `Lesson`.
-        scores: path effects; their total benefit scales the learned mask's price.
-        checkpoints: name to loaded model.
-        seed: of every draw.
-        progress: told of each step.
 
-    Returns:
-        Order name to plans.
+def relearn_plans(context: PlanContext) -> list[Plan]:
+    """Return the plan of order "relearn": a few steps of training on the taxed training items."""
+    opened = partial(relearned, _lesson(context))
+    nan = float("nan")
+    return [Plan(f"relearn-{RELEARN_STEPS}", "component", "relearn", {}, 0, nan, nan, open=opened)]
 
-    Raises:
-        UsageError: order "checkpoint" without a checkpoint.
-    """
-    lesson = Lesson(pair, {s.name: s for s in suites}, tuple(taxed), benefit, metric, template, seed)
-    found: dict[str, list[Plan]] = {}
-    if "learned_mask" in orders:
-        mask = learned_mask(lesson, units, benefit_total=scores.benefit_total, progress=progress)
-        shares = [plan.n_units / len(units.names) for plan in like]
-        renamed = [plan.name.replace("path", "learned_mask", 1) for plan in like]
-        plans = ranked_plans(units, mask, order="learned_mask", shares=shares)
-        found["learned_mask"] = [_named(plan, name) for plan, name in zip(plans, renamed, strict=True)]
-    if "weight_patch" in orders:
-        found["weight_patch"] = patch_plans(lesson, like=like, progress=progress)
-    if "checkpoint" in orders:
-        found["checkpoint"] = checkpoint_plans(pair, checkpoints)
-    if "relearn" in orders:
-        opened = partial(relearned, lesson)
-        found["relearn"] = [
-            Plan(f"relearn-{RELEARN_STEPS}", "component", "relearn", {}, 0, float("nan"), float("nan"), open=opened)
-        ]
-    return found
+
+def _lesson(context: PlanContext) -> Lesson:
+    if context.lesson is None:
+        raise UsageError("orders that look at the training items again need them: give the context a lesson.")
+    return context.lesson
 
 
 def learned_mask(
@@ -160,42 +142,44 @@ def learned_mask(
     return logits
 
 
-def patch_plans(
-    lesson: Lesson, *, like: Sequence[Plan], items: int = PATCH_ITEMS, keep: float = 0.95, progress: Progress = SILENT
-) -> list[Plan]:
+def patch_plans(context: PlanContext, *, items: int = PATCH_ITEMS, keep: float = 0.95) -> list[Plan]:
     """Whole components restored, those first whose restoration alone returned most on the training items.
 
-    As many of the changed components as the share of units in the plans they are compared with, at least one.
+    As many of the changed components as the share of units in the path's plans, at least one.
 
     References:
         Weight patching, arXiv 2604.13694.
     """
+    lesson = _lesson(context)
     pair = lesson.pair
     components = changed_units(difference_of(pair), "component")
     suites = [at_most(suite, items, seed=lesson.seed) for suite in lesson.suites.values()]
     measure = ChoiceMeasure(
         pair, tuple(suites), template=dict(lesson.template), metrics=tuple(dict.fromkeys((lesson.metric, "margin")))
     )
-    restore = restore_effects(pair, measure, groups=measure.groups, units=components.names, draws=10, progress=progress)
+    restore = restore_effects(
+        pair, measure, groups=measure.groups, units=components.names, draws=10, progress=context.progress
+    )
     tax = np.sum([restore.mean(name, lesson.metric) for name in lesson.taxed], axis=0)
     signs = lesson.benefit.signs
     brought = -np.sum([signs[s] * restore.mean(s, "margin") for s in lesson.benefit.suites], axis=0)
     total = -sum(signs[s] * float(restore.taxes[s, "margin"].mean()) for s in lesson.benefit.suites)
     scores = Scores(tax, brought, total)
     plans = []
-    for plan in like:
+    for plan in context.path:
         count = wanted_count(components, _share_of(plan))
         name = plan.name.replace(plan.order, "weight_patch", 1)
         plans.append(components.plan(name, "weight_patch", best_coefficients(scores, count=count, keep=keep)))
     return plans
 
 
-def checkpoint_plans(pair: ModelPair, checkpoints: Mapping[str, Any]) -> list[Plan]:
+def checkpoint_plans(context: PlanContext) -> list[Plan]:
     """Earlier checkpoints of the same training as plans; their energy is that of the way back to them.
 
     Raises:
         UsageError: none was given.
     """
+    pair, checkpoints = _lesson(context).pair, context.checkpoints
     if not checkpoints:
         fix = "give `checkpoints`, or leave the order out."
         raise UsageError(explain("order checkpoint needs earlier checkpoints of the training.", (), fix))
@@ -212,6 +196,43 @@ def checkpoint_plans(pair: ModelPair, checkpoints: Mapping[str, Any]) -> list[Pl
     return plans
 
 
+@dataclass(frozen=True, slots=True)
+class LearningCost:
+    """What the cost of an order that looks at the training items again is counted from.
+
+    Args:
+        pair: the two checkpoints.
+        suites: training halves.
+        taxed: names of the suites whose taxes are to be returned.
+        template: suite name to template.
+    """
+
+    pair: ModelPair
+    suites: Sequence[Suite]
+    taxed: Sequence[str]
+    template: Mapping[str, str]
+
+    def tokens(self, items: int, *, taxed: bool = False, shared: bool = False) -> int:
+        """Tokens of so many items of each suite (or of each taxed one); a prompt counts once for all choices if shared."""
+        few = [at_most(suite, items) for suite in self.suites if suite.name in self.taxed or not taxed]
+        return sum(read_tokens(self.pair, one, template=self.template[one.name], shared=shared) for one in few)
+
+
+def mask_passes(cost: LearningCost) -> float:
+    """Tokens that learning a mask reads, counted in forward passes."""
+    return MASK_STEPS * TRAINING_PASSES * cost.tokens(MASK_ITEMS)
+
+
+def patch_passes(cost: LearningCost) -> float:
+    """Tokens that restoring each component alone reads."""
+    return len(changed_units(difference_of(cost.pair), "component").names) * cost.tokens(PATCH_ITEMS, shared=True)
+
+
+def relearn_passes(cost: LearningCost) -> float:
+    """Tokens that relearning reads, counted in forward passes."""
+    return RELEARN_STEPS * TRAINING_PASSES * cost.tokens(RELEARN_ITEMS, taxed=True)
+
+
 def learning_minutes(
     pair: ModelPair,
     suites: Sequence[Suite],
@@ -221,19 +242,8 @@ def learning_minutes(
     template: Mapping[str, str],
 ) -> float:
     """Estimated minutes of making the plans of these orders (measuring them is not counted), on two cores."""
-
-    def tokens(items: int, names: Sequence[str], *, shared: bool) -> int:
-        few = [at_most(suite, items) for suite in suites if suite.name in names]
-        return sum(read_tokens(pair, suite, template=template[suite.name], shared=shared) for suite in few)
-
-    every, passes = [suite.name for suite in suites], 0.0
-    if "learned_mask" in orders:
-        passes += MASK_STEPS * TRAINING_PASSES * tokens(MASK_ITEMS, every, shared=False)
-    if "weight_patch" in orders:
-        passes += len(changed_units(difference_of(pair), "component").names) * tokens(PATCH_ITEMS, every, shared=True)
-    if "relearn" in orders:
-        passes += RELEARN_STEPS * TRAINING_PASSES * tokens(RELEARN_ITEMS, taxed, shared=False)
-    return minutes_for(pair, passes)
+    cost, passes = LearningCost(pair, suites, taxed, template), [ORDERS[order].passes for order in orders]
+    return minutes_for(pair, sum(one(cost) for one in passes if one is not None))
 
 
 @contextmanager
@@ -325,7 +335,3 @@ def _opened(model: Any) -> Iterator[Any]:
 def _share_of(plan: Plan) -> float:
     """The share that a plan's name says ("path-2.5%")."""
     return float(plan.name.rpartition("-")[2].rstrip("%")) / 100
-
-
-def _named(plan: Plan, name: str) -> Plan:
-    return Plan(name, plan.unit, plan.order, plan.undo, plan.n_units, plan.share_undone, plan.energy_undone)

@@ -20,6 +20,7 @@ class Method:
         sums: whether its effects are built to sum to the tax.
         run: (pair, measure, methods wanted, component names, options of the tables) -> effects, one a method; makes
             those of all methods that share its work. None: the weight path.
+        scored: models that it scores for each component, for the estimate of the cost.
         cites: where it is from.
     """
 
@@ -28,6 +29,7 @@ class Method:
     sums: bool = False
     run: Lazy | None = None
     cites: tuple[str, ...] = ()
+    scored: float = 1.0
 
 
 METHODS: dict[str, Method] = {}
@@ -57,11 +59,16 @@ def intervening() -> tuple[str, ...]:
 
 
 for _method in (
-    Method("path", "the weight path", sums=True, cites=("Aumann and Shapley 1974", "arXiv 1703.01365")),
-    Method("shapley", "Shapley values over components", True, Lazy(f"{_RUNS}:run_shapley"), ("Shapley 1953",)),
+    Method("path", "the weight path", sums=True, cites=("Aumann and Shapley 1974", "arXiv 1703.01365"), scored=0.0),
+    Method("shapley", "Shapley values over components", True, Lazy(f"{_RUNS}:run_shapley"), ("Shapley 1953",), 12.0),
     Method("graft", "one component of aligned in base", run=Lazy(f"{_RUNS}:run_grafts"), cites=("arXiv 2604.13694",)),
     Method("restore", "one component of base in aligned", run=Lazy(f"{_RUNS}:run_grafts"), cites=("arXiv 2604.13694",)),
-    Method("patch_cause", "activation patches split into a component's own weights", run=Lazy(f"{_RUNS}:run_patches")),
-    Method("patch_carrier", "and what it inherits", run=Lazy(f"{_RUNS}:run_patches")),
+    Method(
+        "patch_cause",
+        "activation patches split into a component's own weights",
+        run=Lazy(f"{_RUNS}:run_patches"),
+        scored=2.0,
+    ),
+    Method("patch_carrier", "and what it inherits", run=Lazy(f"{_RUNS}:run_patches"), scored=2.0),
 ):
     register_method(_method)

@@ -13,9 +13,9 @@ from taxlens.analysis.path.engine import NodeTap, PathSettings, opened
 from taxlens.analysis.path.logit_metrics import KL, LogitMetric, logit_effects
 from taxlens.analysis.path.quadrature import QuadratureRule, single
 from taxlens.analysis.scoring.metrics import metric_of, smooth_metrics
-from taxlens.analysis.weights.units import LEVELS
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.vocabularies import LEVELS
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taxlens.analysis.interventions.effect_tables import ATTRIBUTION
-from taxlens.core import columns as of
+from taxlens.core import table as of
 from taxlens.core.table import Table, count, number, text
 
 ATTRIBUTION_UNITS = Table(

@@ -14,7 +14,7 @@ from taxlens.activations.models.prompts import as_asked, template_notes
 from taxlens.analysis.scoring.choices import SuiteScores, score_suite
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS, shown_metric
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
-from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS
+from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, metric_columns
 from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
 from taxlens.core.errors import ItemError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
@@ -58,7 +58,8 @@ class Tax(Result):
     def items(self) -> pd.DataFrame:
         """items.csv: one row an item, template and model; ``change`` is lost, won or blank."""
         frames = [frame for paired, scores in zip(self.measured, self.scores) for frame in _item_rows(paired, scores)]
-        return ITEMS.join(frames)[list(ITEMS.names)]
+        whole = ITEMS.join(frames)
+        return whole[[name for name in ITEMS.names if name in whole]]
 
     def changed(self) -> pd.DataFrame:
         """The items lost and won with their texts: what each model says, and what is right."""
@@ -204,6 +205,7 @@ def _item_rows(paired: Paired, both: tuple[SuiteScores, SuiteScores]) -> list[pd
                 "choice": scores.choice,
                 "change": np.where(moved > 0, "lost", np.where(moved < 0, "won", "")),
             }
+            | {name: column for name, column in own.items() if name in metric_columns()}
         )
-        for model, found, scores in zip(("base", "aligned"), values, both)
+        for model, found, scores, own in zip(("base", "aligned"), values, both, (paired.base, paired.aligned))
     ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from taxlens.core import columns as of
-from taxlens.core.table import Table, count, number, text
+from taxlens.core import table as of
+from taxlens.core.table import Column, Table, count, number, text
 
 TAX = Table(
     "tax",
@@ -52,6 +52,23 @@ TAX_2X2 = Table(
     key=("suite", "metric", "effect"),
 )
 
+ITEM_COLUMNS = {
+    "accuracy": "correct", "accuracy_norm": "correct_norm", "probability": "probability", "margin": "margin", "nll": "nll",
+}  # fmt: skip
+"""Columns of items.csv that hold a metric by another name, or always."""
+
+
+def metric_columns() -> dict[str, Column]:
+    """Return the columns of items.csv for further metrics of the scores: each its own, where it was measured."""
+    from taxlens.analysis.scoring.metrics import METRICS, scored_metrics
+
+    own = (METRICS[name] for name in scored_metrics() if name not in ITEM_COLUMNS)
+    return {
+        one.name: number(f"{one.meaning}{f', {one.unit}' if one.scale == 1 and one.unit else ''}", optional=True)
+        for one in own
+    }
+
+
 ITEMS = Table(
     "items",
     "an item, template and model",
@@ -70,6 +87,7 @@ ITEMS = Table(
         "change": text("lost or won", blank="right or wrong in both models"),
     },
     key=("suite", "item", "template", "model"),
+    further=metric_columns,
 )
 
 CHANGED = Table(

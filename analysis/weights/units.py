@@ -27,13 +27,11 @@ from taxlens.analysis.weights.leading_triples import (
     significant,
 )
 from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.vocabularies import LEVELS
 
 if TYPE_CHECKING:
     from taxlens.activations.models.anatomy import ModuleRole
     from taxlens.activations.models.pair import ModelPair
-
-LEVELS = ("component", "head", "neuron", "singular")
-"""Levels at which a difference can be cut into units."""
 
 NOT_CUT = ("router", "mixer_dt_proj")
 """Roles whose weights are not cut into singular triples: they are not applied to an input alone."""

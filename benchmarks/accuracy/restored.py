@@ -14,10 +14,11 @@ import pandas as pd
 from taxlens.activations.models.loading import load_model
 from taxlens.activations.models.pair import load_pair
 from taxlens.analysis.frontier.front import Benefit
-from taxlens.analysis.frontier.measure import measured_suites
+from taxlens.analysis.frontier.measure import frontier_work
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
+from taxlens.stages.frontier import FRONTIER_STAGE
 from taxlens.stages.frontier.frontier_run import frontier_arguments
 
 
@@ -25,11 +26,12 @@ def compared(run: Run, checkpoint: Path) -> pd.DataFrame:
     """Each taxed suite and the benefit as the plan was measured, and as the checkpoint from disk gives them."""
     facts = json.loads((checkpoint / "taxlens_restoration.json").read_text(encoding="utf-8"))
     job, measured = RunContext(run), facts["measured"]
-    arguments = frontier_arguments(job)
+    arguments = frontier_arguments(job, job.config.of(FRONTIER_STAGE))
     suites = arguments.pop("suites")
     benefit = Benefit.named(suites, arguments["benefit"], arguments["against"])
     plans = run.table("frontier").plan.nunique()
-    held = measured_suites(job.pair, suites, taxed=list(measured["suites"]), plans=plans, **arguments)
+    work = frontier_work(job.pair, suites, **arguments)
+    held = work.held_suites([*measured["suites"], *work.benefit.suites], plans)
     measure = ChoiceMeasure(
         job.pair, tuple(held), template=arguments["template"], metrics=(measured["metric"], "margin")
     )

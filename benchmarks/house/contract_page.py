@@ -54,7 +54,8 @@ def _keys(fields: typing.Mapping[str, FieldInfo]) -> str:
 
 
 def _meaning(name: str, field: FieldInfo) -> str:
-    options = [value for value in _literals(field.annotation) if isinstance(value, str)]
+    kinds = [field.annotation, *field.metadata]  # of a plain Annotated the checks stand beside the type
+    options = [value for kind in kinds for value in _literals(kind) if isinstance(value, str)]
     said = field.description or f"see below: `{name}`"
     return said if not options or len(options) > 14 else f"{said} ({', '.join(dict.fromkeys(options))})"
 
@@ -63,7 +64,7 @@ def _literals(kind: Any) -> list[Any]:
     if typing.get_origin(kind) is typing.Literal:
         return list(typing.get_args(kind))
     if isinstance(check := getattr(kind, "func", None), RegisteredName):
-        return list(check.names())
+        return list(check.known)
     return [value for part in typing.get_args(kind) for value in _literals(part)]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from taxlens.core.errors import UsageError, one_of
 from taxlens.core.stats.tails import ends, tails
 from taxlens.core.stats.tests import cluster_standard_error, holm, mcnemar_exact, sign_flip_p, tost_p
+from taxlens.core.vocabularies import INTERVALS
 
 __all__ = [
     "Interval",
@@ -32,7 +33,6 @@ __all__ = [
     "tost_p",
 ]
 
-METHODS = ("percentile", "bca")
 COLUMN_BLOCK = 2048
 
 
@@ -207,7 +207,7 @@ def sum_intervals(
         Efron 1987 (BCa); Hesterberg 2015, arXiv 1411.5279, section 5.3 (expanded percentiles);
         Satterthwaite 1946.
     """
-    one_of(method, METHODS, what="interval method")
+    one_of(method, INTERVALS, what="interval method")
     index, n_groups = group_index(groups)
     columns = _columns(values, len(index))
     if n_groups < 2:

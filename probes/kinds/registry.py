@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from taxlens.core.vocabularies import PROBES
 from taxlens.probes.kinds.cross_validation import NestedFits
 from taxlens.probes.kinds.crossfit import RidgeFits
 from taxlens.probes.kinds.estimator import probe_name
 from taxlens.probes.rows.folds import Folds
 from taxlens.probes.rows.labels import Labels
 
-KINDS = ("ridge", "logistic", "diff_of_means", "lda", "mlp")
+KINDS = PROBES[:-1]
 
 
 def fit_folds(

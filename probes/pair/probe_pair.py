@@ -10,9 +10,9 @@ import numpy as np
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.parallel import in_order
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.vocabularies import PROBES
 from taxlens.probes.kinds.crossfit import RidgeFits
 from taxlens.probes.kinds.estimator import probe_name
-from taxlens.probes.kinds.registry import KINDS
 from taxlens.probes.kinds.ridge import PENALTIES
 from taxlens.probes.pair.controls import check_rows, confound_features, control_task, shuffled
 from taxlens.probes.pair.layer import LayerOutcome, LayerPlan, probe_layer
@@ -29,8 +29,6 @@ Layers = (
     | Iterable[tuple[int, np.ndarray, np.ndarray]]
     | Callable[[], Iterable[tuple[int, np.ndarray, np.ndarray]]]
 )
-
-PROBES = (*KINDS, "mdl")
 
 
 def probe_pair(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, field_vali
 from taxlens.config.yaml_file import line_of, parse_yaml, read_yaml
 from taxlens.core.errors import ConfigError, explain
 from taxlens.core.lazy import Lazy
+from taxlens.core.vocabularies import SPLIT_KEYS, SUITE_KINDS
 from taxlens.stages import STAGES
 from taxlens.stages.section import ASKED_IN, Dtype, Section, Template, registered
 from taxlens.stages.stage import Stage
@@ -56,7 +57,9 @@ class SuiteSection(Section):
 
     name: str = Field(min_length=1, max_length=100, pattern=NAME, description="the suite's name in every table")
     file: str = Field(description="a JSON-lines or CSV file (relative to the config), demo:NAME or suite:NAME")
-    kind: Literal["capability", "benefit"] = Field(default="capability", description="what it measures")
+    kind: Annotated[str, registered(SUITE_KINDS, "kind of suite")] = Field(
+        default="capability", description="what it measures"
+    )
     template: Template | None = Field(
         default=None, description="template in which it is attributed; null: the first of templates"
     )
@@ -94,7 +97,7 @@ class SplitSection(Section):
     """How items are split between choosing and measuring."""
 
     holdout: float = Field(default=0.5, gt=0, lt=1, description="share of the items that plans are measured on")
-    disjoint: tuple[Literal["group", "gold"], ...] = Field(
+    disjoint: tuple[Annotated[str, registered(SPLIT_KEYS, "split key")], ...] = Field(
         default=("group", "gold"), description="what both halves must not share"
     )
 

@@ -13,17 +13,8 @@ from matplotlib.figure import Figure
 
 from taxlens.analysis.scoring.metrics import shown_metric
 from taxlens.core.errors import one_of
+from taxlens.core.vocabularies import VENUES, WIDTHS
 from taxlens.words.amounts import unit_of
-
-# Inches: (column, page). One-column venues have the same twice.
-VENUES = {
-    "neurips": (5.5, 5.5),
-    "iclr": (5.5, 5.5),
-    "icml": (3.25, 6.75),
-    "acl": (3.03, 6.30),
-    "tmlr": (6.5, 6.5),
-    "aaai": (3.3, 6.975),
-}
 
 # Okabe and Ito (2008): told apart with every common colour blindness; here ordered by falling contrast on white.
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
@@ -99,7 +90,7 @@ def width_of(venue: str = "neurips", width: str = "page") -> float:
         UsageError: if the venue or the width is not known.
     """
     one_of(venue, list(VENUES), what="venue")
-    return VENUES[venue][["column", "page"].index(one_of(width, ["column", "page"], what="width"))]
+    return VENUES[venue][WIDTHS.index(one_of(width, WIDTHS, what="width"))]
 
 
 _WRITTEN = {

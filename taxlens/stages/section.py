@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.lazy import Lazy
+from taxlens.core.vocabularies import DTYPES, PLAN_UNITS, TEMPLATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,29 +19,35 @@ class RegisteredName:
     """A check that a value is a name of a registry, which is imported when a value is checked.
 
     Args:
-        names: gives the names.
+        names: gives the names, or these.
         what: what is being chosen.
     """
 
-    names: Lazy
+    names: Lazy | tuple[str, ...]
     what: str
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names as they are now."""
+        return self.names if isinstance(self.names, tuple) else tuple(self.names())
 
     def __call__(self, value: str) -> str:
         try:
-            return one_of(value, tuple(self.names()), what=self.what)
+            return one_of(value, self.known, what=self.what)
         except UsageError as error:
             raise ValueError(str(error)) from error
 
 
-def registered(names: Lazy, what: str) -> AfterValidator:
+def registered(names: Lazy | tuple[str, ...], what: str) -> AfterValidator:
     """Return the check of a field that a value is a name of a registry (see `RegisteredName`)."""
     return AfterValidator(RegisteredName(names, what))
 
 
 SiteName = Annotated[str, registered(Lazy("taxlens.activations.hooks.site_registry:site_names"), "site")]
-Dtype = Literal["float32", "float16", "bfloat16"]
-Template = Literal["plain", "chat"]
-ASKED_IN: tuple[Template, ...] = ("plain", "chat")
+Dtype = Annotated[str, registered(DTYPES, "dtype")]
+Template = Annotated[str, registered(TEMPLATES, "template")]
+PlanUnit = Annotated[str, registered(PLAN_UNITS, "unit")]
+ASKED_IN = TEMPLATES
 """Templates in which a config or a notebook asks that does not say."""
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from taxlens.activations.models.loading import load_model
-from taxlens.analysis.frontier.measure import measured_suites
+from taxlens.analysis.frontier.measure import frontier_work
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.cli.app import run_app
 from taxlens.config.schema import Config
@@ -87,7 +87,8 @@ def test_a_restored_checkpoint_gives_the_numbers_of_its_plan_when_opened_again(r
     arguments = frontier_arguments(job, job.config.of(FRONTIER_STAGE))
     plans = pd.read_csv(run_folder / "tables" / "frontier.csv").plan.nunique()
     measured = facts["measured"]["suites"]
-    held = measured_suites(job.pair, arguments.pop("suites"), taxed=list(measured), plans=plans, **arguments)
+    work = frontier_work(job.pair, arguments.pop("suites"), **arguments)
+    held = work.held_suites([*measured, *work.benefit.suites], plans)
     assert {suite.name for suite in held} == {*measured, "harm", "harmless"}
     assert max(len(suite) for suite in held) == 24
     again = load_model(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.truth.worlds.tokenizer import build_tokenizer
 from taxlens.analysis.frontier import orders
+from taxlens.analysis.frontier.options import ready_options
+from taxlens.analysis.frontier.order_plans import PlanContext, first_plans
+from taxlens.analysis.frontier.plans import Scores, Units, ranked_plans
 from taxlens.analysis.interventions import method_registry
 from taxlens.analysis.scoring import metrics
 from taxlens.analysis.scoring.metrics import Metric, nll_gradient, nll_value, register
@@ -19,7 +23,7 @@ from taxlens.config.schema import build_config
 from taxlens.core.errors import ConfigError, UsageError
 from taxlens.report.latex import write_latex
 from taxlens.runs.running import run
-from taxlens.stages.frontier.frontier_figure import LOOKS
+from taxlens.stages.frontier.frontier_figure import looks
 from taxlens.words.amounts import amount, signed, units_of
 
 BITS = Metric(
@@ -27,6 +31,26 @@ BITS = Metric(
     value=lambda scores, gold: nll_value(scores, gold) / math.log(2),
     gradient=lambda scores, gold: nll_gradient(scores, gold) / math.log(2), chain="linear",
 )  # fmt: skip
+
+
+def halved(pair, measure, wanted, units, **options):
+    """Half of what grafting each component does: a method of attribution as a newcomer would write it."""
+    from taxlens.analysis.interventions.graft import graft_effects
+
+    found = graft_effects(pair, measure, units=units, **options).graft
+    return [dataclasses.replace(found, method="halves", values={key: v / 2 for key, v in found.values.items()})]
+
+
+HALVES = method_registry.Method("halves", "half of a graft", run=halved)
+
+
+def alphabetical(context):
+    """Plans of the units whose names come first: an order as a newcomer would write it."""
+    first = np.argsort(np.argsort(context.units.names))
+    return ranked_plans(context.units, -first, order="alphabetical", shares=context.options.shares)
+
+
+ALPHABETICAL = orders.Order("alphabetical", alphabetical, "units by name")
 
 
 @pytest.fixture
@@ -77,7 +101,11 @@ def folder(tmp_path):
 
 def test_a_new_metric_goes_through_tax_attribution_figures_report_and_methods_with_its_unit(registry, folder):
     register(BITS)
-    done = run(folder / "config.yaml", out=folder / "out", stages=["tax", "attribute", "figures", "report"])
+    method_registry.register_method(HALVES)
+    methods = ["attribution.methods=[path, graft, halves]", "figures.which=all"]
+    done = run(
+        folder / "config.yaml", out=folder / "out", overrides=methods, stages=["tax", "attribute", "figures", "report"]
+    )
     tax = done.table("tax")
     assert set(tax.metric) == {"bits"}
     assert tax.p_equivalent.isna().all()  # no margin in bits was declared
@@ -91,6 +119,8 @@ def test_a_new_metric_goes_through_tax_attribution_figures_report_and_methods_wi
         done.table("attribution").query("method == 'path'").pivot(index="component", columns="metric", values="effect")
     )
     assert effects["bits"].to_numpy() == pytest.approx(effects["nll"].to_numpy() / math.log(2), abs=1e-12)
+    items = done.table("items")
+    assert items["bits"].to_numpy() == pytest.approx(items["nll"].to_numpy() / math.log(2))
     captions = "".join(p.read_text(encoding="utf-8") for p in (done.folder / "figures").glob("*bits*.txt"))
     assert "bits" in captions
     assert "points" not in captions
@@ -101,6 +131,22 @@ def test_a_new_metric_goes_through_tax_attribution_figures_report_and_methods_wi
     text = "".join(p.read_text(encoding="utf-8") for p in write_latex(done) if p.suffix == ".tex")
     assert "bits, minus the right choice's log-probability, bits (in bits)" in text
     assert "in bits; positive is" in text
+    _went_through(done, text)
+
+
+def _went_through(done, text):
+    """The registered method in the table, the figure of methods, and the methods paragraph."""
+    columns = ["metric", "template", "level", "component"]
+    by_method = done.table("attribution").pivot(index=columns, columns="method", values="effect").dropna()
+    assert len(by_method) > 1
+    assert by_method["halves"].to_numpy() == pytest.approx(by_method["graft"].to_numpy() / 2, abs=1e-12)
+    assert set(done.table("closure").method) == {"path", "graft", "halves"}
+    drawn = [pd.read_csv(p) for p in (done.folder / "figures").glob("methods_*.csv")]
+    assert drawn
+    assert all("halves" in set(frame["method"]) for frame in drawn)
+    captions = [p.read_text(encoding="utf-8") for p in (done.folder / "figures").glob("methods_*.txt")]
+    assert all("ffects of path sum to the tax; those of graft, halves need not." in one for one in captions)
+    assert "half of a graft" in text
 
 
 def test_a_metric_that_is_only_measured_is_refused_by_attribute_with_a_sentence(registry):
@@ -179,9 +225,36 @@ def test_a_method_that_is_registered_runs_and_is_drawn_and_named(registry):
         method_registry.register_method(method_registry.Method("halves", ""))
 
 
+def test_an_order_that_is_registered_makes_its_plans_and_is_counted_checked_drawn_and_named(registry):
+    orders.register_order(ALPHABETICAL)
+    options = ready_options(None, {"orders": ("path", "alphabetical"), "shares": (0.2, 0.4)})
+    energy = np.arange(1.0, 11.0)
+    units = Units("singular", tuple(f"u{i}" for i in reversed(range(10))), np.zeros(10, int), energy)
+    context = PlanContext(options, units, Scores(energy, energy, float(energy.sum())))
+    plans = orders.ORDERS["alphabetical"].plans(context)
+    assert [plan.name for plan in plans] == ["alphabetical-20%", "alphabetical-40%"]
+    assert set(plans[0].undo) == {"u0", "u1"}
+    assert orders.ORDERS["alphabetical"].count(options) == 2
+    assert "alphabetical" in config_of(frontier={"orders": ["path", "alphabetical"]}).frontier.orders
+    assert len(set(looks().values())) == len(looks()) == len(orders.ORDERS)
+    with pytest.raises(UsageError, match="registered already"):
+        orders.register_order(ALPHABETICAL)
+
+
+def test_the_estimate_counts_the_plans_that_every_order_makes():
+    keeps, energy = (1.05, 1.1), np.random.default_rng(0).exponential(size=40)
+    asked = {"shares": (0.1, 0.2), "draws": 3, "draw_shares": (0.2,), "keeps": keeps, "keep": None}
+    options = ready_options(None, asked)
+    units = Units("singular", tuple(f"u{i}" for i in range(40)), np.arange(40) // 10, energy)
+    scores = Scores(energy, energy, float(energy.sum()))
+    context = PlanContext(options, units, scores, path=first_plans(options, units, scores), local=scores)
+    quick = [order for order in orders.ORDERS.values() if order.passes is None and order.name != "checkpoint"]
+    assert {order.name: len(order.plans(context)) for order in quick} == {o.name: o.count(options) for o in quick}
+
+
 def test_every_order_has_a_look_of_its_own_and_words_but_the_path():
-    assert set(LOOKS) == set(orders.ORDERS)
-    assert len(set(LOOKS.values())) == len(LOOKS)
+    assert set(looks()) == set(orders.ORDERS)
+    assert len(set(looks().values())) == len(looks())
     assert [name for name, order in orders.ORDERS.items() if not order.words] == ["path"]
 
 

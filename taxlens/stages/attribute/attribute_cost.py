@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taxlens.analysis.interventions.method_registry import METHODS
 from taxlens.analysis.interventions.methods import CONTROLS, LEADING
 from taxlens.stages.attribute.attribute_run import PATCHED_ITEMS, path_options
 from taxlens.stages.attribute.attribution_section import AttributionSection
@@ -19,15 +20,13 @@ GRADIENTS = 12
 """Models along the path at which suites settle: 7 or 15, in the middle of both."""
 TRIED = 3
 """Of a trial."""
-SCORED = {"graft": 1.0, "restore": 1.0, "shapley": 12.0, "patch_cause": 2.0, "patch_carrier": 2.0}
-"""Models that a method scores for each component."""
 
 
 def attribute_cost(job: RunContext, section: AttributionSection) -> StageCost:
     """Return what the path takes, from a walk of three models on a few items, and what is asked for beside it."""
     gradients = min(section.max_gradients, GRADIENTS)
     seconds, token = 0.0, seconds_a_token(job)
-    parts = (LEADING + CONTROLS) * sum(SCORED.get(method, 0.0) for method in section.methods)
+    parts = (LEADING + CONTROLS) * sum(METHODS[method].scored for method in section.methods)
     cuts = job.pair.base.anatomy.n_layers + 1 if section.stitch == "all" else len(section.stitch)
     fixed, per_token = _walk_times(job)
     for template, suite in scored(job, attributed=True):

@@ -7,12 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from taxlens.core.lazy import Lazy
+from taxlens.core.vocabularies import LEVELS
 from taxlens.stages.section import Count, Place, Section, registered
 
 _METRICS = Lazy("taxlens.analysis.scoring.metrics:chained_metrics")
 AttributedMetric = Annotated[str, registered(_METRICS, "metric of the attribution")]
 Method = Annotated[str, registered(Lazy("taxlens.analysis.interventions.method_registry:method_names"), "method")]
-Level = Literal["component", "head", "neuron", "singular"]
+Level = Annotated[str, registered(LEVELS, "level")]
 
 
 class AttributionSection(Section):

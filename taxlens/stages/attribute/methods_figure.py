@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
 
 import pandas as pd
@@ -82,8 +83,16 @@ def draw_methods(
         for method, part in rows.groupby("method", sort=False)
     )
     caption = (
-        f"Effect of the leading components on {suite} in {written(metric)} by method. Path and Shapley effects sum to the tax; graft, "
-        f"restore and patches need not. Sums over the {level}s that were run ({unit}): {sums}. "
+        f"Effect of the leading components on {suite} in {written(metric)} by method. {_summing(methods)} "
+        f"Sums over the {level}s that were run ({unit}): {sums}. "
         "Whiskers: 95 % intervals by group bootstrap."
     )
     return Drawn(figure, rows, caption)
+
+
+def _summing(methods: Sequence[str]) -> str:
+    """Which methods' effects sum to the tax, in a sentence."""
+    names = {sums: [m.replace("_", " ") for m in methods if METHODS[m].sums is sums] for sums in (True, False)}
+    said = [f"effects of {', '.join(names[True])} sum to the tax"] if names[True] else []
+    said += [f"those of {', '.join(names[False])} need not"] if names[False] else []
+    return f"{'; '.join(said).capitalize()}."

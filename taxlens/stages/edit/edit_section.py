@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from taxlens.core.lazy import Lazy
-from taxlens.stages.section import Count, Section, registered
+from taxlens.stages.section import Count, PlanUnit, Section, registered
 
 EditorName = Annotated[str, registered(Lazy("taxlens.analysis.editors.editor_names:editor_names"), "editor")]
 Kept = Annotated[float, Field(gt=0, le=2)]
@@ -37,7 +37,7 @@ class EditSection(Section):
         default=None, gt=0, description="most divergence from the base on harmless answers, nats a token; null: any"
     )
     certified: bool = Field(default=False, description="whether interval ends have to meet `keep`, less .05")
-    unit: Literal["component", "head", "singular"] = Field(default="singular", description="units of the update")
+    unit: PlanUnit = Field(default="singular", description="units of the update")
     items: Literal["all"] | Count = Field(default="all", description="most held-out items a suite")
     train_items: Literal["all"] | Count = Field(default="all", description="most items a suite to fit on")
     generate: int = Field(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from taxlens.stages.section import Count, Section, SiteName
+from taxlens.core.lazy import Lazy
+from taxlens.core.vocabularies import RIVALS
+from taxlens.stages.section import Count, Section, SiteName, registered
 
-Rival = Literal["adl", "pca", "probe", "random_rank", "eigenvectors"]
-FeatureMetric = Literal["accuracy", "accuracy_norm", "probability", "margin", "nll"]
+Rival = Annotated[str, registered(RIVALS, "rival of a dictionary")]
+_METRICS = Lazy("taxlens.analysis.scoring.metrics:scored_metrics")
+FeatureMetric = Annotated[str, registered(_METRICS, "metric of the features")]
 
 
 class DictionaryEntry(Section):

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from taxlens.core.vocabularies import RIVALS
 from taxlens.words.latex_text import booktabs, escaped, number
 from taxlens.words.run_view import RunView
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-RIVALS = ("leading", "adl", "pca", "probe", "random_rank", "eigenvectors")
 _SAID = {
     "leading": "the leading latents", "adl": "the mean difference", "pca": "principal components of the change",
     "probe": "one probe direction", "random_rank": "random directions", "eigenvectors": "eigenvectors fitted to the tax",
@@ -30,7 +30,9 @@ def features_clauses(run: RunView, suite: str) -> list[str]:
         "dictionary", sort=False
     ):
         mine = mine[mine["metric"] == mine["metric"].iloc[0]]
-        rows = mine[mine["what"].isin([what for what in RIVALS if what != "eigenvectors"])].set_index("what")
+        rows = mine[mine["what"].isin([what for what in ("leading", *RIVALS) if what != "eigenvectors"])].set_index(
+            "what"
+        )
         if "leading" not in rows.index:
             continue
         best, leading = str(rows["returned"].astype(float).idxmax()), rows.loc["leading"]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Section
+from taxlens.core.vocabularies import VENUES, WIDTHS
+from taxlens.stages.section import Section, registered
 
 
 class FigureSection(Section):
     """Where the figures will be printed."""
 
-    venue: Literal["neurips", "iclr", "icml", "acl", "tmlr", "aaai"] = Field(
+    venue: Annotated[str, registered(tuple(VENUES), "venue")] = Field(
         default="neurips", description="venue whose page widths are used"
     )
-    width: Literal["column", "page"] = Field(default="page", description="a column or the page")
+    width: Annotated[str, registered(WIDTHS, "width")] = Field(default="page", description="a column or the page")
     which: Literal["leading", "all"] = Field(
         default="leading",
         description="leading: the main metric, and of figures for each suite those of the suites that lost most; all: every one",

@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     from taxlens.runs.checking import CheckContext
 
 
-RANKED = ("path", "one_gradient", "magnitude", "smallest", "reverse")
-"""Orders whose plans are named by their shares alone."""
-
-
 def check_frontier(context: CheckContext, section: FrontierSection) -> None:
     """Refuse suites, plans, shares and checkpoints that are not there.
 
@@ -38,11 +34,13 @@ def check_frontier(context: CheckContext, section: FrontierSection) -> None:
 
 
 def _check_plans(context: CheckContext, section: FrontierSection) -> None:
+    from taxlens.analysis.frontier.order_plans import keep_suffix
+    from taxlens.analysis.frontier.orders import ORDERS
     from taxlens.analysis.frontier.plans import plan_name
 
-    ranked = [order for order in section.orders if order in RANKED]
+    ranked = [order for order in section.orders if ORDERS[order].by_share]
     known = [plan_name(order, share) for order in ranked for share in section.shares]
-    known += [f"{name}-keep{100 * keep:g}%" for name in known for keep in section.keeps]
-    others = tuple(f"{order}-" for order in section.orders if order not in RANKED)
+    known += [name + keep_suffix(keep) for name in known for keep in section.keeps]
+    others = tuple(f"{order}-" for order in section.orders if order not in ranked)
     named = [name for name in section.generate_plans or () if not name.startswith(others)]
     context.each_of("frontier.generate_plans", named, known, what="plan in frontier.generate_plans")

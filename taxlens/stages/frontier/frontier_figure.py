@@ -22,9 +22,13 @@ _MORE = (
     (GREY, "h", "-"),
     (BLACK, "8", "--"),
 )
-LOOKS: dict[str, tuple[str, str, str]] = dict(zip(ORDERS, cycle([*SERIES, *_MORE])))
 KEPT = 0.95
 """Share of the benefit at which orders are compared."""
+
+
+def looks() -> dict[str, tuple[str, str, str]]:
+    """Return colour, marker and dashes of every order."""
+    return dict(zip(ORDERS, cycle([*SERIES, *_MORE])))
 
 
 def total_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -275,9 +279,10 @@ def predicted_panel(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
 
 def _look(order: str) -> tuple[str, str, str]:
     """Colour, marker and dash of an order; of the path without a suite the path's colour, dotted."""
-    if order in LOOKS:
-        return LOOKS[order]
-    return (LOOKS["path"][0], "d", ":") if order.startswith("path,") else (BLACK, "p", ":")
+    known = looks()
+    if order in known:
+        return known[order]
+    return (known["path"][0], "d", ":") if order.startswith("path,") else (BLACK, "p", ":")
 
 
 def _said(order: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from taxlens.core.lazy import Lazy
-from taxlens.stages.section import Count, Section, Share, registered
+from taxlens.stages.section import Count, PlanUnit, Section, Share, registered
 
 OrderName = Annotated[str, registered(Lazy("taxlens.analysis.frontier.orders:order_names"), "order")]
 
@@ -21,7 +21,7 @@ class FrontierSection(Section):
     against: str | None = Field(
         default=None, description="suite of harmless prompts that the benefit is measured against"
     )
-    unit: Literal["component", "head", "singular"] = Field(default="singular", description="what plans undo")
+    unit: PlanUnit = Field(default="singular", description="what plans undo")
     shares: tuple[Share, ...] = Field(
         default=(0.01, 0.025, 0.05), min_length=1, description="shares of the units that plans undo"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from taxlens.stages.section import Section
+from taxlens.core.vocabularies import PROBES
+from taxlens.stages.section import Section, registered
 
 
 class ProbeSection(Section):
@@ -17,7 +18,5 @@ class ProbeSection(Section):
     labels: Literal["all"] | tuple[str, ...] = Field(
         default="all", description="labels to probe: names, or all that the items carry, correct among them"
     )
-    probe: Literal["ridge", "logistic", "diff_of_means", "mlp", "lda", "mdl"] = Field(
-        default="ridge", description="kind of probe"
-    )
+    probe: Annotated[str, registered(PROBES, "kind of probe")] = Field(default="ridge", description="kind of probe")
     permutations: int = Field(default=199, ge=0, le=100_000, description="permutations behind each p")

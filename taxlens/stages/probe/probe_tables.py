@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxlens.core import columns as of
+from taxlens.core import table as of
 from taxlens.core.table import Table, count, number, text
 
 _WHERE = {"suite": of.SUITE, "template": of.TEMPLATE, "label": text("label that is probed"), "site": of.SITE}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from taxlens.core.lazy import Lazy
+from taxlens.core.vocabularies import INTERVALS
 from taxlens.stages.section import Section, Template, registered
 
 Metric = Annotated[str, registered(Lazy("taxlens.analysis.scoring.metrics:scored_metrics"), "metric of the tax")]
@@ -19,7 +20,9 @@ class TaxSection(Section):
         default=("accuracy", "probability", "nll"), min_length=1, description="metrics in which the tax is measured"
     )
     bootstrap: int = Field(default=2000, ge=100, le=1_000_000, description="draws of every group bootstrap of the run")
-    interval: Literal["percentile", "bca"] = Field(default="percentile", description="kind of bootstrap interval")
+    interval: Annotated[str, registered(INTERVALS, "kind of interval")] = Field(
+        default="percentile", description="kind of bootstrap interval"
+    )
     margin: float = Field(
         default=0.02, gt=0, lt=1, description="half width of what counts as no tax, for metrics of 0..1"
     )
