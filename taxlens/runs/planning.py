@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,54 @@ def plan(
     Raises:
         ConfigError: a name or number of the config cannot be met; nothing was loaded then.
     """
+    with _trial_run(source, overrides, stages, part, progress) as job:
+        found: dict[str, Any] = {"stages": ", ".join(job.stages), "pair": repr(job.pair)}
+        for suite in job.suites.values():
+            found[f"suite {suite.name}"] = f"{len(suite)} items in {len(set(suite.groups))} groups"
+        costs = _costs(job)
+    found |= {name: f"{cost}{f' ({cost.words})' if cost.words else ''}" for name, cost in costs.items()}
+    if costs:
+        memory = max(cost.memory for cost in costs.values())
+        found["in all"] = str(
+            StageCost(sum(c.minutes for c in costs.values()), sum(c.disk for c in costs.values()), memory)
+        )
+    return found
+
+
+def stage_costs(
+    source: Path, *, overrides: Sequence[str] = (), stages: Sequence[str] | None = None
+) -> dict[str, StageCost]:
+    """Return what each stage of a run would take, by its name.
+
+    Args:
+        source: a config file or a run folder.
+        overrides: `key.sub=value` texts.
+        stages: which stages (default: all that the config plans).
+
+    Raises:
+        ConfigError: as `plan`.
+    """
+    with _trial_run(source, overrides, stages, None, SILENT) as job:
+        return _costs(job)
+
+
+@contextmanager
+def _trial_run(
+    source: Path,
+    overrides: Sequence[str],
+    stages: Sequence[str] | None,
+    part: tuple[int, int] | None,
+    progress: Progress,
+) -> Iterator[RunContext]:
+    """A run in a folder that is gone afterwards, its config checked."""
     config, given, root, ended = _asked(source, overrides)
-    wanted = list(stages or config.planned)
+    wanted = tuple(stages or config.planned)
     file = None if source.is_dir() else source
     check_stages(CheckContext(config, root, source=file), wanted, ended=ended)
     with tempfile.TemporaryDirectory() as name:
         run = Run.create(config, Path(name) / "run", given=given, root=root)
         run.manifest |= {"part": list(part)} if part else {}
-        job = RunContext(run, progress=progress, stages=wanted, target=source if source.is_dir() else Path.cwd())
-        found: dict[str, Any] = {"stages": ", ".join(wanted), "pair": repr(job.pair)}
-        for suite in job.suites.values():
-            found[f"suite {suite.name}"] = f"{len(suite)} items in {len(set(suite.groups))} groups"
-        return found | _costs(job, wanted)
+        yield RunContext(run, progress=progress, stages=wanted, target=source if source.is_dir() else Path.cwd())
 
 
 def _asked(source: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, Any], Path, list[str]]:
@@ -62,16 +99,7 @@ def _asked(source: Path, overrides: Sequence[str]) -> tuple[Config, dict[str, An
     return config, apply_overrides(read_yaml(source), overrides), source.parent, []
 
 
-def _costs(job: RunContext, wanted: Sequence[str]) -> dict[str, str]:
-    """What each stage takes, in words, and all of them together."""
-    found, costs = {}, []
-    for stage in (stage for stage in STAGES if stage.name in wanted):
-        if stage.cost is None:
-            continue
-        cost: StageCost = stage.cost(job, job.config.of(stage))
-        costs.append(cost)
-        found[stage.name] = cost.words or str(cost)
-    if costs:
-        memory = max(cost.memory for cost in costs)
-        found["in all"] = str(StageCost(sum(c.minutes for c in costs), sum(c.disk for c in costs), memory))
-    return found
+def _costs(job: RunContext) -> dict[str, StageCost]:
+    """What each stage takes, by its name."""
+    planned = [stage for stage in STAGES if stage.name in job.stages and stage.cost is not None]
+    return {stage.name: stage.cost(job, job.config.of(stage)) for stage in planned if stage.cost is not None}

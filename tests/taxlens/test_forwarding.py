@@ -170,7 +170,6 @@ SEEN = {
     ("edit", "returned"): lambda calls: calls["recommend"]["constraints"].returned == 0.66,
     ("edit", "kl"): lambda calls: calls["recommend"]["constraints"].kl == 0.55,
     ("edit", "certified"): lambda calls: calls["recommend"]["constraints"].certified is True,
-    ("lens", "items"): lambda calls: max(len(suite) for suite in calls["logit_lens"]["suites"]) == 10,
 }
 """Options that choose what is handed over, and how that shows in the calls by the engine's name."""
 
