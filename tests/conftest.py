@@ -60,3 +60,34 @@ def nothing_foreign(request: pytest.FixtureRequest):
     if not request.node.get_closest_marker("guard_trips"):
         assert _seen == [], f"the test reached out: {_seen}"
     _seen.clear()
+
+
+_open_ends: list[str] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_run_is_asked_whether_it_closes():
+    """Look at each run when it ends, before a test can change its tables."""
+    from taxlens.runs.folder import Run
+
+    finish = Run.finish
+
+    def finished(self: Run, status: str, **more: object) -> None:
+        finish(self, status, **more)
+        if status == "success":
+            from tests.closure_guard import open_ends
+
+            _open_ends.extend(f"{self.folder}: {told}" for told in open_ends(self.folder))
+
+    Run.finish = finished
+    yield
+    Run.finish = finish
+
+
+@pytest.fixture(autouse=True)
+def attributions_close_on_the_measured_tax(every_run_is_asked_whether_it_closes):
+    """Fail a test that made a run, itself or by a fixture, whose closure.csv speaks of another tax than tax.csv."""
+    yield
+    told = list(_open_ends)
+    _open_ends.clear()
+    assert told == [], "\n".join(told)
