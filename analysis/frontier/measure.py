@@ -15,7 +15,7 @@ from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.prompts import asked_apart
 from taxlens.analysis.frontier.effects_cache import kept_or_new
 from taxlens.analysis.frontier.front import Benefit, Frontier
-from taxlens.analysis.frontier.options import ANSWER_TOKENS, MEASURED, Options, ready_options
+from taxlens.analysis.frontier.options import ANSWER_TOKENS, Options, ready_options
 from taxlens.analysis.frontier.order_plans import PlanContext, first_plans
 from taxlens.analysis.frontier.orders import ORDERS
 from taxlens.analysis.frontier.plan_runs import PlanRuns
@@ -25,7 +25,7 @@ from taxlens.analysis.frontier.training_effects import TrainEffects, stability_f
 from taxlens.analysis.path.attribute import attribute, gradient_effects
 from taxlens.analysis.path.attribution import Attribution
 from taxlens.analysis.scoring.budget import Cost, attribution_minutes, minutes_for, plan_cost, within_budget
-from taxlens.analysis.scoring.evaluator import ChoiceMeasure, losses, named
+from taxlens.analysis.scoring.evaluator import MEASURED, ChoiceMeasure, losses, named
 from taxlens.analysis.weights.units import Difference, difference_of
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress

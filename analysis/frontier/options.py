@@ -13,9 +13,6 @@ from taxlens.core.vocabularies import SPLIT_KEYS
 DEFAULT_ORDERS = ("path", "one_gradient", "magnitude", "smallest", "random", "uniform")
 """Orders of a frontier that is not told otherwise."""
 
-MEASURED = ("accuracy", "probability", "margin", "nll")
-"""Metrics of every held-out item."""
-
 ANSWER_TOKENS = 96
 """Tokens that an answer by generation is taken to read and write, for the estimate of its cost."""
 

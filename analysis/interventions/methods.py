@@ -13,7 +13,8 @@ from taxlens.analysis.interventions.graft import graft_effects
 from taxlens.analysis.interventions.method_registry import METHODS, intervening
 from taxlens.analysis.interventions.patching import patch_effects
 from taxlens.analysis.interventions.shapley import EXACT_PLAYERS, shapley_effects
-from taxlens.analysis.scoring.evaluator import ChoiceMeasure
+from taxlens.analysis.scoring.evaluator import MEASURED, ChoiceMeasure
+from taxlens.analysis.scoring.metrics import scored_metrics
 from taxlens.analysis.weights.units import difference_of
 from taxlens.core.errors import one_of
 from taxlens.core.progress import SILENT, Progress
@@ -57,6 +58,7 @@ def swap_tables(
     *,
     template: str = "plain",
     methods: Sequence[str] | None = None,
+    metrics: Sequence[str] = (),
     leading: int = LEADING,
     controls: int = CONTROLS,
     seed: int = 0,
@@ -75,6 +77,7 @@ def swap_tables(
         found: a path attribution of the same suites (its `to_frame()` ranks the components), or None.
         template: "plain" or "chat".
         methods: of `METHODS`; None: all that intervene.
+        metrics: further metrics of the scores beside those of `ChoiceMeasure`.
         leading: components by rank.
         controls: random components beside them.
         seed: of the controls, the orders and the bootstrap.
@@ -87,7 +90,8 @@ def swap_tables(
     wanted = intervening() if methods is None else tuple(methods)
     for method in wanted:
         one_of(method, intervening(), what="method")
-    measure = ChoiceMeasure(pair, tuple(suites), template=template)
+    more = [name for name in metrics if name in scored_metrics()]
+    measure = ChoiceMeasure(pair, tuple(suites), template=template, metrics=tuple(dict.fromkeys([*MEASURED, *more])))
     options: dict[str, Any] = {
         "groups": measure.groups, "template": template, "draws": bootstrap, "seed": seed, "progress": progress,
     }  # fmt: skip

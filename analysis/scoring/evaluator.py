@@ -24,6 +24,10 @@ MeasureFunction = Callable[[Any], Values]
 """What an intervention needs: a model (as a mixture yields it) to its values."""
 
 
+MEASURED = ("accuracy", "probability", "margin", "nll")
+"""Metrics of every item where none are named."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChoiceMeasure:
     """Score every item of some suites on whatever model it is called with.
@@ -44,7 +48,7 @@ class ChoiceMeasure:
     pair: ModelPair
     suites: tuple[Suite, ...]
     template: str | Mapping[str, str] = "plain"
-    metrics: tuple[str, ...] = ("accuracy", "probability", "margin", "nll")
+    metrics: tuple[str, ...] = MEASURED
     batch_tokens: int = 4096
 
     def __call__(self, model: Any) -> dict[str, dict[str, np.ndarray]]:

@@ -86,6 +86,13 @@ def seconds_an_interval(job: RunContext, groups: Sequence[str], *, columns: int 
     return once(job, name, lambda: seconds_of(lambda: sum_intervals(values, groups, draws=draws, seed=0)))
 
 
+def at_speed(job: RunContext, nominal: float) -> float:
+    """Return the minutes on this machine of what takes so many at the stated rate of `scoring.budget`."""
+    from taxlens.analysis.scoring.budget import minutes_for
+
+    return nominal * seconds_a_token(job) / (60 * minutes_for(job.pair, 1))
+
+
 def figure_count(job: RunContext) -> int:
     """Return about how many figures a run will have: by stage, kind, metric and suite."""
     from taxlens.stages import STAGES

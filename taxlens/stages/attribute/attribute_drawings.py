@@ -32,7 +32,10 @@ def attribution_drawings(tables: Tables, width: float) -> Jobs:
 def methods_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the drawings of kind methods: (file name, function that draws)."""
     frame = tables["attribution"]
-    frame = frame[(frame["level"] == "component") & (frame["metric"] == main_metric(frame))] if len(frame) else frame
+    if len(frame):
+        path = frame[frame["method"] == "path"]
+        told = main_metric(path if len(path) else frame)
+        frame = frame[(frame["level"] == "component") & (frame["metric"] == told)]
     several = frame.groupby("suite", sort=False)["method"].nunique() if len(frame) else {}
     only = set(frame["method"]) != {"path"}
     for suite, count in several.items():

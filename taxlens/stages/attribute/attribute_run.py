@@ -148,6 +148,7 @@ def _swaps(job: RunContext, suites: Sequence[Suite], template: str, found: Attri
         found,
         template=template,
         methods=others,
+        metrics=section.metrics,
         seed=job.config.seed,
         bootstrap=job.config.tax.bootstrap,
         progress=job.progress,

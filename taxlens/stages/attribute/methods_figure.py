@@ -93,6 +93,8 @@ def draw_methods(
 def _summing(methods: Sequence[str]) -> str:
     """Which methods' effects sum to the tax, in a sentence."""
     names = {sums: [m.replace("_", " ") for m in methods if METHODS[m].sums is sums] for sums in (True, False)}
-    said = [f"effects of {', '.join(names[True])} sum to the tax"] if names[True] else []
-    said += [f"those of {', '.join(names[False])} need not"] if names[False] else []
-    return f"{'; '.join(said).capitalize()}."
+    first = [f"Effects of {', '.join(names[True])} sum to the tax"] if names[True] else []
+    rest = [
+        f"{'those' if first else 'Effects'} of {', '.join(names[False])} need not{'' if first else ' sum to the tax'}"
+    ]
+    return f"{'; '.join([*first, *(rest if names[False] else [])])}."

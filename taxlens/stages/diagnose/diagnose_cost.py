@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taxlens.stages.diagnose.diagnose_section import DiagnoseSection
+from taxlens.stages.needs import training_bytes
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import once, scored, seconds_of
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 LAYERS = 8
 """Layers that `auto` looks at: five, and those between which the damage appears."""
+LAYER_ROWS, RANK = 600, 21
+"""Bytes of a layer in the tables, and vectors that are kept of a suite."""
+TOKENS = 16
+"""Tokens of an item whose stream is held."""
 TRIED = 48
 """Items of the trial."""
 
@@ -26,7 +31,11 @@ def diagnose_cost(job: RunContext, section: DiagnoseSection) -> StageCost:
     several = {"auto": min(LAYERS, depth), "all": depth}
     layers = several[section.layers] if isinstance(section.layers, str) else len(section.layers)
     sizes = [len(suite) if section.items == "all" else min(section.items, len(suite)) for _, suite in pairs]
-    return StageCost(layers * sum(sizes) / TRIED * once(job, "diagnose", lambda: _trial(job)) / 60)
+    seconds = layers * sum(sizes) / TRIED * once(job, "diagnose", lambda: _trial(job))
+    width = job.pair.aligned.anatomy.d_model
+    streams = 2 * 4.0 * max(sizes) * job.pair.aligned.anatomy.n_layers * width * TOKENS
+    disk = len(pairs) * (layers * LAYER_ROWS + 4 * width * RANK)
+    return StageCost(seconds / 60, disk=disk, memory=training_bytes(job) + streams)
 
 
 def _trial(job: RunContext) -> float:

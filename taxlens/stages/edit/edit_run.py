@@ -162,9 +162,13 @@ def edit_of_run(job: RunContext, section: EditSection, name: str) -> tuple[Edit,
 def edit_cost(job: RunContext, section: EditSection) -> StageCost:
     """Return what the comparison will take: tokens read and trained on, at the stated rate."""
     from taxlens.analysis.editors.cost import comparison_minutes
+    from taxlens.stages.needs import training_bytes, weight_bytes
+    from taxlens.stages.trials import at_speed
 
     task = run_task(job, section)
-    return StageCost(minutes=comparison_minutes(task, section.editors, tries=section.tries, answer=section.generate))
+    minutes = comparison_minutes(task, section.editors, tries=section.tries, answer=section.generate)
+    disk = len(section.editors) * weight_bytes(job)
+    return StageCost(at_speed(job, minutes), disk=disk, memory=training_bytes(job))
 
 
 def _constraints(section: EditSection, kind: Any) -> Any:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FOLDER = "dictionaries"
 """Where a run keeps the dictionaries that it trained."""
+DICTIONARY = 16_384
+"""Latents that a dictionary is taken to have before it is read."""
 
 
 def check_features(job: RunContext | CheckContext, section: FeaturesSection) -> None:
@@ -50,6 +52,8 @@ def check_features(job: RunContext | CheckContext, section: FeaturesSection) -> 
 def features_cost(job: RunContext, section: FeaturesSection) -> StageCost:
     """What the stage will take: gradients, scorings of the controls, and the training where it is asked for."""
     from taxlens.analysis.scoring.budget import minutes_for, read_tokens
+    from taxlens.stages.needs import ROW, gradient_bytes, training_bytes
+    from taxlens.stages.trials import at_speed
 
     count = len(section.dictionaries) + (len(section.train.layers) * len(section.train.seeds) if section.train else 0)
     beside = 2 * (1.5 * section.draws + len(section.rivals) + 6) if section.draws else 6
@@ -61,7 +65,11 @@ def features_cost(job: RunContext, section: FeaturesSection) -> StageCost:
     if section.train is not None:
         minutes += minutes_for(job.pair, 2 * section.train.tokens)
         words += f", training on {section.train.tokens:,} tokens"
-    return StageCost(minutes=minutes, words=words)
+    held = 8.0 * job.pair.base.anatomy.d_model * (section.train.width if section.train else DICTIONARY)
+    items = sum(len(suite) for suites in _chosen(job, section).values() for suite in suites)
+    disk = count * (items * len(section.metrics) * section.listed * ROW + (held if section.train else 0.0))
+    memory = training_bytes(job) if section.train else gradient_bytes(job)
+    return StageCost(at_speed(job, minutes), disk=disk, memory=memory + count * held, words=words)
 
 
 def stage_features(job: RunContext, section: FeaturesSection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taxlens.stages.figures.figures_section import FigureSection
+from taxlens.stages.needs import DRAWING
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import figure_count, once, seconds_of
 
@@ -19,7 +20,9 @@ BYTES = 150_000
 def figures_cost(job: RunContext, section: FigureSection) -> StageCost:
     """Return what the figures take: one is drawn and saved, for as many as there will be."""
     count = figure_count(job)
-    return StageCost(count * once(job, "figure", lambda: seconds_of(lambda: _draw(job))) / 60, disk=count * BYTES)
+    return StageCost(
+        count * once(job, "figure", lambda: seconds_of(lambda: _draw(job))) / 60, disk=count * BYTES, memory=DRAWING
+    )
 
 
 def _draw(job: RunContext) -> None:

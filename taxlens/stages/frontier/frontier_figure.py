@@ -28,7 +28,8 @@ KEPT = 0.95
 
 def looks() -> dict[str, tuple[str, str, str]]:
     """Return colour, marker and dashes of every order."""
-    return dict(zip(ORDERS, cycle([*SERIES, *_MORE])))
+    further = (((GREY, BLACK)[n % 2], marker, "-") for n, marker in enumerate("<>HdpX1234"))
+    return dict(zip(ORDERS, cycle([*SERIES, *_MORE, *further])))
 
 
 def total_rows(frame: pd.DataFrame, metric: str) -> pd.DataFrame:

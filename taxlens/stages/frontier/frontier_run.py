@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from taxlens.config.schema import Config
     from taxlens.runs.context import RunContext
 
+BYTES_A_UNIT, PLAN_BYTES = 17.0, 8000
+"""Bytes on disk of a unit's effects on an item (two metrics, compressed), and of a plan."""
+
 
 def frontier_arguments(job: RunContext, section: FrontierSection) -> dict[str, Any]:
     """Return what `analysis.frontier.frontier` is asked for by a run's config.
@@ -106,13 +109,19 @@ def stage_frontier(job: RunContext, section: FrontierSection) -> None:
 def frontier_cost_of(job: RunContext, section: FrontierSection) -> StageCost:
     """Return what the frontier will take: the plans that fit its minutes, and the attribution of the training half."""
     from taxlens.analysis.frontier.measure import frontier_cost
-    from taxlens.analysis.scoring.budget import minutes_for
-    from taxlens.stages.trials import seconds_a_token
+    from taxlens.stages.needs import gradient_bytes, training_bytes, unit_count
+    from taxlens.stages.trials import at_speed
 
     arguments = frontier_arguments(job, section)
     found = frontier_cost(job.pair, arguments.pop("suites"), **arguments)
-    nominal = 60 * minutes_for(job.pair, 1)
-    return StageCost(found.total * seconds_a_token(job) / nominal, words=repr(found))
+    units, items = unit_count(job, section.unit), sum(len(suite) for suite in job.suites.values())
+    trained = {"learned_mask", "relearn"} & set(section.orders)
+    return StageCost(
+        at_speed(job, found.total),
+        disk=items * units * BYTES_A_UNIT + found.plans * PLAN_BYTES,
+        memory=training_bytes(job) if trained else gradient_bytes(job) + 2 * 8.0 * items * units,
+        words=repr(found),
+    )
 
 
 def _prediction(front: Frontier) -> dict[str, float | int | str]:

@@ -15,6 +15,7 @@ LENS_STAGE = Stage(
     section=LensSection,
     key="lens",
     always=False,
+    cost=Lazy("taxlens.stages.lens.lens_cost:lens_cost"),
     tables=(LOGIT_LENS,),
     figures=(
         Figure(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taxlens.stages.needs import WORKING
 from taxlens.stages.probe.probe_section import ProbeSection
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import once, seconds_of
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
 
 
+CASE = 3000
+"""Bytes of a label at one place in the tables: both models, with every control."""
+
+
 def probe_cost(job: RunContext, section: ProbeSection) -> StageCost:
     """Return what the probes take: one layer of each label is probed on made-up rows of its size, for every layer."""
     captured = job.config.capture
     layers = job.pair.base.anatomy.n_layers if captured.layers == "all" else len(captured.layers)
     places = layers * len(captured.sites) * len(captured.templates or job.config.templates)
-    seconds = sum(places * _one_layer(job, section, *case) for case in _cases(job, section))
-    return StageCost(seconds / 60)
+    cases, width = _cases(job, section), job.pair.base.anatomy.d_model
+    seconds = sum(places * _one_layer(job, section, *case) for case in cases)
+    disk = sum(places * (CASE + 8 * width * values) for _, _, values in cases)
+    rows = max((rows for rows, _, _ in cases), default=0)
+    return StageCost(seconds / 60, disk=disk, memory=WORKING + 2 * rows * width * (4 + 4 * 8))
 
 
 def _cases(job: RunContext, section: ProbeSection) -> list[tuple[int, int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from taxlens.stages.needs import DRAWING
 from taxlens.stages.section import Section
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import figure_count, once, seconds_of
@@ -18,7 +19,7 @@ BYTES = 35_000
 def report_cost(job: RunContext, section: Section) -> StageCost:
     """Return what the page takes: every figure of the run is read and made smaller."""
     count = figure_count(job)
-    return StageCost(count * once(job, "picture", lambda: seconds_of(_shrink)) / 60, disk=count * BYTES)
+    return StageCost(count * once(job, "picture", lambda: seconds_of(_shrink)) / 60, disk=count * BYTES, memory=DRAWING)
 
 
 def _shrink() -> None:

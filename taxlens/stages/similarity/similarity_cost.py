@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taxlens.stages.needs import ROW, WORKING
 from taxlens.stages.similarity.direction_tests import TESTED_ITEMS
 from taxlens.stages.similarity.similarity_section import SimilaritySection
-from taxlens.stages.similarity.store_similarity import MAP_ROWS
+from taxlens.stages.similarity.store_similarity import MAP_ROWS, MATRICES
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import once, scored, seconds_a_token, seconds_of, tokens_of
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
 
 
+PLACE = 18_000
+"""Bytes of a layer in the tables, most of them the names of its directions."""
+FOLDS = 10
+"""Folds whose moments are held at once."""
 DIRECTIONS = 60.0
 """Scorings of a suite that a test of directions takes: ablate and inject, and their random subspaces."""
 
@@ -32,7 +37,10 @@ def similarity_cost(job: RunContext, section: SimilaritySection) -> StageCost:
         for template, suite in scored(job, attributed=True, kind="capability"):
             tokens = tokens_of(job, suite, template, most=TESTED_ITEMS)
             seconds += DIRECTIONS * section.test_layers * tokens * seconds_a_token(job)
-    return StageCost(seconds / 60)
+    places, width = templates * len(captured.sites), job.pair.base.anatomy.d_model
+    disk = places * layers * (PLACE + 8 * width * section.name_directions) + places * len(section.map) * layers**2 * ROW
+    matrices = 8.0 * width**2 * (MATRICES + FOLDS)
+    return StageCost(seconds / 60, disk=disk, memory=WORKING + matrices + 24.0 * width * min(rows, MAP_ROWS))
 
 
 def _rows(job: RunContext, rows: int) -> tuple[np.ndarray, np.ndarray]:
