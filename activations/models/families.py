@@ -94,7 +94,7 @@ FAMILIES: dict[str, Family] = {
         ("llama", "mistral", "ministral", "ministral3", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "gemma2",
          "gemma3_text", "olmo", "olmo2", "olmo3", "olmoe", "smollm3", "phi3", "granite", "granitemoe", "glm4",
          "glm4_moe", "starcoder2", "llama4_text", "gpt_oss", "gpt2", "opt", "lfm2", "mamba", "exaone4", "seed_oss", "arcee",
-         "apertus", "nemotron", "hunyuan_v1_dense", "ernie4_5", "helium", "deepseek_v3"), _PLAIN,
+         "apertus", "nemotron", "hunyuan_v1_dense", "ernie4_5", "helium", "deepseek_v3", "phimoe"), _PLAIN,
     ),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), _GATED),
     **dict.fromkeys(("phi", "gptj", "cohere", "cohere2"), _PARALLEL),

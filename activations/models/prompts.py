@@ -8,7 +8,7 @@ set of rows: those of the aligned model (`one_prompting`). Where the two differ,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +17,7 @@ from taxlens.activations.items.spans import SpanMap, span_map
 from taxlens.activations.items.tokens import Row, encode_pair, encode_prompts, encode_suite
 from taxlens.activations.models.compatibility import tokenizer_sha256
 from taxlens.activations.models.lengths import position_limit
+from taxlens.activations.models.token_ids import check_ids, embedding_rows
 from taxlens.core.errors import one_of
 from taxlens.core.vocabularies import TEMPLATES
 
@@ -34,20 +35,22 @@ class Prompting:
         chat_template: text of the template (with its system text, if it has one); None in "plain", or for the
             tokenizer's own.
         max_length: most tokens that the model reads; None where its config does not say.
+        known: ids that the model has an embedding for, 0 to this number; None: not looked at.
     """
 
     tokenizer: Any
     template: str = "plain"
     chat_template: str | None = None
     max_length: int | None = None
+    known: int | None = None
 
     def rows(self, suite: Suite) -> list[Row]:
         """One row for each (item, choice) (see `encode_suite`)."""
-        return encode_suite(suite, self.tokenizer, **self._options)
+        return self._checked(encode_suite(suite, self.tokenizer, **self._options))
 
     def prompt_rows(self, suite: Suite) -> list[Row]:
         """One row for each item's prompt or text alone (see `encode_prompts`)."""
-        return encode_prompts(suite, self.tokenizer, **self._options)
+        return self._checked(encode_prompts(suite, self.tokenizer, **self._options))
 
     def text(self, prompt: str) -> str:
         """The text that stands before an answer to this prompt."""
@@ -69,6 +72,10 @@ class Prompting:
         """Where the parts of an item stand in its tokens."""
         return span_map(item, self.tokenizer, template=self.template, chat_template=self.chat_template)
 
+    def _checked(self, rows: list[Row]) -> list[Row]:
+        check_ids(rows, self.tokenizer, self.known)
+        return rows
+
     @property
     def _options(self) -> dict[str, Any]:
         return {"template": self.template, "chat_template": self.chat_template, "max_length": self.max_length}
@@ -88,6 +95,7 @@ def as_asked(pair: Any, model: Any, template: str) -> Prompting:
         template,
         template_of(pair, model) if template == "chat" else None,
         position_limit(model),
+        embedding_rows(model),
     )
 
 
@@ -148,16 +156,13 @@ _SETTLED: WeakKeyDictionary[Any, dict[tuple[str, str, str], Prompting]] = WeakKe
 
 def _settle(pair: Any, suite: Suite, template: str) -> Prompting:
     base, aligned = (as_asked(pair, model, template) for model in (pair.base, pair.aligned))
-    rows = min(_embedding_rows(model) for model in (pair.base, pair.aligned))
+    rows = min(embedding_rows(model) for model in (pair.base, pair.aligned))
     limit = min((p.max_length for p in (base, aligned) if p.max_length), default=None)
     chosen = aligned
-    if len(aligned.tokenizer) > rows and any(max(row.ids) >= rows for row in aligned.rows(suite)):
+    as_given = replace(aligned, known=None)
+    if len(aligned.tokenizer) > rows and any(max(row.ids) >= rows for row in as_given.rows(suite)):
         chosen = base
-    return Prompting(chosen.tokenizer, template, chosen.chat_template, limit)
-
-
-def _embedding_rows(model: Any) -> int:
-    return int(model.model.get_input_embeddings().weight.shape[0])
+    return Prompting(chosen.tokenizer, template, chosen.chat_template, limit, rows)
 
 
 def _weak(pair: Any) -> bool:

@@ -160,7 +160,8 @@ def fit_steering(
     """The steering of a rank that best takes aligned streams to the base's, on the rows given.
 
     Rank 1 is the mean difference. Higher ranks add the leading part of a ridge regression of the remaining
-    difference on the stream (reduced-rank regression).
+    difference on the stream (reduced-rank regression). Streams that are all alike (an early layer that reads the last
+    words alone, which all prompts share) have nothing to regress on: the mean difference is all that is fitted.
 
     Args:
         x: aligned streams, [n, d].
@@ -178,9 +179,9 @@ def fit_steering(
     x, target = np.asarray(x, dtype=np.float64), np.asarray(target, dtype=np.float64)
     centre, shift = x.mean(axis=0), (target - x).mean(axis=0)
     empty = (np.empty((0, x.shape[1])), np.empty((x.shape[1], 0)))
-    if rank == 1:
-        return Steering(site, layer, shift, *empty, centre)
     streams, rest = x - centre, target - x - shift
+    if rank == 1 or not streams.any():
+        return Steering(site, layer, shift, *empty, centre)
     gram = streams.T @ streams
     gram[np.diag_indices_from(gram)] += penalty * np.trace(gram) / len(gram)
     weights = np.linalg.solve(gram, streams.T @ rest)

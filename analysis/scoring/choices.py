@@ -22,6 +22,7 @@ from taxlens.activations.items.out_of_memory import in_halves
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import length_class, network, position_limit
 from taxlens.activations.models.prompts import Prompting
+from taxlens.activations.models.token_ids import embedding_rows
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
 from taxlens.analysis.scoring.long_prompts import fused_attention
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS, item_metrics, metric_of
@@ -193,7 +194,7 @@ def score_suite(
         tokenizer = tokenizer if tokenizer is not None else model.tokenizer
         if template == "chat" and chat_template is None:
             chat_template = getattr(model, "chat_template", None)
-        prompting = Prompting(tokenizer, template, chat_template, position_limit(model))
+        prompting = Prompting(tokenizer, template, chat_template, position_limit(model), embedding_rows(model))
     hf = network(model)
     rows = prompting.rows(suite)
     if not rows:

@@ -1,4 +1,4 @@
-"""What works on a checkpoint of one's own: the self-check and every stage, on eight items, in a minute or so."""
+"""What works on a checkpoint of one's own: the self-check and every stage, on a few items, in a minute or so."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ITEMS = 8
 """Items that are tried."""
+
+MORE_ITEMS = 16
+"""Items that diagnosis and frontier are tried on: they part them into folds and halves."""
 
 STEP = 0.02
 """How far the stand-in for an aligned model is from the checkpoint, as a share of each weight's spread."""
@@ -69,16 +72,17 @@ def check_model(
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> ModelCheck:
-    """Try a checkpoint: load it, check its reading, and run the stages on eight items.
+    """Try a checkpoint: load it, check its reading, and run every stage on eight items (diagnosis and frontier on 16).
 
     Without an adapter, the checkpoint is compared with itself, every weight a little moved: numbers mean nothing, but
-    each stage meets the model's own architecture, tokenizer and chat template.
+    each stage meets the model's own architecture, tokenizer and chat template. What diagnosis calls lost, and the frontier
+    a benefit, are then the choices that the moved weights disfavour and favour.
 
     Args:
         source: a directory, a hub id, `demo:NAME`, or a model in memory.
         tokenizer: of a model in memory.
         adapter: a PEFT adapter on it, which is then what it is compared with.
-        suite: eight of whose items are asked; by default `suite:capitals` (of an embedded model, `demo:facts`).
+        suite: some of whose items are asked; by default `suite:capitals` (of an embedded model, `demo:facts`).
         dtype, device: as for `load_pair`.
         progress: told of every step.
 
@@ -92,10 +96,10 @@ def check_model(
     """
     started = time.perf_counter()
     pair = _pair(source, tokenizer, adapter, dtype, device)
-    asked = _items(suite, source)
+    chosen = _chosen(suite, source)
     rows = [("load", True, repr(pair.base), time.perf_counter() - started)]
     with tempfile.TemporaryDirectory() as folder, progress.task("check", total=None, unit="steps") as task:
-        for name, step in _steps(pair, asked, Path(folder)):
+        for name, step in _steps(pair, chosen, Path(folder)):
             task.advance(1, note=name)
             rows.append(_tried(name, step))
     return ModelCheck(str(getattr(pair.base, "source", source)), tuple(rows), pair.models.report.notes)
@@ -136,59 +140,110 @@ def _moved(loaded: LoadedModel) -> LoadedModel:
     )
 
 
-def _items(suite: Suite | None, source: Any) -> Suite:
-    """Eight items, drawn evenly, so that they are of as many groups as there are."""
+def _chosen(suite: Suite | None, source: Any) -> Suite:
     from taxlens.face.open_suite import suite as open_suite
 
     default = "demo:facts" if str(source).startswith("demo:") else "suite:capitals"
-    chosen = suite if suite is not None else open_suite(default)
-    step = max(1, len(chosen) // ITEMS)
-    return chosen.subset(range(0, len(chosen), step)[:ITEMS])
+    return suite if suite is not None else open_suite(default)
 
 
-def _steps(pair: Pair, suite: Suite, folder: Path) -> list[tuple[str, Callable[[], str]]]:
+def _drawn(suite: Suite, most: int) -> Suite:
+    """Some items, drawn evenly, so that they are of as many groups as there are."""
+    step = max(1, len(suite) // most)
+    return suite.subset(range(0, len(suite), step)[:most])
+
+
+def _made_up(pair: Pair, suite: Suite) -> tuple[Suite, Suite]:
+    """The items with the choice as gold that lost most from base to aligned, and with the one that gained most."""
+    import dataclasses
+
+    import numpy as np
+
+    base, aligned = (score.logp for score in pair.tax(suite, bootstrap=100).scores[0])
+    shares = [np.exp(one - np.nanmax(one, 1, keepdims=True)) for one in (base, aligned)]
+    lost = np.subtract(*(one / np.nansum(one, 1, keepdims=True) for one in shares))
+
+    def with_gold(name: str, places: Any, kind: str) -> Suite:
+        items = tuple(
+            dataclasses.replace(item, gold=int(place), also_right=())
+            for item, place in zip(suite.items, places, strict=True)
+        )
+        return dataclasses.replace(suite, name=name, items=items, kind=kind)
+
+    return (
+        with_gold("lost", np.nanargmax(lost, 1), "capability"),
+        with_gold("gained", np.nanargmin(lost, 1), "benefit"),
+    )
+
+
+def _steps(pair: Pair, chosen: Suite, folder: Path) -> list[tuple[str, Callable[[], str]]]:
+    chat = [("tax, chat", lambda: _tax(pair, suite, "chat"))] if pair.aligned.chat_template else []
+    suite = _drawn(chosen, ITEMS)
+    more = _drawn(chosen, MORE_ITEMS)
+    return [
+        ("tax, plain", lambda: _tax(pair, suite, "plain")),
+        *chat,
+        ("capture", lambda: _capture(pair, suite, folder)),
+        ("probe", lambda: _stored("probe", folder)),
+        ("similarity", lambda: _stored("similarity", folder)),
+        ("lens", lambda: f"{len(pair.logit_lens(suite, bootstrap=100).to_frame())} rows"),
+        ("attribute", lambda: _attribute(pair, suite)),
+        ("swap", lambda: _swap(pair, suite)),
+        ("restoration", lambda: f"{len(pair.restoration(suite).to_frame())} rows"),
+        ("diagnose", lambda: _diagnose(pair, more)),
+        ("frontier", lambda: _frontier(pair, more)),
+    ]
+
+
+def _tax(pair: Pair, suite: Suite, template: str) -> str:
+    frame = pair.tax(suite, templates=(template,), bootstrap=100).to_frame().set_index("metric")
+    return f"{len(suite)} items, probability {frame.base['probability']:.3f}"
+
+
+def _capture(pair: Pair, suite: Suite, folder: Path) -> str:
+    acts = pair.capture(suite, to=folder / "acts.h5", sites=("resid_post", "attn_out"))
+    return f"{acts.store.n_rows} rows of {pair.base.anatomy.n_layers} layers, self-check passed"
+
+
+def _stored(what: str, folder: Path) -> str:
+    from taxlens.activations.store.store import Store
+    from taxlens.face.activations import Activations
+
+    acts = Activations(Store.open(folder / "acts.shards"))
+    found = acts.probe("correct", permutations=0) if what == "probe" else acts.similarity("cka")
+    return f"{len(found.to_frame())} rows"
+
+
+def _attribute(pair: Pair, suite: Suite) -> str:
+    found = pair.attribute(suite, metrics=("probability", "nll"), levels=("component", "head"), bootstrap=100)
+    closure = found.closure_frame().set_index("metric")
+    if not found.closed:
+        raise TaxlensError(f"the account stays open: {closure.reason.iloc[0]}")
+    return f"closed with {int(closure.gradients.max())} gradients, residual {closure.residual['nll']:.1e} nats"
+
+
+def _swap(pair: Pair, suite: Suite) -> str:
     from taxlens.analysis.interventions.graft import graft_effects
     from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 
-    def tax(template: str) -> str:
-        frame = pair.tax(suite, templates=(template,), bootstrap=100).to_frame().set_index("metric")
-        return f"{len(suite)} items, probability {frame.base['probability']:.3f}"
+    measure = ChoiceMeasure(pair.models, (suite,))
+    table = graft_effects(pair.models, measure, groups=measure.groups, units=("unembed",), draws=10).to_frame()
+    return f"{len(table)} rows"
 
-    def capture() -> str:
-        store = pair.capture(suite, to=folder / "acts.h5", sites=("resid_post", "attn_out"))
-        return f"{store.store.n_rows} rows of {pair.base.anatomy.n_layers} layers, self-check passed"
 
-    def stored(what: str) -> str:
-        from taxlens.activations.store.store import Store
-        from taxlens.face.activations import Activations
+def _diagnose(pair: Pair, suite: Suite) -> str:
+    lost, _ = _made_up(pair, suite)
+    last = pair.base.anatomy.n_layers - 1
+    found = pair.diagnose(lost, layers=sorted({last // 2, last}), relearn=False, draws=100)
+    return f"{len(found.to_frame())} rows on {len(suite)} items"
 
-        acts = Activations(Store.open(folder / "acts.shards"))
-        found = acts.probe("correct", permutations=0) if what == "probe" else acts.similarity("cka")
-        return f"{len(found.to_frame())} rows"
 
-    def attributed() -> str:
-        found = pair.attribute(suite, metrics=("probability", "nll"), levels=("component", "head"), bootstrap=100)
-        closure = found.closure_frame().set_index("metric")
-        if not found.closed:
-            raise TaxlensError(f"the account stays open: {closure.reason.iloc[0]}")
-        return f"closed with {int(closure.gradients.max())} gradients, residual {closure.residual['nll']:.1e} nats"
-
-    def grafted() -> str:
-        measure = ChoiceMeasure(pair.models, (suite,))
-        table = graft_effects(pair.models, measure, groups=measure.groups, units=("unembed",), draws=10).to_frame()
-        return f"{len(table)} rows"
-
-    chat = [("tax, chat", lambda: tax("chat"))] if pair.aligned.chat_template else []
-    return [
-        ("tax, plain", lambda: tax("plain")),
-        *chat,
-        ("capture", capture),
-        ("probe", lambda: stored("probe")),
-        ("similarity", lambda: stored("similarity")),
-        ("attribute", attributed),
-        ("swap", grafted),
-        ("restoration", lambda: f"{len(pair.restoration(suite).to_frame())} rows"),
-    ]
+def _frontier(pair: Pair, suite: Suite) -> str:
+    found = pair.frontier(
+        _made_up(pair, suite), benefit="gained", taxed=("lost",), unit="component", shares=(0.1,), draws=1,
+        orders=("path", "random"), leave_out=False, bootstrap=100, max_gradients=3,
+    )  # fmt: skip
+    return f"{len(found.plans)} plans measured on {len(suite)} items"
 
 
 def _tried(name: str, step: Callable[[], str]) -> tuple[str, bool, str, float]:

@@ -17,12 +17,16 @@ def checked():
 
 def test_every_step_is_tried_and_works_on_an_embedded_model(checked):
     frame = checked.to_frame().set_index("step")
-    assert {"load", "tax, plain", "capture", "probe", "similarity", "attribute", "swap", "restoration"} <= set(
-        frame.index
-    )
+    steps = (
+        "load", "tax, plain", "tax, chat", "capture", "probe", "similarity", "lens", "attribute", "swap", "restoration",
+        "diagnose", "frontier",
+    )  # fmt: skip
+    assert tuple(frame.index) == steps
     assert checked.works, frame[~frame.works].found.to_dict()
     assert "closed with" in frame.found["attribute"]
     assert "self-check passed" in frame.found["capture"]
+    assert frame.found["diagnose"] == "3 rows on 16 items", "two layers and the whole: it did not end for want of a tax"
+    assert frame.found["frontier"] == "2 plans measured on 16 items"
     assert "every stage works" in repr(checked)
 
 

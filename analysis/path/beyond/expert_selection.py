@@ -31,25 +31,83 @@ Tensor = torch.Tensor
 Key = tuple[Any, ...]
 
 
-class _TopK(TorchFunctionMode):
-    """Sees a router's last choice of experts, or puts another in its place: the values are gathered where it points."""
+_COMPARISONS = ("gt", "ge", "lt", "le", "__gt__", "__ge__", "__lt__", "__le__")
 
-    def __init__(self, experts: int, *, chosen: Tensor | None = None, call: int = 0) -> None:
+
+class _Decisions(TorchFunctionMode):
+    """Sees what a router decides, or puts other decisions in their place.
+
+    Most routers take the k best experts: their last call of topk is the choice, and the values are gathered where it points.
+    Routers without one (Phi-3.5-MoE: the best, a threshold, the best of the others, a threshold) decide in steps: each largest
+    value that is looked for and each comparison is one.
+    """
+
+    def __init__(self, experts: int, *, chosen: Tensor | None = None, plan: ChoiceSteps | None = None) -> None:
         super().__init__()
-        self.experts, self.given, self.call = experts, chosen, call
+        self.experts, self.given, self.plan = experts, chosen, plan
         self.calls = 0
-        self.chosen: Tensor | None = None
+        self.best: Tensor | None = None
+        self.steps: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in (torch.topk, Tensor.topk) or args[0].shape[-1] != self.experts:
-            return func(*args, **kwargs)
-        self.calls += 1
-        if self.given is not None and self.calls == self.call:
-            return torch.return_types.topk((args[0].gather(-1, self.given), self.given))
+        name = func.__name__
+        if name == "topk" and args[0].shape[-1] == self.experts:
+            self.calls += 1
+            if self.given is not None and self.plan is not None and self.calls == self.plan.call:
+                return torch.return_types.topk((args[0].gather(-1, self.given), self.given))
+            found = func(*args, **kwargs)
+            self.best = found[1]
+            return found
+        if name == "max" and ("dim" in kwargs or (len(args) > 1 and isinstance(args[1], int))):
+            found = func(*args, **kwargs)
+            where = self._step(found[1])
+            if where is found[1]:
+                return found
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            kept = found[1].dim() == args[0].dim()
+            values = args[0].gather(dim, where if kept else where.unsqueeze(dim))
+            return torch.return_types.max((values if kept else values.squeeze(dim), where))
         found = func(*args, **kwargs)
-        self.chosen = found[1]
-        return found
+        return self._step(found) if name in _COMPARISONS or name == "argmax" else found
+
+    def _step(self, found: Tensor) -> Tensor:
+        """A decision as it is, noted; or the one that is given for this step."""
+        number = len(self.steps)
+        self.steps.append(found.detach())
+        if self.given is None or self.plan is None or self.plan.call or number >= len(self.plan.widths):
+            return found
+        start = sum(self.plan.widths[:number])
+        given = self.given[:, start : start + self.plan.widths[number]]
+        return given.reshape(found.shape).to(found.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceSteps:
+    """How a router decides.
+
+    Args:
+        call: which of its calls of topk, counted from 1, chooses the experts; 0: it takes steps.
+        widths: numbers that each step decides for a token; empty: it decides in a way that is not seen.
+    """
+
+    call: int = 0
+    widths: tuple[int, ...] = ()
+
+    @property
+    def seen(self) -> bool:
+        """Whether the choice can be held fixed."""
+        return bool(self.call or self.widths)
+
+    def same(self, one: Tensor, two: Tensor) -> bool:
+        """Whether two choices [tokens, n] are the same for every token."""
+        return not bool(self.apart(one, two).any())
+
+    def apart(self, one: Tensor, two: Tensor) -> Tensor:
+        """For which tokens two choices differ, bool [tokens]; the order of experts makes no difference."""
+        if self.widths:
+            return (one != two).any(-1)
+        return (one.sort(-1)[0] != two.sort(-1)[0]).any(-1)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,13 +118,13 @@ class Router:
         layer: its block.
         module: the module.
         own: its own forward.
-        call: which of its calls of topk, counted from 1, chooses the experts; 0: not seen yet.
+        plan: how it decides, as its last plain pass showed.
     """
 
     layer: int
     module: Any
     own: Callable[..., Any]
-    call: int = 0
+    plan: ChoiceSteps = ChoiceSteps()
 
     @property
     def unit(self) -> str:
@@ -74,15 +132,22 @@ class Router:
         return f"{self.layer}.selection"
 
     def plain(self, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor | None]:
-        """What the router gives, and the experts that it chooses, [tokens, k]; None where it chooses in another way."""
-        with _TopK(len(self.module.weight)) as seen:
+        """What the router gives, and its choice, [tokens, n]: the experts, or what it decided step by step.
+
+        None where it chooses in a way that is not seen.
+        """
+        with _Decisions(len(self.module.weight)) as seen:
             output = self.own(*args, **kwargs)
-        self.call = seen.calls
-        return output, seen.chosen
+        if seen.best is not None:
+            self.plan = ChoiceSteps(call=seen.calls)
+            return output, seen.best
+        flat = [step.reshape(len(step), -1).long() for step in seen.steps]
+        self.plan = ChoiceSteps(widths=tuple(step.shape[-1] for step in flat))
+        return output, torch.cat(flat, dim=-1) if flat else None
 
     def forced(self, chosen: Tensor, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """What it would give if these experts were chosen."""
-        with _TopK(len(self.module.weight), chosen=chosen, call=self.call):
+        """What it would give if this were its choice."""
+        with _Decisions(len(self.module.weight), chosen=chosen, plan=self.plan):
             return self.own(*args, **kwargs)
 
 
@@ -120,18 +185,20 @@ class ExpertSelection:
             self.ends.clear()
 
     def changed(self) -> tuple[int, int]:
-        """(token-layers whose sets of experts differ at the ends, token-layers seen); padding is counted too."""
+        """(token-layers whose choice differs at the ends, token-layers seen); padding is counted too."""
         apart = total = 0
+        plans = {router.layer: router.plan for router in self.routers}
         for (t, key, layer), start in self.ends.items():
             if t == 0.0 and (end := self.ends.get((1.0, key, layer))) is not None:
-                apart += int((start.sort(-1)[0] != end.sort(-1)[0]).any(-1).sum())
+                apart += int(plans[layer].apart(start, end).sum())
                 total += len(start)
         return apart, total
 
     def warning(self) -> str:
         """Why more nodes cannot close the account, where choices differ and are not mixed; else blank."""
         apart, total = self.changed()
-        if self.active or not apart:
+        mixed = self.active and all(router.plan.seen for router in self.routers)
+        if mixed or not apart:
             return ""
         return f"experts change along the path in {apart} of {total} token-layers: more nodes cannot close this"
 
@@ -146,7 +213,7 @@ class ExpertSelection:
             ends = [self.ends.get((end, self.key, router.layer)) for end in (0.0, 1.0)]
             counted = torch.is_grad_enabled() and self.contraction.batch is not None
             inside = (counted or t not in (0.0, 1.0)) and all(end is not None for end in ends)
-            if self.active and inside and router.call:
+            if self.active and inside and router.plan.seen:
                 return self._mixed(router, ends, t, args, kwargs, counted=counted)
             output, chosen = router.plain(args, kwargs)
             if t in (0.0, 1.0) and not counted:
@@ -160,7 +227,7 @@ class ExpertSelection:
     def _mixed(
         self, router: Router, ends: list[Any], t: float, args: tuple, kwargs: dict[str, Any], *, counted: bool
     ) -> tuple[Any, ...]:
-        if torch.equal(ends[0].sort(-1)[0], ends[1].sort(-1)[0]):
+        if router.plan.same(*ends):
             return router.forced(ends[0], args, kwargs)
         start, end = (router.forced(chosen, args, kwargs) for chosen in ends)
         first = next(one for one in start if isinstance(one, Tensor) and one.is_floating_point())

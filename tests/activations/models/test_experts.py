@@ -28,12 +28,13 @@ KINDS = {
         "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 8, "qk_nope_head_dim": 8,
         "num_key_value_heads": 4,
     }),
+    "a threshold": ("phimoe", MIXTRAL | {"router_jitter_noise": 0.2}),
     "one expert": ("llama4_text", {
         "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 48,
         "interleave_moe_layer_step": 1, "attention_chunk_size": 64,
     }),
 }  # fmt: skip
-QUICK = ("mixtral", "shared expert", "one expert")
+QUICK = ("mixtral", "shared expert", "one expert", "a threshold")
 
 
 def pair_of(replicas, kind, *, amount=0.03, layers=2):
@@ -83,6 +84,18 @@ def test_a_walk_without_the_choice_says_at_once_why_it_cannot_close(replicas):
     assert abs(closure.residual) > 100 * abs(joint.closure_frame().residual.iloc[0])
 
 
+def test_a_router_whose_choice_cannot_be_seen_stops_the_walk_at_once(replicas, monkeypatch):
+    from taxlens.analysis.path.beyond import expert_selection as module
+
+    monkeypatch.setattr(module, "_COMPARISONS", ())
+    monkeypatch.setattr(module._Decisions, "_step", lambda self, found: found)
+    pair, suite = pair_of(replicas, "a threshold"), replicas.suite(3)
+    closure = pair.attribute(suite, metrics=("nll",), bootstrap=100).closure_frame().iloc[0]
+    assert not closure.closed
+    assert closure.gradients <= 3
+    assert "experts change along the path in" in closure.reason
+
+
 def test_exchanging_base_and_aligned_turns_every_sign(replicas):
     from taxlens.activations.models.pair import make_pair
 
@@ -128,10 +141,16 @@ def test_a_router_that_is_given_its_own_choice_gives_its_own_weights(replicas, k
     router = Router(0, module, module.forward)
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
     output, chosen = router.plain((x,), {})
-    assert chosen.shape == (5, config["num_experts_per_tok"])
+    if (
+        kind == "a threshold"
+    ):  # the best, which are too far below it, the best of the others, which are too far below that
+        assert chosen.shape == (5, 1 + 4 + 1 + 4)
+        assert torch.equal(chosen[:, [0, 5]], output[2])
+    else:
+        assert chosen.shape == (5, config["num_experts_per_tok"])
     for one, two in zip(output, router.forced(chosen, (x,), {}), strict=True):
         assert torch.equal(one, two)
-    other = (chosen + 1) % len(module.weight)
+    other = chosen.roll(1, 0) if kind == "a threshold" else (chosen + 1) % len(module.weight)
     moved = router.forced(other, (x,), {})
     assert any(not torch.equal(one, two) for one, two in zip(output, moved, strict=True))
 

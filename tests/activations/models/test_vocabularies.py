@@ -1,12 +1,15 @@
 """Pairs whose vocabularies differ: every stage works on the tokens that both have, and the others get a row of their own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+import taxlens
 from taxlens.analysis.interventions.graft import graft_effects
 from taxlens.analysis.weights.interpolation import grafted, mixture
-from taxlens.core.errors import PairMismatchError
+from taxlens.core.errors import PairMismatchError, TaxlensError
 from tests.kept_weights import same_weights, untouched
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -140,8 +143,6 @@ def test_reserved_tokens_that_were_renamed_at_their_ids_are_a_note(replicas):
 
 
 def test_an_id_past_the_embedding_is_refused_by_token_in_every_stage(replicas):
-    from taxlens.core.errors import TaxlensError
-
     chat = replicas.chat.replace("<|im_start|>", "<|turn|>")
     fill = [f"<|x{n}|>" for n in range(384 - len(replicas.tokenizer()))]
     tokenizer = replicas.tokenizer(extra=(*fill, "<|turn|>"), chat=chat)
@@ -155,3 +156,29 @@ def test_an_id_past_the_embedding_is_refused_by_token_in_every_stage(replicas):
         replicas.pair(two, two).tax(suite, templates=("chat",), bootstrap=100)
     with pytest.raises(TaxlensError, match=r"(?s)no embedding for a token.*384"):
         replicas.pair(two, two).attribute(suite, template="chat", bootstrap=100)
+
+
+def test_an_id_past_the_embedding_is_refused_where_it_is_only_predicted(replicas):
+    """The last token of an answer is never read by the embedding, but no logit stands for it either."""
+    fill = [f"<|x{n}|>" for n in range(384 - len(replicas.tokenizer()))]
+    tokenizer = replicas.tokenizer(extra=(*fill, "<|yes|>", "<|no|>"))
+    folders = [
+        replicas.save(model, name, tokenizer=tokenizer)
+        for model, name in ((replicas.model(), "base"), (replicas.drift(replicas.model()), "aligned"))
+    ]
+    pair = replicas.pair(*folders)
+    row = {"id": "a", "prompt": "Is Lima in Peru?", "choices": ["<|yes|>", "<|no|>"], "gold": 0, "group": "g"}
+    file = replicas.root / "last.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    suite = taxlens.suite(file)
+    for step in (
+        lambda: pair.tax(suite, bootstrap=100),
+        lambda: pair.attribute(suite, bootstrap=100),
+        lambda: pair.logit_lens(suite, bootstrap=100),
+        lambda: pair.capture(suite, to=replicas.root / "acts.h5"),
+        lambda: pair.restoration(suite),
+    ):
+        with pytest.raises(TaxlensError, match=r"(?s)no embedding for a token.*(38[45])"):
+            step()
+    with pytest.raises(PairMismatchError, match=r"<\|(yes|no)\|>"):
+        pair.tax(suite, bootstrap=100)

@@ -196,6 +196,13 @@ def test_rank_one_is_the_mean_difference_and_more_ranks_fit_more():
     assert left[2] < 1e-6
 
 
+def test_streams_that_are_all_alike_are_steered_by_their_mean_difference_alone():
+    x, target = np.ones((6, 4)), np.arange(24.0).reshape(6, 4)
+    steering = fit_steering(x, target, rank=3, layer=0)
+    assert np.allclose(steering.shift, target.mean(axis=0) - 1.0)
+    assert steering.read.shape == (0, 4)
+
+
 def test_a_random_control_has_the_same_rank_and_norms():
     rng = np.random.default_rng(1)
     steering = fit_steering(rng.normal(size=(50, 6)), rng.normal(size=(50, 6)), rank=3, layer=2)
