@@ -68,7 +68,7 @@ def attribute(
         max_gradients: most nodes; reaching it unclosed is reported.
         items: "all", or how many of each suite, spread over its groups (seeded).
         functions: user metrics by name: of the choices' scores (`chain.ScoreMetric`; from the same gradients) or of
-            the logits (`logit_path.LogitMetric`; each walked on its own, by nested quadrature of the metric itself).
+            the logits (`logit_metrics.LogitMetric`; each walked on its own, by nested quadrature of the metric itself).
         rules: nodes to use instead of the nested ladder (the last is kept).
         tokens: keep effects by token.
         neurons: at level "neuron", how many of each component are kept; the others are its row "L.mlp.rest".

@@ -56,7 +56,7 @@ def read_triples(
     template: str = "plain",
     batch_tokens: int = 1024,
 ) -> list[TripleReading]:
-    """Return what several singular triples write and read, from one pass over the suite; see `read_triple`."""
+    """Return what several singular triples write and read, from one pass over the suite."""
     difference = difference_of(pair)
     places = [_triple(difference, unit) for unit in units]
     roles = {role.name: role.role for role in difference.anatomy.modules}

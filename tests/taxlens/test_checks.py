@@ -1,10 +1,15 @@
 """Whatever a config names is looked up before anything is loaded: by --dry-run, and by a run before it makes its folder."""
 
-import pytest
+import typing
 
+import pytest
+import yaml
+
+from taxlens.config.schema import ConfigHead, SplitSection, SuiteSection
 from taxlens.core.errors import ConfigError
 from taxlens.runs.planning import plan
 from taxlens.runs.running import run
+from taxlens.stages import STAGES
 
 CONFIG = """name: small
 pair: {base: demo:base, aligned: demo:planted}
@@ -85,3 +90,63 @@ def test_a_stage_that_was_done_before_serves_a_later_one(tmp_path):
     assert "stages" in plan(out, stages=["probe"])
     with pytest.raises(ConfigError, match="unknown label 'corect'"):
         run(out, stages=["probe"], overrides=["probes.labels=[corect]"])
+
+
+def lists_of_names():
+    """(section, key) of every option whose value is a list of texts; (suite, key) of those of a suite."""
+    found = []
+    for stage in STAGES:
+        found += [
+            (stage.key, name) for name, field in stage.section.model_fields.items() if _holds_texts(field.annotation)
+        ]
+    found += [("", name) for name, field in ConfigHead.model_fields.items() if _holds_texts(field.annotation)]
+    found += [("split", name) for name, field in SplitSection.model_fields.items() if _holds_texts(field.annotation)]
+    return found + [("suites", name) for name, f in SuiteSection.model_fields.items() if _holds_texts(f.annotation)]
+
+
+def _holds_texts(kind):
+    if typing.get_origin(kind) is tuple:
+        return any(one is str or typing.get_origin(one) in (typing.Literal, typing.Annotated) for one in _parts(kind))
+    return any(_holds_texts(part) for part in typing.get_args(kind))
+
+
+def _parts(kind):
+    """What a tuple holds; numbers with bounds are no names."""
+    held = [one for one in typing.get_args(kind) if one is not Ellipsis]
+    return [
+        one for one in held if not (typing.get_origin(one) is typing.Annotated and typing.get_args(one)[0] is not str)
+    ]
+
+
+def test_lists_of_names_are_found():
+    found = lists_of_names()
+    assert len(found) >= 20
+    assert {
+        ("tax", "metrics"),
+        ("edit", "editors"),
+        ("", "templates"),
+        ("split", "disjoint"),
+        ("suites", "skip"),
+    } <= set(found)
+    assert ("capture", "layers") not in found
+
+
+@pytest.mark.parametrize(("section", "key"), lists_of_names())
+def test_an_unknown_name_in_any_list_is_refused_by_a_dry_run_before_anything_is_loaded(
+    tmp_path, unloaded, section, key
+):
+    values = yaml.safe_load(CONFIG) | {"edit": {"harm": "harm", "harmless": "facts"}}
+    (tmp_path / "held").mkdir()
+    values["features"] = {"dictionaries": [{"path": "held"}]}
+    values["frontier"] = {"benefit": "harm"}
+    wrong = {key: ["no-such-name"]}
+    if section == "suites":
+        values["suites"][0] |= wrong
+    elif section:
+        values[section] = (values.get(section) or {}) | wrong
+    else:
+        values |= wrong
+    config = tmp_path / "c.yaml"
+    config.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match="no-such-name"):
+        plan(config)

@@ -60,6 +60,7 @@ VALUES = {
         },
         "metrics": ("margin",), "suites": ("facts",), "reading": "encoder", "items": 9, "max_gradients": 21, "tolerance": 0.4,
         "leading": 6, "draws": 2, "rivals": ("pca",), "cut": False, "components": 5, "listed": 44,
+        "unaligned": ("demo:rlhf",),
     },
     "edit": {
         "harm": "harm", "harmless": "harmless", "suites": ("facts",), "editors": ("repair",), "tries": 2, "keep": {"harm": 0.77},
@@ -163,6 +164,7 @@ SEEN = {
         [(one.path, one.name, one.site, one.layer) for one in calls["read_entries"]["entries"]]
         == [("held", "mine", "resid_mid", 1)]
     ),
+    ("features", "unaligned"): lambda calls: list(calls["report_features"]["unaligned"]) == ["demo:rlhf"],
     ("features", "train"): lambda calls: calls["train_missing"]["section"].width == 33,
     ("edit", "keep"): lambda calls: (
         calls["compare_editors"]["keep"] == 0.77 and calls["recommend"]["constraints"].keep == {"harm": 0.77}
