@@ -105,6 +105,22 @@ def test_ignored_position_ids_are_found_by_the_padding_check(load, monkeypatch):
         self_check(loaded, rows_of(4, 9), [Address("resid_post", 1)])
 
 
+@pytest.mark.parametrize(("size", "found"), [(1e-3, True), (1e-6, False)])
+def test_a_padded_batch_may_differ_from_single_rows_by_rounding_and_no_more(load, monkeypatch, size, found):
+    loaded, true = load("gpt2"), selfcheck._read
+
+    def wrong(model, batch, asked):
+        kept, logits = true(model, batch, asked)
+        return {a: x * (1 + size) if len(batch[0]) > 1 else x for a, x in kept.items()}, logits
+
+    monkeypatch.setattr(selfcheck, "_read", wrong)
+    checks = selfcheck._padding(
+        loaded, rows_of(4, 9), [Address("resid_post", 1)],
+        wrong(loaded, selfcheck._inputs(loaded, rows_of(4, 9)), [Address("resid_post", 1)])[0], "base",
+    )  # fmt: skip
+    assert [check.passed for check in checks] == [not found]
+
+
 def test_hook_that_changes_the_model_is_found_by_the_noop_check(load, monkeypatch):
     loaded = load("llama")
     true = selfcheck.reading
