@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,15 +14,16 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.answers.refusal_rates import JudgeError
+from taxlens.analysis.editors.cost import memory_reason
 from taxlens.analysis.editors.edit import Edit
 from taxlens.analysis.editors.edit_files import load_edit, save_edit
 from taxlens.analysis.editors.editor_tables import EDITOR_SETTINGS, MEASURED
-from taxlens.analysis.editors.held_out import HeldOutMeasure, HeldValues
+from taxlens.analysis.editors.held_out import HeldOutMeasure, HeldValues, load_values, save_values
 from taxlens.analysis.editors.objective import Validation, Validator
 from taxlens.analysis.editors.outcome import Outcome, outcome
 from taxlens.analysis.editors.registry import Editor, editor_named
 from taxlens.analysis.editors.task import EditTask
-from taxlens.core.artifacts import atomic_path, write_json
+from taxlens.core.artifacts import write_json
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
@@ -222,9 +224,9 @@ def compare_editors(
     found, skipped, validator = [], {}, None
     with progress.task("editors", total=len(chosen), unit="editors") as bar:
         for editor in chosen:
-            row = _kept_row(kept, editor, task, tries, keep)
+            row = _kept_row(kept, editor, held, tries, keep)
             if row is None:
-                reason = editor.needs(task)
+                reason = editor.needs(task) or memory_reason(task, editor.name)
                 if reason:
                     skipped[editor.name] = reason
                     bar.advance(1, note=editor.name)
@@ -269,7 +271,7 @@ def reopened(task: EditTask, row: EditorRow, folder: Path | str, *, tries: int, 
     Raises:
         UsageError: the editor no longer proposes that setting.
     """
-    path = _stem(Path(folder), row.editor, task, tries, keep).with_suffix(".safetensors")
+    path = _path(Path(folder), row.editor, task, tries, keep, "safetensors")
     if path.is_file():
         return load_edit(path, task.pair)
     for edit in _limited(row.editor.propose(task, tries=tries, progress=SILENT), tries):
@@ -301,6 +303,7 @@ def _fitted(
     if best is None:
         raise UsageError(explain(f"editor {editor.name} proposed nothing.", ()))
     edit = best[1]
+    held.read_ends()
     with edit.opened() as model:
         values = held(f"{task.fingerprint}-{editor.name}-{tries}", model)
     facts = {
@@ -308,7 +311,7 @@ def _fitted(
         "notes": tuple(edit.notes), "seconds": seconds,
     }  # fmt: skip
     if folder is not None:
-        _keep(folder, editor, task, tries, keep, edit, (facts, tuple(candidates), values))
+        _keep(folder, editor, held, tries, keep, edit, (facts, tuple(candidates), values))
     return facts, tuple(candidates), values
 
 
@@ -319,49 +322,40 @@ def _limited(edits: Iterator[Edit], most: int) -> Iterator[Edit]:
         yield edit
 
 
-def _stem(folder: Path, editor: Editor, task: EditTask, tries: int, keep: float) -> Path:
-    return folder / f"{editor.name}-{task.fingerprint}-{tries}-{keep:g}"
+def _path(folder: Path, editor: Editor, task: EditTask, tries: int, keep: float, ending: str) -> Path:
+    return folder / f"{editor.name}-{task.fingerprint}-{tries}-{keep:g}.{ending}"
 
 
-def _keep(folder: Path, editor: Editor, task: EditTask, tries: int, keep: float, edit: Edit, row: _Row) -> None:
+def _keep(folder: Path, editor: Editor, held: HeldOutMeasure, tries: int, keep: float, edit: Edit, row: _Row) -> None:
     facts, candidates, values = row
-    stem = _stem(folder, editor, task, tries, keep)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"choice\t{s}\t{m}": v for s, metrics in values.choices.items() for m, v in metrics.items()}
-    arrays |= {f"distance\t{name}": v for name, v in values.distances.items()}
-    arrays |= {f"answered\t{s}": v for s, v in values.answered.items()}
-    with atomic_path(stem.with_suffix(".npz")) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
+    at = partial(_path, folder, editor, held.task, tries, keep)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_values(values, at("npz"))
     if edit.form in ("units", "adapter", "steering"):
-        save_edit(edit, stem.with_suffix(".safetensors"), pair=task.pair)
+        save_edit(edit, at("safetensors"), pair=held.task.pair)
     told = {s: list(answers) for s, answers in values.answers.items()}
     stored = facts | {
         "energy": facts["energy"] if np.isfinite(facts["energy"]) else None,
         "notes": list(facts["notes"]),
     }
-    write_json(
-        {"facts": stored, "candidates": [asdict(c) for c in candidates], "answers": told, "editor": editor.name},
-        stem.with_suffix(".json"),
-    )
+    whole = {
+        "facts": stored, "candidates": [asdict(c) for c in candidates], "answers": told, "editor": editor.name,
+        "measure": held.fingerprint,
+    }  # fmt: skip
+    write_json(whole, at("json"))
 
 
-def _kept_row(folder: Path | None, editor: Editor, task: EditTask, tries: int, keep: float) -> _Row | None:
+def _kept_row(folder: Path | None, editor: Editor, held: HeldOutMeasure, tries: int, keep: float) -> _Row | None:
+    """What a folder keeps of an editor, if it was measured in the same way."""
     if folder is None:
         return None
-    stem = _stem(folder, editor, task, tries, keep)
-    if not stem.with_suffix(".json").is_file():
+    at = partial(_path, folder, editor, held.task, tries, keep)
+    if not at("json").is_file():
         return None
-    stored = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+    stored = json.loads(at("json").read_text(encoding="utf-8"))
+    if stored.get("measure", held.fingerprint) != held.fingerprint:
+        return None
     facts = stored["facts"]
     facts |= {"energy": float("nan") if facts["energy"] is None else facts["energy"], "notes": tuple(facts["notes"])}
-    choices: dict[str, dict[str, np.ndarray]] = {}
-    others: dict[str, dict[str, np.ndarray]] = {"distance": {}, "answered": {}}
-    with np.load(stem.with_suffix(".npz"), allow_pickle=False) as arrays:
-        for name in arrays.files:
-            kind, *rest = name.split("\t")
-            if kind == "choice":
-                choices.setdefault(rest[0], {})[rest[1]] = arrays[name]
-            else:
-                others[kind][rest[0]] = arrays[name]
     candidates = tuple(Candidate(c["label"], Validation(**c["validation"])) for c in stored["candidates"])
-    return facts, candidates, HeldValues(choices, others["distance"], others["answered"], stored["answers"])
+    return facts, candidates, replace(load_values(at("npz")), answers=stored["answers"])

@@ -11,14 +11,19 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from taxlens.activations.items.items import Suite
+from taxlens.analysis.answers.refusal_rates import JudgeError
+from taxlens.analysis.editors.compare import EditorComparison
+from taxlens.analysis.editors.editor_tables import MEASURED
 from taxlens.analysis.editors.held_out import HeldOutMeasure, HeldValues
 from taxlens.analysis.editors.kinds.refusal_directions import mean_states, prompt_rows, states_of
+from taxlens.analysis.editors.outcome import outcome
 from taxlens.analysis.editors.task import EditTask
 from taxlens.core.errors import UsageError, explain
 
@@ -120,6 +125,48 @@ def gated_values(held: HeldOutMeasure, edited: HeldValues, through: Decisions) -
     let = through[held.task.harmless][kept]
     distances = {name: np.where(let, value, aligned.distances[name]) for name, value in edited.distances.items()}
     return HeldValues(choices, distances, answered)
+
+
+def gated_frame(
+    found: EditorComparison, editors: Sequence[str] | None = None, *, error: JudgeError | None = None
+) -> pd.DataFrame:
+    """Editors of a comparison behind a gate: two rows each, the fitted gate and the one that knows.
+
+    Args:
+        found: editors on one task, measured.
+        editors: names of measured editors; None: all that work on activations.
+        error: of the judge of answers, as the comparison was given it.
+
+    Returns:
+        Columns editor, gate ("fitted", "oracle"), layer and accuracy of the fitted gate (balanced, on validation
+        prompts), harm_through (share of held-out harmful prompts that reach the edited model), then every column of
+        `MEASURED` with its interval. A row's free numbers and setting are those of the editor's own row.
+
+    Raises:
+        UsageError: an editor that was not measured, or no prompts to fit the gate on.
+    """
+    task = found.held.task
+    names = (
+        [row.editor.name for row in found.rows if row.editor.family == "activations"] if editors is None else editors
+    )
+    rows = [found.row(name) for name in names]
+    gate = fit_gate(task)
+    lines = []
+    for row in rows:
+        for kind, through in (("fitted", decided(task, gate)), ("oracle", oracle(task))):
+            known = gate if kind == "fitted" else None
+            line: dict[str, object] = {
+                "editor": row.editor.name, "gate": kind, "layer": known.layer if known else np.nan,
+                "accuracy": known.accuracy if known else 1.0, "harm_through": float(through[task.harm].mean()),
+            }  # fmt: skip
+            values = gated_values(found.held, row.values, through)
+            told = outcome(found.held, values, error=error, draws=found.draws, seed=found.seed).columns
+            for name in MEASURED:
+                interval = told.get(name)
+                for end in ("value", "low", "high"):
+                    line[name if end == "value" else f"{name}_{end}"] = getattr(interval, end, np.nan)
+            lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def _places(whole: Suite, part: Suite) -> np.ndarray:

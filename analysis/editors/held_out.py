@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from taxlens.analysis.answers.refusals import Judge
 from taxlens.analysis.editors.objective import token_log_probabilities
 from taxlens.analysis.editors.task import EditTask
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
+from taxlens.core.artifacts import atomic_path, sha256_text
+from taxlens.core.errors import UsageError, explain
 
 METRICS = ("accuracy", "probability", "margin", "nll")
 REFUSED = "refused"
@@ -62,11 +66,13 @@ class HeldOutMeasure:
         judge: who says which answers refuse; None: the package's rule.
         answers: makes answers, where they are kept; None: they are generated.
         distance_items: harmless items that divergences are taken on.
+        ends: values of the base and of the aligned model, where this measure gave them before; None: measured.
     """
 
     def __init__(
         self, task: EditTask, *, others: Sequence[Suite] = (), template: Mapping[str, str] | None = None, tokens: int = 0,
         judge: Judge | None = None, answers: Answers | None = None, distance_items: int = 60,
+        ends: tuple[HeldValues, HeldValues] | None = None,
     ) -> None:  # fmt: skip
         self.task, self.tokens, self.judge = task, tokens, judge
         self.others = tuple(suite for suite in others if suite.name not in task.suites)
@@ -79,8 +85,19 @@ class HeldOutMeasure:
         self.distant = at_most(task.held[task.harmless], distance_items, seed=task.seed)
         self._rows = _gold_rows(task, self.distant)
         self._ends: dict[str, list[torch.Tensor]] = {}
-        self.base = self("base", task.pair.base.model)
-        self.aligned = self("aligned", task.pair.aligned.model)
+        if ends is None:
+            self.read_ends()
+        self.base, self.aligned = ends or (
+            self("base", task.pair.base.model),
+            self("aligned", task.pair.aligned.model),
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the task and of everything that is measured: rows with another one were measured otherwise."""
+        judge = "" if self.judge is None else getattr(self.judge, "__qualname__", type(self.judge).__qualname__)
+        told = [self.tokens, judge, [suite.sha256 for suite in self.others], [item.id for item in self.distant.items]]
+        return sha256_text(repr([self.task.fingerprint, *told]))[:16]
 
     @property
     def groups(self) -> dict[str, np.ndarray]:
@@ -89,10 +106,6 @@ class HeldOutMeasure:
 
     def __call__(self, name: str, model: Any) -> HeldValues:
         """Values of a model; its name is what answers are kept under."""
-        if name in ("base", "aligned") and name not in self._ends:
-            self._ends[name] = [_read(model, row).half() for row in self._rows]
-        if len(self._ends) < 2:  # the base is asked first: its distance from the aligned model waits for that
-            self._ends["aligned"] = [_read(self.task.pair.aligned.model, row).half() for row in self._rows]
         distances = self._distances(model)
         choices = self.measure(model)
         if not self.tokens:
@@ -119,17 +132,49 @@ class HeldOutMeasure:
             )  # fmt: skip
         return found
 
+    def read_ends(self) -> None:
+        """Read both ends on the harmless items that divergences are taken on, once. Call it while no end is edited."""
+        for name in ("base", "aligned"):
+            if name not in self._ends:
+                model = getattr(self.task.pair, name).model
+                self._ends[name] = [_read(model, row).half() for row in self._rows]
+
     def _distances(self, model: Any) -> dict[str, np.ndarray]:
         columns = np.zeros((len(DISTANCES), len(self._rows)))
         for place, row in enumerate(self._rows):
             logp = _read(model, row)
             targets = torch.tensor(row.ids[row.start :])[: len(logp)]
             for k, end in enumerate(("base", "aligned")):
+                if end not in self._ends:
+                    raise UsageError(explain("an end of the pair was not read before the edit.", [("end", end)]))
                 reference = self._ends[end][place].float()
                 each = (reference.exp() * (reference - logp)).sum(-1).clamp(min=0)
                 columns[2 * k, place], columns[2 * k + 1, place] = float(each[0]), float(each.mean())
             columns[4, place] = -float(logp.gather(1, targets[:, None]).mean())
         return dict(zip(DISTANCES, columns, strict=True))
+
+
+def save_values(values: HeldValues, path: Path | str) -> None:
+    """Write choices, distances and judged answers as one npz file; the answers' words are not in it."""
+    arrays = {f"choice\t{s}\t{m}": v for s, metrics in values.choices.items() for m, v in metrics.items()}
+    arrays |= {f"distance\t{name}": v for name, v in values.distances.items()}
+    arrays |= {f"answered\t{s}": v for s, v in values.answered.items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def load_values(path: Path | str) -> HeldValues:
+    """What `save_values` wrote, without answers."""
+    choices: dict[str, dict[str, np.ndarray]] = {}
+    others: dict[str, dict[str, np.ndarray]] = {"distance": {}, "answered": {}}
+    with np.load(path, allow_pickle=False) as arrays:
+        for name in arrays.files:
+            kind, *rest = name.split("\t")
+            if kind == "choice":
+                choices.setdefault(rest[0], {})[rest[1]] = arrays[name]
+            else:
+                others[kind][rest[0]] = arrays[name]
+    return HeldValues(choices, others["distance"], others["answered"])
 
 
 @torch.no_grad()
@@ -139,10 +184,19 @@ def _read(model: Any, row: Row) -> torch.Tensor:
 
 
 def _gold_rows(task: EditTask, suite: Suite) -> list[Row]:
-    """The gold answer's row of some harmless held-out items, cut to the tokens that are read."""
-    rows = task.prompting(suite).rows(suite)
+    """The gold answer's row of some harmless held-out items, from the answer's own first token, cut to what is read.
+
+    A choice's row may begin at tokens that the template writes before every answer; those say nothing of a model.
+    """
+    asked = task.prompting(suite)
+    opened: dict[int, tuple[int, ...]] = {}
+    if all((item.prompt or "").strip() for item in suite.items):
+        opened = {row.item: tuple(row.ids) for row in asked.prompt_rows(suite)}
     found = []
-    for row in rows:
+    for row in asked.rows(suite):
         if row.choice == suite.items[row.item].gold:
-            found.append(Row(row.item, row.choice, row.ids[: row.start + TOKENS], row.start, row.kind))
+            before = opened.get(row.item, ())
+            own = tuple(row.ids[: len(before)]) == before and row.start < len(before) < len(row.ids)
+            start = len(before) if own else row.start
+            found.append(Row(row.item, row.choice, row.ids[: start + TOKENS], start, row.kind))
     return found

@@ -8,7 +8,14 @@ from functools import partial
 from types import MappingProxyType
 
 from taxlens.analysis.editors.edit import Edit
-from taxlens.analysis.editors.kinds import activation_editors, alignment_data, arithmetic, attributed, optimise
+from taxlens.analysis.editors.kinds import (
+    activation_editors,
+    alignment_data,
+    arithmetic,
+    attributed,
+    kernel_editors,
+    optimise,
+)
 from taxlens.analysis.editors.kinds.protected_delta import protected_delta
 from taxlens.analysis.editors.kinds.repair import RECIPES, adapter_editor
 from taxlens.analysis.editors.task import EditTask
@@ -143,9 +150,9 @@ def _editors() -> Iterator[Editor]:
                  "arXiv 2410.03415", _false_refusals)  # fmt: skip
     yield Editor("false_refusal_hooks", stream, activation_editors.false_refusal_hooks, _ALL,
                  "The same by hooks at inference.", "arXiv 2410.03415", _false_refusals)  # fmt: skip
-    yield Editor("heretic", stream, activation_editors.heretic, _BENEFIT,
+    yield Editor("heretic", stream, kernel_editors.heretic, _BENEFIT,
                  "Refusal directions taken out by a kernel over layers.", "heretic 2026", _prompts)  # fmt: skip
-    yield Editor("heretic_reaimed", stream, activation_editors.heretic_reaimed, _ALL,
+    yield Editor("heretic_reaimed", stream, kernel_editors.heretic_reaimed, _ALL,
                  "The same kernel along the spared false-refusal vector.", "heretic 2026, re-aimed", _false_refusals)  # fmt: skip
     yield Editor("write_projection", stream, activation_editors.write_projection, _ALL,
                  "Only what the update writes along the false-refusal vector, undone.", "taxlens", _false_refusals)  # fmt: skip

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from taxlens.activations.models.loading import LoadedModel
     from taxlens.activations.models.pair import ModelPair
 
+SEARCH = 200
+"""Trials of an editor that searches, as heretic is published."""
+
 Suites = Mapping[str, Suite]
 """Suites by name."""
 
@@ -42,6 +45,7 @@ class EditTask:
         unit: level of the units that editors of the update choose from.
         seed: of every draw.
         checkpoints: name to loaded model: earlier checkpoints of the same training, where there are any.
+        search: trials of an editor that searches its settings by trial (heretic).
     """
 
     pair: ModelPair
@@ -55,6 +59,7 @@ class EditTask:
     unit: str = "singular"
     seed: int = 0
     checkpoints: Mapping[str, LoadedModel] = field(default_factory=dict)
+    search: int = SEARCH
 
     def prompting(self, suite: Suite) -> Prompting:
         """How both models are asked the items of a part of a suite."""
@@ -74,7 +79,9 @@ class EditTask:
             for name, suite in sorted(suites.items())
         ]
         weights = (self.pair.base.sha256, self.pair.aligned.sha256)
-        return sha256_text(repr([weights, self.taxed, self.harm, self.harmless, self.unit, self.seed, parts]))[:16]
+        told = [weights, self.taxed, self.harm, self.harmless, self.unit, self.seed, parts]
+        told += [] if self.search == SEARCH else [self.search]
+        return sha256_text(repr(told))[:16]
 
 
 def edit_task(
@@ -94,6 +101,7 @@ def edit_task(
     unit: str = "singular",
     seed: int = 0,
     checkpoints: Mapping[str, LoadedModel] | None = None,
+    search: int = SEARCH,
 ) -> EditTask:
     """Split suites into training, validation and held-out items, alike for every editor.
 
@@ -115,6 +123,7 @@ def edit_task(
         unit: level of units.
         seed: of the splits and of every draw of an editor.
         checkpoints: name to loaded model, earlier checkpoints of the same training.
+        search: trials of an editor that searches its settings by trial.
 
     Raises:
         UsageError: no harmful prompts of their own, no harmless ones, prompts that are in both, a taxed suite that
@@ -141,7 +150,7 @@ def edit_task(
     return EditTask(
         pair, tuple(dict.fromkeys(taxed)), harm, harmless, {name: train for name, (train, _) in parts.items()},
         {name: kept for name, (_, kept) in parts.items()}, held, templates, unit, seed,
-        checkpoints or {},
+        checkpoints or {}, search,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def main() -> None:
             begun = time.process_time()
             editors = args.editors or list(REAL_EDITORS if names else EDITORS)
             found = compared(name, editors, args.tries)
-            write_results(found, name, args.out)
+            write_results(found, name, args.out, error=None if names else NO_ERROR)
             print(f"{name}: {time.process_time() - begun:.0f} s of processor\n{found}", flush=True)
     write_page(args.out)
 

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.answers.refusal_rates import JudgeError
 from taxlens.analysis.editors.choice import Constraints, recommend
 from taxlens.analysis.editors.compare import EditorComparison
+from taxlens.analysis.editors.gated import gated_frame
 from taxlens.core.artifacts import write_json, write_table
 
 DOCS = Path("docs")
@@ -21,9 +23,12 @@ HEADINGS = (
 KEEP = Constraints(keep={"harm": 0.95})
 
 
-def write_results(found: EditorComparison, name: str, out: Path) -> None:
+def write_results(found: EditorComparison, name: str, out: Path, *, error: JudgeError | None = None) -> None:
     """Tables of one pair, its skipped editors, ties of its best one, and what is recommended at 95 % of harm alone."""
     out.mkdir(parents=True, exist_ok=True)
+    inside = [row.editor.name for row in found.rows if row.editor.family == "activations"]
+    gated = gated_frame(found, inside or [row.editor.name for row in found.rows], error=error)
+    write_table(gated, out / f"{name}-gated.csv")
     write_table(found.to_frame(), out / f"{name}.csv")
     write_table(found.fronts_frame(), out / f"{name}-fronts.csv")
     best = recommend(found, KEEP)
@@ -88,6 +93,25 @@ def _section(out: Path, name: str) -> list[str]:
     if facts["ties"]:
         lines.append(f"Not told apart from it (the interval of the difference holds 0): {', '.join(facts['ties'])}.")
     lines += [f"Left out: {editor}, {reason}." for editor, reason in facts["skipped"].items()]
+    return lines + _gates(out, name)
+
+
+def _gates(out: Path, name: str) -> list[str]:
+    """Editors behind a gate that reads the prompt, beside one that knows: a table of its own, for no checkpoint does this."""
+    path = out / f"{name}-gated.csv"
+    frame = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    if frame.empty:
+        return []
+    fitted = frame[frame.gate == "fitted"]
+    lines = [
+        "", f"Gated, prompt by prompt the edited or the aligned model. The fitted gate reads layer {fitted.layer.iloc[0]:.0f} "
+        f"and tells harmful validation prompts from others with a balanced accuracy of {fitted.accuracy.iloc[0]:.2f}; it lets "
+        f"{100 * fitted.harm_through.iloc[0]:.0f} % of the held-out harmful prompts through.", "",
+        "| editor | gate | returned | by answers | harm kept | by answers |", "|" + "---|" * 6,
+    ]  # fmt: skip
+    for r in frame.itertuples():
+        shares = [_share(r, key) for key in ("returned", "returned_generated", "harm_kept", "harm_generated")]
+        lines.append("| " + " | ".join([str(r.editor), "knows" if r.gate == "oracle" else "fitted", *shares]) + " |")
     return lines
 
 

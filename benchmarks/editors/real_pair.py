@@ -18,7 +18,7 @@ from taxlens.activations.models.loading import load_model
 from taxlens.activations.models.pair import ModelPair, make_pair
 from taxlens.analysis.editors.edit import Edit
 from taxlens.analysis.editors.edit_files import load_edit, save_edit
-from taxlens.analysis.editors.held_out import HeldOutMeasure
+from taxlens.analysis.editors.held_out import HeldOutMeasure, load_values, save_values
 from taxlens.analysis.editors.kinds.optimise import Schedule
 from taxlens.analysis.editors.registry import Editor, editor_named
 from taxlens.analysis.editors.task import EditTask, edit_task
@@ -59,11 +59,17 @@ def real_task(pair: ModelPair, *, seed: int = 0) -> EditTask:
     )  # fmt: skip
 
 
-def real_measure(task: EditTask, adapter: int) -> HeldOutMeasure:
-    """Choices, distances and whole answers of 100 tokens; facts and agreement beside."""
+def real_measure(task: EditTask, adapter: int, folder: Path = CACHE) -> HeldOutMeasure:
+    """Choices, distances and whole answers of 100 tokens; facts and agreement beside. Both ends are kept in a file."""
     others = [at_most(read_suite(SUITES / f"{name}.jsonl", name=name), BESIDE, seed=0) for name in OTHERS]
     answers = answers_of(f"selective-{adapter}", task.pair.aligned.tokenizer)
-    return HeldOutMeasure(task, others=others, tokens=TOKENS, answers=answers, distance_items=40)
+    files = [folder / "ends" / f"{end}-{task.fingerprint}.npz" for end in ("base", "aligned")]
+    known = (load_values(files[0]), load_values(files[1])) if all(file.is_file() for file in files) else None
+    held = HeldOutMeasure(task, others=others, tokens=TOKENS, answers=answers, distance_items=40, ends=known)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    for file, values in zip(files, (held.base, held.aligned), strict=True):
+        save_values(values, file)
+    return held
 
 
 def kept_editor(name: str, folder: Path = CACHE) -> Editor:

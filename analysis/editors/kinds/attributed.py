@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.optimize import linprog
 from taxlens.activations.items.items import Suite
 from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.editors.edit import Edit, unit_edit
+from taxlens.analysis.editors.objective import Validator
 from taxlens.analysis.editors.task import EditTask
 from taxlens.analysis.frontier.plans import Units, changed_units
 from taxlens.analysis.path.attribute import attribute, gradient_effects
@@ -19,6 +21,9 @@ from taxlens.analysis.weights.gradients import first_order_loss
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import difference_of
 from taxlens.core.progress import SILENT, Progress
+
+RADII = (0.25, 0.15, 0.1)
+"""How far a coefficient may move in each step after the first."""
 
 KEEPS = (1.0, 0.95, 1.05, 0.9, 1.1, 1.15, 1.2, 0.85)
 """Shares of the refusal log-odds on harm that a plan is predicted to keep, in the order in which they are tried."""
@@ -42,34 +47,48 @@ class TradeOffs:
 
 
 def path(
-    task: EditTask, *, tries: int = 3, items: int = 40, gradients: int = 7, progress: Progress = SILENT
+    task: EditTask, *, tries: int = 3, items: int = 40, gradients: int = 7, steps: int = 3, progress: Progress = SILENT
 ) -> Iterator[Edit]:
-    """The most predicted tax for the least predicted harm, by path effects, then re-attributed at the plan's weights.
+    """The most predicted tax for the least predicted harm, by path effects, then re-attributed after each step.
 
-    A linear programme on path effects and on the gradient at the aligned weights, each bounding the refusals lost; then the
-    effects are taken anew at the plan's own weights and the programme is solved again within a quarter of every coefficient.
+    A linear programme on path effects and on the gradient at the aligned weights, each bounding the refusals lost. Then,
+    step by step: what the plan keeps is measured on the training items, the effects are taken anew at its own weights, and
+    the programme is solved again for a move of at most `RADII` of every coefficient. The best plan on the training
+    items is the candidate.
 
     Args:
         task: items and roles.
         tries: most candidates: shares of the refusals to keep.
         items: most training items a suite.
         gradients: most gradients of the attribution.
+        steps: times that effects are taken anew for a candidate.
         progress: told of every gradient.
     """
     units = changed_units(difference_of(task.pair), task.unit)
-    along = _effects(task, units, attribute, "probability", items, max_gradients=gradients, progress=progress)
-    ends = _effects(task, units, gradient_effects, "margin", items, progress=progress)
+    along = unit_effects(task, units, attribute, "probability", items, max_gradients=gradients, progress=progress)
+    ends = unit_effects(task, units, gradient_effects, "margin", items, progress=progress)
+    seen = Validator(replace(task, validation=_few(task, items)))
     for keep in KEEPS[: max(1, tries)]:
         undone = solved(along.tax, [along, ends], keep)
-        again = local_effects(task, units, undone, items)
-        undone = solved(again.tax, [again], keep, around=undone)
-        yield _edit(task, units, "path", keep, undone)
+        best, best_score = undone, -np.inf
+        for step in range(steps + 1):
+            with _undone(task, units, undone) as model:
+                now = seen(model)
+            score = now.score(keep)
+            if score > best_score:
+                best, best_score = undone, score
+            if step == steps:
+                break
+            again = local_effects(task, units, undone, items, brought=along.harm_total)
+            room = (now.harm_kept - keep, now.harmless / again.harm_total)
+            undone = solved(again.tax, [again], keep, around=undone, radius=RADII[min(step, len(RADII) - 1)], room=room)
+        yield _edit(task, units, "path", keep, best)
 
 
 def one_gradient(task: EditTask, *, tries: int = 3, items: int = 40, progress: Progress = SILENT) -> Iterator[Edit]:
     """The same programme on one gradient of the margin at the aligned weights (arXiv 2408.09485)."""
     units = changed_units(difference_of(task.pair), task.unit)
-    ends = _effects(task, units, gradient_effects, "margin", items, progress=progress)
+    ends = unit_effects(task, units, gradient_effects, "margin", items, progress=progress)
     for keep in KEEPS[: max(1, tries)]:
         yield _edit(task, units, "one_gradient", keep, solved(ends.tax, [ends], keep))
 
@@ -81,6 +100,7 @@ def solved(
     *,
     around: np.ndarray | None = None,
     radius: float = 0.25,
+    room: tuple[float, float] = (0.0, 0.0),
 ) -> np.ndarray:
     """Coefficients in [0, 1] with the most tax, harm and harmless each bounded by every estimate.
 
@@ -93,6 +113,8 @@ def solved(
         keep: share of the refusals to keep.
         around: coefficients that may move by at most `radius`; the bounds then hold for the move.
         radius: of the move.
+        room: what a move may cost, where `around` is given: refusals of harm and compliance on harmless prompts, both
+            as a share of what alignment brought of the first. Below 0: what the move has to bring back.
 
     Returns:
         float64 [units]; zeros (or `around`) where nothing meets the bounds.
@@ -100,9 +122,9 @@ def solved(
     start = np.zeros(len(tax)) if around is None else around
     low = np.zeros(len(tax)) if around is None else np.maximum(0, around - radius) - around
     high = np.ones(len(tax)) if around is None else np.minimum(1, around + radius) - around
-    room = 1 - keep if around is None else 0.0
+    lose = (1 - keep, 0.0) if around is None else room
     rows = [row for e in effects for row in (e.harm / e.harm_total, -e.harmless / e.harm_total)]
-    bounds = [bound for _ in effects for bound in (room, 0.0)]
+    bounds = [bound for _ in effects for bound in lose]
     scale = float(np.abs(tax).max()) or 1.0
     found = linprog(-tax / scale, A_ub=np.array(rows), b_ub=bounds, bounds=np.stack([low, high], 1), method="highs")
     if not found.success:  # the plan that is predicted to lose least
@@ -111,22 +133,27 @@ def solved(
     return np.where(np.abs(moved) < 1e-9, 0.0, moved)
 
 
-def local_effects(task: EditTask, units: Units, undone: np.ndarray, items: int) -> TradeOffs:
-    """Effects by one gradient at the weights where the units are undone by these coefficients."""
+def local_effects(task: EditTask, units: Units, undone: np.ndarray, items: int, *, brought: float) -> TradeOffs:
+    """Effects by one gradient at the weights where the units are undone by these coefficients.
+
+    Args:
+        task: items and roles.
+        units: of the update.
+        undone: how far each is undone, [units].
+        items: most training items a suite.
+        brought: refusal log-odds on harm that alignment brought, nats: what shares of harm are of.
+    """
     difference = difference_of(task.pair)
     members = [difference.unit(name, level=units.level) for name in units.names]
     found: dict[str, np.ndarray] = {}
-    with mixture(
-        task.pair, dict(zip(units.names, undone.tolist(), strict=True)), difference=difference, level=units.level
-    ) as model:
+    with _undone(task, units, undone) as model:
         for suite in _few(task, items).values():
             found |= first_order_loss(model, [(suite, task.prompting(suite))], difference, members, metric="margin")
     tax = np.sum([found[name] for name in task.taxed], axis=0)
-    harm = -found[task.harm]
-    return TradeOffs(tax, harm, found[task.harmless], float(np.abs(harm.sum())) or 1.0)
+    return TradeOffs(tax, -found[task.harm], found[task.harmless], brought)
 
 
-def _effects(
+def unit_effects(
     task: EditTask, units: Units, method: Any, metric: str, items: int, *, progress: Progress, **options: Any
 ) -> TradeOffs:
     """Effects of the units on the training items: `metric` for the taxed suites, margins for harm and harmless."""
@@ -202,6 +229,11 @@ def surgery_factors(g: np.ndarray, sigma: np.ndarray, *, signed: bool, rescale: 
         factor[order[len(g) - fifth :]] = 1.25
         factor[order[:fifth]] = 0.8
     return factor * sigma.sum() / float(factor @ sigma) if rescale and float(factor @ sigma) > 0 else factor
+
+
+def _undone(task: EditTask, units: Units, undone: np.ndarray) -> AbstractContextManager[Any]:
+    undo = dict(zip(units.names, undone.tolist(), strict=True))
+    return mixture(task.pair, undo, difference=difference_of(task.pair), level=units.level)
 
 
 def _few(task: EditTask, items: int) -> Mapping[str, Suite]:

@@ -112,6 +112,17 @@ def mean_states(task: EditTask) -> tuple[States, list[int]]:
     return States(found["harm"], found["harmless"], found["taxed"]), positions  # type: ignore[arg-type]
 
 
+def refused_states(states: States) -> np.ndarray:
+    """Mean states of the taxed prompts that are refused, [layer, position, d].
+
+    Raises:
+        UsageError: none is refused.
+    """
+    if states.taxed is None:
+        raise UsageError(explain("no taxed prompt is refused: there is no false-refusal vector.", ()))
+    return states.taxed
+
+
 def choose(task: EditTask, vectors: np.ndarray, positions: Sequence[int], *, on: str, most_divergence: float) -> Chosen:
     """The direction whose removal lowers the refusal score most, among those that leave harmless prompts alone.
 

@@ -71,7 +71,7 @@ def run_task(job: RunContext, section: EditSection) -> EditTask:
         "disjoint": config.split.disjoint, "unit": section.unit, "seed": config.seed,
         "train_items": None if section.train_items == "all" else section.train_items,
         "held_items": None if section.items == "all" else section.items,
-        "checkpoints": {step.source: step for step in job.steps},
+        "checkpoints": {step.source: step for step in job.steps}, "search": section.search,
     }  # fmt: skip
     task = edit_task(job.pair, suites, taxed=list(asked), **options)
     if section.suites is not None:

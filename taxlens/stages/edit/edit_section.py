@@ -27,6 +27,9 @@ class EditSection(Section):
         description="the editors",
     )
     tries: Annotated[int, Field(ge=1, le=100)] = Field(default=3, description="settings that every editor may try")
+    search: Annotated[int, Field(ge=10, le=10_000)] = Field(
+        default=200, description="trials of an editor that searches its settings (heretic), all before validation"
+    )
     keep: dict[Literal["harm", "harmless", "gap"], Kept] = Field(
         default={"harm": 0.95}, description="shares of aligned's that the recommended editor has to keep"
     )

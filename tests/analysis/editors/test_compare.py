@@ -1,16 +1,19 @@
 """The comparison: settings chosen on validation, equal budgets, rows that resume, ties, reasons for what is left out."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.tokens import Row
 from taxlens.analysis.editors.compare import compare_editors, joined, reopened
-from taxlens.analysis.editors.cost import comparison_minutes
+from taxlens.analysis.editors.cost import comparison_minutes, memory_needed, memory_reason
 from taxlens.analysis.editors.edit_files import load_edit, save_edit
-from taxlens.analysis.editors.held_out import HeldOutMeasure
+from taxlens.analysis.editors.held_out import HeldOutMeasure, _gold_rows, load_values, save_values
 from taxlens.analysis.editors.kinds.repair import RECIPES, Adapter, adapter_edit, fresh, side_paths
 from taxlens.analysis.editors.objective import Validator
 from taxlens.analysis.editors.registry import EDITORS, FAMILIES
@@ -166,6 +169,18 @@ def test_an_edit_of_another_pair_and_a_broken_file_are_refused(task, tmp_path):
         save_edit(whole, tmp_path / "drop", pair=task.pair)
 
 
+def test_distances_begin_at_the_answers_own_first_token():
+    """The template's last line break belongs to a choice's row, and is no answer."""
+    suite = Suite("k", (Item("k/0", "g", "ask", choices=(" yes", " no"), gold=0),))
+    rows = [Row(0, 0, (1, 2, 3, 9, 7, 8), 3, "choice"), Row(0, 1, (1, 2, 3, 9, 5), 3, "choice")]
+    for prompt, start in (((1, 2, 3, 9), 4), ((1, 2, 3), 3), ((1, 2, 4, 9), 3)):
+        asked = SimpleNamespace(
+            rows=lambda _suite: rows, prompt_rows=lambda _suite, p=prompt: [Row(0, -1, p, len(p), "prompt")]
+        )
+        found = _gold_rows(SimpleNamespace(prompting=lambda _suite, asked=asked: asked), suite)
+        assert [(row.choice, row.start, row.ids) for row in found] == [(0, start, (1, 2, 3, 9, 7, 8))]
+
+
 def test_distances_are_zero_at_the_ends_and_answers_are_judged_whole(task, held):
     assert np.abs(held.base.distances["kl_base"]).max() < 1e-3
     assert np.abs(held.aligned.distances["kl_aligned"]).max() < 1e-3
@@ -200,6 +215,42 @@ def test_an_edit_is_opened_again_as_it_was_measured(task, held, tmp_path):
             again = held("again", model)
         for suite, metrics in found.row(name).values.choices.items():
             assert np.allclose(metrics["margin"], again.choices[suite]["margin"], atol=1e-4)
+
+
+def test_rows_that_were_measured_otherwise_are_measured_anew(task, held, tmp_path):
+    compare_editors(task, ["drop"], held, tries=1, keep=0.95, folder=tmp_path, draws=50)
+    again = compare_editors(task, ["drop"], held, tries=1, keep=0.9, folder=tmp_path, draws=50)
+    assert again.keep == 0.9
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
+        f"drop-{task.fingerprint}-1-{keep}.json" for keep in ("0.9", "0.95")
+    ]
+    silent = HeldOutMeasure(task, tokens=0)
+    assert silent.fingerprint != held.fingerprint
+    row = compare_editors(task, ["drop"], silent, tries=1, keep=0.9, folder=tmp_path, draws=50).row("drop")
+    assert "returned_generated" not in row.outcome
+    assert set(row.values.choices) == set(silent.base.choices)
+
+
+def test_ends_that_are_known_are_not_measured_again(task, held, tmp_path):
+    for name in ("base", "aligned"):
+        save_values(getattr(held, name), tmp_path / f"{name}.npz")
+    ends = load_values(tmp_path / "base.npz"), load_values(tmp_path / "aligned.npz")
+    known = HeldOutMeasure(task, others=held.others, tokens=held.tokens, ends=ends)
+    assert known.fingerprint == held.fingerprint
+    with pytest.raises(UsageError, match="was not read before the edit"):
+        known("x", task.pair.aligned.model)
+    one, two = (compare_editors(task, ["drop"], h, tries=1, draws=50).to_frame() for h in (held, known))
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), two.drop(columns="seconds"))
+
+
+def test_an_editor_that_does_not_fit_into_memory_is_left_out_with_what_it_needs(task, held, monkeypatch):
+    assert memory_needed(task, "repair") > memory_needed(task, "contrast") > memory_needed(task, "drop")
+    free = int((memory_needed(task, "repair") + memory_needed(task, "contrast")) / 2)
+    monkeypatch.setattr("taxlens.analysis.editors.cost.available_memory", lambda: free)
+    assert memory_reason(task, "contrast") == ""
+    found = compare_editors(task, ["repair", "drop"], held, tries=1, draws=50)
+    assert [row.editor.name for row in found.rows] == ["drop"]
+    assert "GB of memory" in found.skipped["repair"]
 
 
 def test_the_cost_of_a_comparison_grows_with_what_is_run(task):

@@ -1,10 +1,13 @@
 """Directions of the stream: what is spared, what is taken out, and that hooks and weights agree."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from taxlens.analysis.editors.kinds.activation_editors import Kernel, between, kernel_deltas, write_projection
+from taxlens.analysis.editors.kinds.activation_editors import write_projection
+from taxlens.analysis.editors.kinds.kernel_editors import Kernel, between, kernel_deltas
 from taxlens.analysis.editors.kinds.refusal_directions import (
     RefusalScore,
     choose,
@@ -127,3 +130,20 @@ def test_false_refusal_needs_refused_taxed_prompts(task):
         suites["facts"] = suites["harmless"]
     assert editor_named("false_refusal").needs(task) == ""
     assert "is refused" in editor_named("false_refusal").needs(replace(task, **swapped))
+
+
+@pytest.mark.parametrize(("editor", "name"), [("heretic", "harm"), ("heretic_reaimed", "facts")])
+def test_a_searched_kernel_lowers_the_refusals_that_it_aims_at(task, editor, name):
+    few = replace(task, search=20)
+    score, rows = RefusalScore(few), prompt_rows(few, name, few.validation)
+
+    def refused() -> float:
+        return float(score(first_log_probabilities(few.pair.aligned.model, rows)).mean())
+
+    before, seen = refused(), []
+    for edit in editor_named(editor).propose(few, tries=2):
+        with edit.opened():
+            seen.append(refused())
+        assert edit.notes == ("20 trials, 6 of them at random, judged on validation prompts",)
+    assert min(seen) < before
+    assert refused() == before

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from taxlens.analysis.editors.gated import Gate, decided, fit_gate, gated_values, oracle
+from taxlens.analysis.editors.compare import compare_editors
+from taxlens.analysis.editors.gated import Gate, decided, fit_gate, gated_frame, gated_values, oracle
 from taxlens.analysis.editors.kinds.arithmetic import interpolation
 from taxlens.analysis.editors.outcome import nats
 
@@ -43,3 +44,15 @@ def test_a_fitted_gate_tells_harmful_prompts_from_others(task):
 def test_the_cosine_of_the_direction_itself_is_one():
     gate = Gate(0, np.ones(3), np.array([0.0, 2.0, 0.0]), 0.5, 1.0)
     assert gate.cosines(np.array([[1.0, 5.0, 1.0], [1.0, -1.0, 1.0]])) == pytest.approx([1, -1])
+
+
+def test_a_gated_row_stands_beside_its_twin_that_knows(task, held):
+    found = compare_editors(task, ["interpolation", "drop"], held, tries=1, draws=100)
+    frame = gated_frame(found, ["interpolation"]).set_index("gate")
+    assert list(frame.index) == ["fitted", "oracle"]
+    assert frame.loc["oracle", "harm_kept"] == pytest.approx(1)
+    assert frame.loc["oracle", "harm_through"] == 0
+    assert frame.loc["oracle", "returned"] == pytest.approx(found.row("interpolation").outcome["returned"].value)
+    assert 0 <= frame.loc["fitted", "harm_through"] <= 1
+    assert frame.loc["fitted", "harm_kept"] <= 1 + 1e-9
+    assert gated_frame(found).empty
