@@ -13,10 +13,13 @@ from typing import Any
 import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from taxlens.activations.models.checkpoint import first_line
 from taxlens.activations.models.contents import Contents, renaming
+from taxlens.activations.models.quantised.dequantised_state import DequantisedState, dequantised_state, renamer
+from taxlens.activations.models.quantised.weight_formats import FormatError
 from taxlens.core.errors import ModelLoadError, explain
 
 _PACKAGES = {
@@ -44,8 +47,17 @@ def weights_in_place(
     """
     mapped = isinstance(placement, str | dict)
     method = quantisation(contents.config)
-    model = _loaded(directory, contents, gguf, dtype, placement if mapped else None)
     notes = []
+    decoded, unread = _decoded(directory, contents, dtype) if method and not gguf else (None, "")
+    if decoded is not None:
+        model = _from_state(directory, contents, decoded, dtype, placement if mapped else None)
+        notes.append(
+            f"weights of {directory.name} are stored as {method}: dequantised to {_name(dtype)} on loading "
+            f"({decoded.told}; activations are not quantised)"
+        )
+        method = ""
+    else:
+        model = _loaded(directory, contents, gguf, dtype, placement if mapped else None, unread)
     if gguf:
         model = _plain_copy(model, dtype)
         notes.append(f"weights of {gguf} are dequantised to {_name(dtype)} on loading")
@@ -64,13 +76,18 @@ def weights_in_place(
 
 def quantisation(config: dict[str, Any]) -> str:
     """Name of the method that a config says its weights are quantised by; blank where they are not."""
-    found = config.get("quantization_config") or config.get("text_config", {}).get("quantization_config")
-    if not isinstance(found, dict):
+    found = _settings(config)
+    if not found:
         return ""
     bits = {"load_in_4bit": " 4-bit", "load_in_8bit": " 8-bit"}
     width = next((text for key, text in bits.items() if found.get(key)), "")
     method = str(found.get("quant_method") or ("bitsandbytes" if width else "an unknown method"))
     return method + (width or (f" {found['bits']}-bit" if "bits" in found else ""))
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
+    return found if isinstance(found, dict) else {}
 
 
 def text_part(model: Any) -> tuple[Any, str]:
@@ -111,7 +128,54 @@ def quiet() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def _loaded(directory: Path, contents: Contents, gguf: str | None, dtype: torch.dtype, device_map: Any) -> Any:
+def _decoded(directory: Path, contents: Contents, dtype: torch.dtype) -> tuple[DequantisedState | None, str]:
+    """The state dict of weights that say themselves how they are stored; else None, and why not."""
+    try:
+        found = dequantised_state(
+            list(contents.files), _settings(contents.config), dtype, renamed=renamer(renaming(contents))
+        )
+    except FormatError as error:
+        return None, str(error)
+    return (found, "") if found.told else (None, f"no quantised weights in {directory.name}")
+
+
+def _from_state(
+    directory: Path, contents: Contents, found: DequantisedState, dtype: torch.dtype, device_map: Any
+) -> Any:
+    """The model of a config on weights that are decoded."""
+    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        turned = {f"{name}.weight" for name, m in kind(copy.deepcopy(config)).named_modules() if isinstance(m, Conv1D)}
+    state = found.state
+    for name in found.decoded:  # these layers store [inputs, outputs]
+        if any(one == name or one.endswith(f".{name}") for one in turned):
+            state[name] = state[name].T.contiguous()
+    options = {"device_map": device_map} if device_map is not None else {}
+    try:
+        with quiet():
+            model, info = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                dtype=dtype,
+                attn_implementation="eager",
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:
+        raise _refused(directory, contents, error) from error
+    _check_complete(directory, info, contents)
+    return model.to(dtype) if device_map is None else model
+
+
+def _loaded(
+    directory: Path, contents: Contents, gguf: str | None, dtype: torch.dtype, device_map: Any, unread: str
+) -> Any:
     options: dict[str, Any] = {
         "dtype": dtype, "attn_implementation": "eager", "local_files_only": True, "trust_remote_code": False
     }  # fmt: skip
@@ -127,7 +191,7 @@ def _loaded(directory: Path, contents: Contents, gguf: str | None, dtype: torch.
                 options["config"] = _config(directory)
             loaded = transformers.AutoModelForCausalLM.from_pretrained(directory, **options)
     except Exception as error:
-        raise _refused(directory, contents, error) from error
+        raise _refused(directory, contents, error, unread) from error
     if gguf:
         return loaded
     model, info = loaded
@@ -146,13 +210,14 @@ def _config(directory: Path) -> Any:
     return config
 
 
-def _refused(directory: Path, contents: Contents, error: Exception) -> ModelLoadError:
+def _refused(directory: Path, contents: Contents, error: Exception, unread: str = "") -> ModelLoadError:
     rows: list[tuple[str, object]] = [("directory", directory), ("reason", first_line(error))]
     method = quantisation(contents.config)
     if not method:
         fix = "check config.json and the weight files; copy them again if they are truncated."
         return ModelLoadError(explain("the checkpoint cannot be loaded.", rows, fix))
     rows.insert(1, ("weights", method))
+    rows += [("read here", f"no: {unread}")] if unread else []
     package = _PACKAGES.get(method.split()[0])
     fix = f"pip install {package}, or " if package and isinstance(error, ImportError | ValueError) else ""
     fix += "give the checkpoint that it was quantised from."

@@ -1,0 +1,1 @@
+"""Weights stored in few bits, decoded from their tensors alone."""
