@@ -100,7 +100,8 @@ def _table(table: Table) -> str:
     key = f" Key: {', '.join(table.key)}." if table.key else ""
     rows = [f"| {name} | {TYPES[column.type]} | {_cell(_words(column))} |" for name, column in table.columns.items()]
     head = ["| column | type | meaning |", "|---|---|---|"]
-    return "\n".join([f"### {table.name}.csv", "", f"One row: {table.row}.{key}", "", *head, *rows])
+    more = " A further registered metric of the scores adds a column of its name." if table.further else ""
+    return "\n".join([f"### {table.name}.csv", "", f"One row: {table.row}.{key}{more}", "", *head, *rows])
 
 
 def _words(column: Column) -> str:

@@ -19,6 +19,11 @@ TRIED = {
     "picture": 0.1,
     "map": 0.01,
     "compare": 0.2,
+    "lens": 1e-3,
+    "first walk": 3.0,
+    "units component": 14.0,
+    "units head": 32.0,
+    "units singular": 1000.0,
 }
 BY_NAME = {stage.name: stage for stage in STAGES}
 
@@ -27,7 +32,7 @@ BY_NAME = {stage.name: stage for stage in STAGES}
 def cost(tmp_path):
     made = iter(range(100))
 
-    def of(name, *, suites=("facts",), **sections):
+    def of(name, *, suites=("facts",), whole=False, measured=(), **sections):
         given = {
             "name": "small", "pair": {"base": "demo:base", "aligned": "demo:planted"}, "tax": {"bootstrap": 100},
             "suites": [{"name": one, "file": f"demo:{one}"} for one in suites], "templates": ["plain"], **sections,
@@ -36,7 +41,9 @@ def cost(tmp_path):
         run = Run.create(config, tmp_path / f"r{next(made)}", given=given, root=tmp_path)
         job = RunContext(run, stages=config.planned)
         job.measured |= TRIED | {f"interval {n} {g} 1": 0.01 for n in range(300) for g in range(100)}
-        return BY_NAME[name].cost(job, config.of(BY_NAME[name])).minutes
+        job.measured |= measured
+        found = BY_NAME[name].cost(job, config.of(BY_NAME[name]))
+        return found if whole else found.minutes
 
     return of
 
@@ -81,8 +88,51 @@ def test_similarity_takes_what_its_map_and_sites_take(cost):
     ) == (pytest.approx(2 * one))
 
 
-def test_every_stage_that_works_says_what_it_takes():
-    assert {stage.name for stage in STAGES if stage.cost is None} <= {"lens"}
+def test_every_stage_has_a_cost():
+    assert [stage.name for stage in STAGES if stage.cost is None] == []
+
+
+ROLES = {"suites": ("facts", "harm", "harmless")}
+ASKED = {
+    "frontier": {**ROLES, "frontier": {"benefit": "harm", "against": "harmless"}},
+    "edit": {**ROLES, "edit": {"harm": "harm", "harmless": "harmless", "suites": ["facts"], "editors": ["relearn"]}},
+    "features": {"features": {"train": {"corpus": ["texts"], "layers": [1]}}},
+    "probe": {"probes": {"labels": ["correct"]}, "measured": {"probe 384 48 2": 0.1}},
+}
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_every_stage_says_minutes_bytes_and_memory(cost, name):
+    found = cost(name, whole=True, **ASKED.get(name, {}))
+    assert found.minutes > 0
+    assert 1e3 < found.disk < 1e10
+    assert 1e7 < found.memory < 1e10
+
+
+def test_what_is_kept_for_the_pair_is_counted_once(cost):
+    quick, slow = (cost("attribute", measured={"first walk": seconds}) for seconds in (1.0, 61.0))
+    assert slow == pytest.approx(quick + 1)
+
+
+def test_bytes_grow_with_what_is_written(cost):
+    def disk(name, **sections):
+        return cost(name, whole=True, **sections).disk
+
+    assert disk("tax", suites=("facts", "copy")) > 1.5 * disk("tax")
+    assert disk("tax", tax={"bootstrap": 100, "generate": ["facts"]}) > disk("tax")
+    assert disk("attribute", attribution={"items": 24}) < disk("attribute")
+    assert disk("attribute", attribution={"metrics": ["nll"]}) < 0.5 * disk("attribute")
+    assert disk("lens", suites=("facts", "copy")) > disk("lens")
+
+
+def test_memory_of_training_is_more_than_that_of_the_path_and_that_more_than_scoring(cost):
+    def memory(name, **sections):
+        return cost(name, whole=True, **sections).memory
+
+    orders = {"benefit": "harm", "against": "harmless", "unit": "component", "orders": ["path"]}
+    path = memory("frontier", **ROLES, frontier=orders)
+    assert memory("frontier", **ROLES, frontier=orders | {"orders": ["path", "relearn"]}) != path
+    assert memory("diagnose", diagnose={}) > memory("attribute") > memory("tax") - 6e7
 
 
 def test_costs_are_told_in_a_readers_units():
