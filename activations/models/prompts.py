@@ -45,8 +45,19 @@ class Prompting:
     known: int | None = None
 
     def rows(self, suite: Suite) -> list[Row]:
-        """One row for each (item, choice) (see `encode_suite`)."""
-        return self._checked(encode_suite(suite, self.tokenizer, **self._options))
+        """One row for each (item, choice) (see `encode_suite`); kept, for plans and parts read the same suite many times."""
+        try:
+            held = _ROWS.setdefault(self.tokenizer, {})
+        except TypeError:  # a tokenizer that is no weak key
+            return self._checked(encode_suite(suite, self.tokenizer, **self._options))
+        own = [getattr(self.tokenizer, name, None) for name in ("chat_template", "add_bos_token", "add_eos_token")]
+        key = (suite.sha256, *self._options.values(), self.known, len(self.tokenizer), *map(str, own))
+        if key not in held:
+            rows = tuple(self._checked(encode_suite(suite, self.tokenizer, **self._options)))
+            while sum(map(len, held.values())) + len(rows) > _KEPT_ROWS and held:
+                del held[next(iter(held))]
+            held[key] = rows
+        return list(held[key])
 
     def prompt_rows(self, suite: Suite) -> list[Row]:
         """One row for each item's prompt or text alone (see `encode_prompts`)."""
@@ -150,6 +161,10 @@ def template_notes(pair: Any, templates: Sequence[str]) -> list[str]:
         return ["base and aligned have different chat templates: each is asked in its own."]
     return []
 
+
+_ROWS: WeakKeyDictionary[Any, dict[tuple[Any, ...], tuple[Row, ...]]] = WeakKeyDictionary()
+_KEPT_ROWS = 200_000
+"""Rows that are kept of a tokenizer, the latest suites."""
 
 _SETTLED: WeakKeyDictionary[Any, dict[tuple[str, str, str], Prompting]] = WeakKeyDictionary()
 

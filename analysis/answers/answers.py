@@ -18,6 +18,7 @@ from taxlens.analysis.tax.ledger import Paired
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
+from taxlens.core.shared_work import shared
 from taxlens.core.stopwatch import Stopwatch
 
 BATCHES = 12
@@ -130,23 +131,24 @@ def generate_answers(
         raise ItemError(explain("no item has a prompt to answer.", [("suite", suite.name)]))
     suite = suite.subset(asked)
     prompts = [item.prompt or "" for item in suite.items]
-    texts, batches, tokens = [], [], []
     lengths = [len(pair.base.tokenizer(prompt).input_ids) + max_new_tokens for prompt in prompts]
     batch_tokens = min(batch_tokens, max(max(lengths), sum(lengths) // BATCHES))
-    for model in (pair.base, pair.aligned):
+    options: dict[str, Any] = {
+        "template": template, "max_new_tokens": max_new_tokens, "stop": stop, "temperature": temperature, "seed": seed,
+    }  # fmt: skip
+
+    def answer(name: str) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+        model = getattr(pair, name)
         asked = as_asked(pair, model, template)
         asked.text("")  # refuses a missing template before any work
         watch = Stopwatch(progress)
-        options: dict[str, Any] = {
-            "template": template, "chat_template": asked.chat_template, "max_new_tokens": max_new_tokens, "stop": stop,
-            "temperature": temperature, "seed": seed,
-        }  # fmt: skip
-        generate(network(model), model.tokenizer, suite.items[:1], **options)
-        said = generate(
-            network(model), model.tokenizer, suite.items, **options, batch_tokens=batch_tokens, progress=watch
-        )
-        batches.append(watch.steps)
-        texts.append(tuple(said))
-        tokens.append(np.array([len(model.tokenizer(t, add_special_tokens=False).input_ids) for t in said]))
+        how = options | {"chat_template": asked.chat_template}
+        generate(network(model), model.tokenizer, suite.items[:1], **how)
+        said = generate(network(model), model.tokenizer, suite.items, **how, batch_tokens=batch_tokens, progress=watch)
+        counts = [len(model.tokenizer(text, add_special_tokens=False).input_ids) for text in said]
+        return tuple(said), watch.steps, np.array(counts)
+
+    name = f"answers to {suite.name} ({suite.sha256[:12]}) {options}"
+    texts, batches, tokens = zip(*shared(name, ("base", "aligned"), answer), strict=True)
     seconds = (float(batches[0][:, 1].sum()), float(batches[1][:, 1].sum()))
     return Answers(suite, template, texts[0], texts[1], (tokens[0], tokens[1]), seconds, (batches[0], batches[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -13,9 +14,12 @@ from taxlens.activations.items.batches import Piece, packed
 from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item
 from taxlens.activations.items.messages import plain_text
+from taxlens.activations.items.out_of_memory import in_halves
 from taxlens.activations.items.tokens import adds_special
+from taxlens.core.artifacts import sha256_json
 from taxlens.core.errors import UsageError, one_of
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.shared_work import shared
 
 
 def generate(
@@ -70,13 +74,38 @@ def generate(
     ended = _Ended(tokenizer, tuple(stop))
     answers = [""] * len(rows)
     with progress.task("generate", total=len(rows), unit="prompts") as task:
-        for batch in packed([Piece(len(row) + max_new_tokens) for row in rows], batch_tokens=batch_tokens):
-            for index, ids in zip(
-                batch, _continued(model, [rows[i] for i in batch], max_new_tokens, ended, temperature, drawn)
-            ):
+        batches = packed([Piece(len(row) + max_new_tokens) for row in rows], batch_tokens=batch_tokens)
+
+        def answer(number: int) -> list[list[int]]:
+            work = partial(_continued_rows, model, max_new_tokens, ended, temperature, drawn)
+            done = in_halves(work, [rows[i] for i in batches[number]], what="generation")
+            return [ids for part in done for ids in part]
+
+        numbers = range(len(batches))  # sampled answers follow from the draws before: they stay in one process
+        for number, found in zip(
+            numbers, map(answer, numbers) if temperature else shared(_name(rows), numbers, answer)
+        ):
+            for index, ids in zip(batches[number], found, strict=True):
                 answers[index] = ended.cut(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            task.advance(len(batch))
+            task.advance(len(batches[number]))
     return answers
+
+
+def _name(rows: Sequence[Sequence[int]]) -> str:
+    return f"answers to {len(rows)} prompts ({sha256_json(list(map(list, rows)))[:12]})"
+
+
+def _continued_rows(
+    model: Any, most: int, ended: _Ended, temperature: float, drawn: torch.Generator | None, rows: Sequence[list[int]]
+) -> list[list[int]]:
+    """Continuations of a batch; where memory runs out the draws begin again where they did."""
+    before = None if drawn is None else drawn.get_state()
+    try:
+        return _continued(model, list(rows), most, ended, temperature, drawn)
+    except BaseException:
+        if drawn is not None and before is not None:
+            drawn.set_state(before)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

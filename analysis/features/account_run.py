@@ -103,7 +103,11 @@ def account_dictionaries(
         check_fits(pair, dictionary, name)
         measured = {m: functions.get(m, m) for m in named}
         readers[name] = LatentReader(dictionary, reading, measured, bos=-1 if bos is None else int(bos), seed=seed)
-        taps.append(StreamTap(pair.base.anatomy, Address(dictionary.site, dictionary.layer), readers[name].take))
+        taps.append(
+            StreamTap(
+                pair.base.anatomy, Address(dictionary.site, dictionary.layer), readers[name].take, readers[name].found
+            )
+        )
     walked = {"neurons": 0, "perplexity": False, "tokens": False} | options | {"items": "all"}
     found = attribute(
         pair, asked, template=template, metrics=named, functions=functions, bootstrap=bootstrap, seed=seed,

@@ -25,8 +25,8 @@ from taxlens.analysis.features.stream_tap import StreamStates
 from taxlens.analysis.path.adaptive_quadrature import Walker, change, loss_sign
 from taxlens.analysis.path.chain_rule import ScoreMetric
 from taxlens.analysis.path.contraction import Tally
-from taxlens.analysis.path.engine import choices_of
 from taxlens.analysis.path.gradient_passes import log_probability
+from taxlens.analysis.path.shard_walk import choices_of
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite

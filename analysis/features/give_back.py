@@ -17,8 +17,8 @@ from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.analysis.features.training.activation_stream import OUTLYING
 from taxlens.analysis.path.adaptive_quadrature import loss_sign
 from taxlens.analysis.path.chain_rule import ScoreMetric, as_metric, values_of
-from taxlens.analysis.path.engine import choices_of
 from taxlens.analysis.path.gradient_passes import ItemShard, log_probability, score_shard, shard_of
+from taxlens.analysis.path.shard_walk import choices_of
 from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:

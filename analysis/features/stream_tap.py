@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class StreamTap:
         anatomy: of the walked model (its module names serve whichever model is moved).
         address: where; a site of the residual stream.
         taken: called with what was read when a shard's walk ends.
+        found: what `taken` keeps, by suite and item: plain values, for other processes that share the walk.
 
     Raises:
         UsageError: a site that is not the whole stream.
@@ -61,6 +62,7 @@ class StreamTap:
     anatomy: Anatomy
     address: Address
     taken: Take
+    found: dict[str, dict[int, Any]] = field(default_factory=dict)
     seen: StreamStates = field(default_factory=StreamStates)
 
     def __post_init__(self) -> None:
@@ -114,6 +116,14 @@ class StreamTap:
         self.seen = StreamStates()
         self.taken(seen, found, choices, shard, suite)
 
+    def told(self, suite: Suite, items: set[int]) -> dict[int, Any]:
+        """What is kept of items of a suite."""
+        return {item: held for item, held in self.found.get(suite.name, {}).items() if item in items}
+
+    def hear(self, suite: Suite, told: dict[int, Any]) -> None:
+        """Keep what another process's tap has told."""
+        self.found.setdefault(suite.name, {}).update(told)
+
     def _anatomy_of(self, model: torch.nn.Module) -> Anatomy:
         """The walked model's own blocks, where it is the other model of the pair."""
         own = self.anatomy.blocks[0]
@@ -151,6 +161,15 @@ class Taps:
         """Hand on to each."""
         for tap in self.taps:
             tap.take(found, choices, shard, suite)
+
+    def told(self, suite: Suite, items: set[int]) -> list[Any]:
+        """What each keeps of items of a suite."""
+        return [tap.told(suite, items) for tap in self.taps]
+
+    def hear(self, suite: Suite, told: list[Any]) -> None:
+        """Let each keep what its like in another process has told."""
+        for tap, one in zip(self.taps, told, strict=True):
+            tap.hear(suite, one)
 
 
 def rates(rule: QuadratureRule, states: dict[float, Tensor]) -> Tensor:

@@ -29,6 +29,7 @@ from taxlens.analysis.scoring.evaluator import MEASURED, ChoiceMeasure, losses, 
 from taxlens.analysis.weights.units import Difference, difference_of
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.shared_work import shared
 from taxlens.core.stats.intervals import mean_interval
 from taxlens.core.stats.ratios import joint_mean
 
@@ -295,9 +296,11 @@ class FrontierWork:
         self._check_benefit(base, aligned, measure.groups)
         values = {}
         with self.progress.task("measure plans", total=len(plans), unit="plans") as task:
-            for plan in plans:
-                values[plan.name] = runs.values(plan)
-                task.advance(1, note=plan.name)
+            named_plans = {plan.name: plan for plan in plans}
+            found_values = shared("plans", list(named_plans), lambda name: runs.values(named_plans[name]))
+            for name, found in zip(named_plans, found_values, strict=True):
+                values[name] = found
+                task.advance(1, note=name)
         mixtures = [plan for plan in plans if plan.open is None]
         stable = [plan for plan in plans if plan.order == "path" and not plan.left_out][: len(o.shares)]
         found = Frontier(
@@ -324,12 +327,11 @@ class FrontierWork:
             shown |= {p.name for p in found.plans if p.order in ("path", "one_gradient") and not p.left_out}
         chosen = [plan for plan in found.plans if plan.name in shown]
         generated = {}
-        with self.progress.task("answers", total=len(chosen) + 2, unit="models") as task:
-            for end in ("base", "aligned"):
-                generated[end] = runs.refusals(end)
-                task.advance(1)
-            for plan in chosen:
-                generated[plan.name] = runs.refusals(plan)
+        models: dict[str, Plan | str] = {"base": "base", "aligned": "aligned"} | {plan.name: plan for plan in chosen}
+        with self.progress.task("answers", total=len(models), unit="models") as task:
+            answers = shared("answers of plans", list(models), lambda name: runs.refusals(models[name]))
+            for name, refused in zip(models, answers, strict=True):
+                generated[name] = refused
                 task.advance(1)
         groups = {suite.name: suite.groups for suite in prompts}
         return replace(found, generated=generated, prompt_groups=groups)

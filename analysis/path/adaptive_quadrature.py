@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,15 +12,14 @@ from taxlens.analysis.path.chain_rule import Chained, Path, ScoreMetric, as_metr
 from taxlens.analysis.path.contraction import Tally
 from taxlens.analysis.path.quadrature import LADDER, QuadratureRule, companion, cumulative, gauss_patterson, panelled
 
+if TYPE_CHECKING:
+    from taxlens.analysis.path.attribution import SuiteEffects
+
 SMALL = 0.02
 """Taxes below this are judged by an absolute bound: tolerance * SMALL."""
 
 Gradient = Callable[[float], tuple[Tally, np.ndarray]]
 """One gradient at time t: its tally and the rows' scores."""
-
-
-Before = tuple[QuadratureRule, dict[str, Chained], dict[str, np.ndarray]]
-"""The coarser rule that a rule is judged against: itself, its weights by metric, its mean effects by metric."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +72,31 @@ class Walked:
     coarse_rule: QuadratureRule | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RuleAccount:
+    """What one rule leaves open on some items: sums over them.
+
+    Args:
+        items: how many.
+        missed: error of the scores predicted at t = 1, nats.
+        moved: how far the scores moved, nats.
+        inner: by time between panels, error of the scores predicted there, nats.
+        taxes: change by metric.
+        effects: by metric, of each component [components].
+        before: the same by the coarser rule, or None.
+        hopeless: why no rule can close the account, or blank.
+    """
+
+    items: int
+    missed: float
+    moved: float
+    inner: Mapping[float, float]
+    taxes: Mapping[str, float]
+    effects: Mapping[str, np.ndarray]
+    before: Mapping[str, np.ndarray] | None = None
+    hopeless: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Walker:
     """Walks a shard through nested rules until its effects settle.
@@ -101,29 +126,57 @@ class Walker:
     hopeless: Callable[[], str] = lambda: ""
     seen: dict[float, tuple[Tally, np.ndarray]] = field(default_factory=dict)
     truths: dict[float, np.ndarray] = field(default_factory=dict)
+    chains: dict[tuple[float, ...], tuple[Path, dict[str, Chained], dict[str, np.ndarray]]] = field(
+        default_factory=dict
+    )
 
     def run(self, rules: Sequence[QuadratureRule] | None = None) -> Walked:
         """Walk rule after rule, each finer than the one before, and stop at the first that closes."""
         ladder = list(rules) if rules else ladder_of(self.max_gradients)
-        before: Before | None = None
         for number, rule in enumerate(ladder):
-            path, chained, effects = self._chained(rule)
-            inner = None if rules else companion(rule)
-            if inner is not None:
-                before = (inner, *self._chained(inner)[1:])
-            reason = self._unmet(path, chained, effects, before[2] if before else None)
+            before = rule_before(ladder, number, given=bool(rules))
+            account = self.account(rule, before)
+            reason = unmet([account], self.tolerance, nodes=len(rule.nodes))
             self.note(reason or "closed")
-            reason = (self.hopeless() or reason) if reason else reason
-            if not reason or number == len(ladder) - 1 or self.hopeless():
-                return self._result(rule, path, chained, before, reason)
-            before = (rule, chained, effects)
+            reason = (account.hopeless or reason) if reason else reason
+            if not reason or number == len(ladder) - 1 or account.hopeless:
+                return self.result(rule, before, reason)
         raise AssertionError("a ladder has at least one rule")
 
+    def account(self, rule: QuadratureRule, before: QuadratureRule | None) -> RuleAccount:
+        """What a rule leaves open on these items, as sums: those of several shards add up to the suite's."""
+        path, chained, effects = self._held(rule)
+        missed, inner = np.abs(path.predicted_end() - path.end), self._inner_errors(path)
+        taxes = {m: float(np.sum(change(path, self.functions.get(m, m)))) for m in chained}
+        coarse = None if before is None else self._held(before)[2]
+        moved = float(np.nansum(np.abs(path.end - path.start)))
+        return RuleAccount(
+            len(path.gold), float(np.nansum(missed)), moved, inner, taxes, effects, coarse, self.hopeless()
+        )
+
+    def result(self, rule: QuadratureRule, before: QuadratureRule | None, reason: str) -> Walked:
+        """What the walk found by a rule, whose account is left open for a reason (blank: it is closed)."""
+        path, chained, _ = self._held(rule)
+        coarse = None
+        if before is not None:
+            weights = {metric: found.weights for metric, found in self._held(before)[1].items()}
+            coarse = ([self.seen[float(t)][0] for t in before.nodes], weights)
+        seen = [self.seen[float(t)] for t in rule.nodes]
+        tallies, measured = [tally for tally, _ in seen], np.stack([scores for _, scores in seen])
+        passes = len(self.seen), len(self.seen) + len(self.truths) + 2
+        return Walked(path, tallies, chained, coarse, *passes, not reason, reason, measured, before)
+
+    def _held(self, rule: QuadratureRule) -> tuple[Path, dict[str, Chained], dict[str, np.ndarray]]:
+        key = tuple(float(t) for t in rule.nodes)
+        if key not in self.chains:
+            self.chains[key] = self._chained(rule)
+        return self.chains[key]
+
     def _chained(self, rule: QuadratureRule) -> tuple[Path, dict[str, Chained], dict[str, np.ndarray]]:
-        """A rule's scores, each metric's weights, and the mean effects of the components."""
+        """A rule's scores, each metric's weights, and the effects of the components, summed over items."""
         path = self._path(rule)
         chained = {m: chain(path, self.functions.get(m, m)) for m in self.metrics}
-        return path, chained, {m: self._mean_effects(rule, c.weights) for m, c in chained.items()}
+        return path, chained, {m: self._effects(rule, c.weights) for m, c in chained.items()}
 
     def _path(self, rule: QuadratureRule) -> Path:
         slopes = []
@@ -135,70 +188,69 @@ class Walker:
         ends = [table(end) for end in self.ends]
         return Path(rule, ends[0], ends[1], table(np.stack(slopes)), self.choices.gold, self.choices.n_bytes)
 
-    def _mean_effects(self, rule: QuadratureRule, weights: np.ndarray) -> np.ndarray:
-        """Mean over items of each component's effect, float64 [components]."""
+    def _effects(self, rule: QuadratureRule, weights: np.ndarray) -> np.ndarray:
+        """Each component's effect summed over items, float64 [components]."""
         spread = weights[:, self.choices.item, self.choices.choice]
-        total = sum(w @ self.seen[float(t)][0].units["component"].double().numpy() for t, w in zip(rule.nodes, spread))
-        return np.asarray(total) / len(self.choices.gold)
+        return np.asarray(
+            sum(w @ self.seen[float(t)][0].units["component"].double().numpy() for t, w in zip(rule.nodes, spread))
+        )
 
-    def _unmet(
-        self,
-        path: Path,
-        chained: dict[str, Chained],
-        effects: dict[str, np.ndarray],
-        before: dict[str, np.ndarray] | None,
-    ) -> str:
-        """The first stop rule that is not met, in words; empty where all are."""
-        if path.end_error() > self.tolerance / 2:
-            return f"scores at t = 1 are off by {path.end_error():.2%} of their move"
-        t, error = self._inner_error(path)
-        if error > self.tolerance / 2:
-            return f"scores at t = {t:g}, between panels, are off by {error:.2%} of their move"
-        if before is None and len(path.rule.nodes) > 1:
-            return "one rule has nothing to be compared with"
-        for metric in chained:
-            tax = float(np.mean(change(path, self.functions.get(metric, metric))))
-            scale = max(abs(tax), SMALL)
-            if abs(effects[metric].sum() - tax) > self.tolerance * scale:
-                return f"{metric} closes to {abs(effects[metric].sum() - tax) / scale:.2%}"
-            moved = np.abs(effects[metric] - before[metric]).sum() if before else 0.0
-            if moved > self.tolerance * scale:
-                return f"{metric} effects still change by {moved / scale:.2%}"
-        return ""
-
-    def _inner_error(self, path: Path) -> tuple[float, float]:
-        """Where between panels the predicted scores are furthest from a forward pass, and by how much of their move."""
-        moved = float(np.nansum(np.abs(path.end - path.start)))
-        worst = (0.0, 0.0)
+    def _inner_errors(self, path: Path) -> dict[float, float]:
+        """By end of each panel but the last, how far predicted scores are from a forward pass there, summed."""
+        found: dict[float, float] = {}
         for panel in path.rule.panels[:-1]:
-            if self.scores is None or not moved:
+            if self.scores is None:
                 break
             if panel.end not in self.truths:
                 self.truths[panel.end] = self.scores(panel.end)
             predicted = path.start + np.tensordot(
                 cumulative(path.rule, np.array([panel.end]))[:, 0], path.slopes, axes=1
             )
-            error = float(np.nansum(np.abs(predicted - self.choices.table(self.truths[panel.end])))) / moved
-            worst = max(worst, (panel.end, error), key=lambda found: found[1])
-        return worst
+            found[panel.end] = float(np.nansum(np.abs(predicted - self.choices.table(self.truths[panel.end]))))
+        return found
 
-    def _result(
-        self,
-        rule: QuadratureRule,
-        path: Path,
-        chained: dict[str, Chained],
-        before: Before | None,
-        reason: str,
-    ) -> Walked:
-        coarse = None
-        if before:
-            weights = {metric: found.weights for metric, found in before[1].items()}
-            coarse = ([self.seen[float(t)][0] for t in before[0].nodes], weights)
-        seen = [self.seen[float(t)] for t in rule.nodes]
-        tallies, measured = [tally for tally, _ in seen], np.stack([scores for _, scores in seen])
-        passes = len(self.seen), len(self.seen) + len(self.truths) + 2
-        rule_before = before[0] if before else None
-        return Walked(path, tallies, chained, coarse, *passes, not reason, reason, measured, rule_before)
+
+def rule_before(ladder: Sequence[QuadratureRule], number: int, *, given: bool) -> QuadratureRule | None:
+    """The coarser rule that a rule of a ladder is judged against; None: there is nothing to compare it with.
+
+    Args:
+        ladder: the rules.
+        number: which of them.
+        given: whether a user named the rules: each is then judged against the one before.
+    """
+    inner = None if given else companion(ladder[number])
+    return inner if inner is not None or number == 0 else ladder[number - 1]
+
+
+def unmet(accounts: Sequence[RuleAccount], tolerance: float, *, nodes: int) -> str:
+    """The first stop rule that all shards of a suite together do not meet, in words; blank where all are met.
+
+    Args:
+        accounts: of each shard, by one rule: however the items are cut, the sums are the suite's.
+        tolerance: see `Walker`.
+        nodes: of the rule.
+    """
+    moved, count = sum(one.moved for one in accounts), sum(one.items for one in accounts)
+    share = sum(one.missed for one in accounts) / moved if moved else 0.0
+    if share > tolerance / 2:
+        return f"scores at t = 1 are off by {share:.2%} of their move"
+    inner = {t: sum(one.inner[t] for one in accounts) / moved if moved else 0.0 for t in accounts[0].inner}
+    if inner and max(inner.values()) > tolerance / 2:
+        t = max(inner, key=lambda place: inner[place])
+        return f"scores at t = {t:g}, between panels, are off by {inner[t]:.2%} of their move"
+    if nodes > 1 and any(one.before is None for one in accounts):
+        return "one rule has nothing to be compared with"
+    for metric in accounts[0].taxes:
+        tax = sum(one.taxes[metric] for one in accounts) / count
+        effects = np.sum([one.effects[metric] for one in accounts], axis=0) / count
+        scale = max(abs(tax), SMALL)
+        if abs(effects.sum() - tax) > tolerance * scale:
+            return f"{metric} closes to {abs(effects.sum() - tax) / scale:.2%}"
+        coarse = [one.before[metric] for one in accounts if one.before is not None]
+        changed = np.abs(effects - np.sum(coarse, axis=0) / count).sum() if coarse else 0.0
+        if changed > tolerance * scale:
+            return f"{metric} effects still change by {changed / scale:.2%}"
+    return ""
 
 
 def ladder_of(max_gradients: int) -> list[QuadratureRule]:
@@ -230,3 +282,17 @@ def change(path: Path, metric: str | ScoreMetric, *, ends: tuple[np.ndarray, np.
 def loss_sign(metric: str | ScoreMetric) -> float:
     """Sign that makes a fall of the metric (a rise of nll) a positive loss."""
     return as_metric(metric).sign
+
+
+def unresolved(found: SuiteEffects, tolerance: float) -> np.ndarray:
+    """Places of the items whose scores at t = 1 are off by more than half the tolerance of the mean item's move.
+
+    The stopping rule looks at all items together; a few whose scores bend more than the others' pass under it.
+    """
+    return np.flatnonzero(found.missed > tolerance / 2 * float(found.moved.mean()))
+
+
+def finer_rules(gradients: int, most: int) -> list[QuadratureRule]:
+    """Nested rules to walk again with after `gradients` nodes, none larger than `most`; empty where there is none."""
+    sizes = [size for size in LADDER if size <= most]
+    return [gauss_patterson(size) for size in sizes if size >= gradients] if max(sizes, default=0) > gradients else []

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from taxlens.analysis.path.adaptive_quadrature import Choices
 from taxlens.analysis.path.attribution import SuiteEffects
 from taxlens.analysis.path.chain_rule import ScoreMetric
-from taxlens.analysis.path.engine import PathAttribution, choices_of
+from taxlens.analysis.path.engine import PathAttribution
 from taxlens.analysis.path.gradient_passes import ItemShard, RowScore
+from taxlens.analysis.path.shard_walk import choices_of
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -62,15 +63,18 @@ def logit_effects(
 def _suite(job: PathAttribution, suite: Suite, function: PerPosition) -> SuiteEffects:
     gold = [row for row in job.rows(suite) if row.choice == suite.items[row.item].gold]
     vocabulary = int(job.path.model.config.get_text_config().vocab_size)
-    parts = []
-    for rows in job.shards(gold, beside=lambda row: 4 * vocabulary * (len(row.ids) - row.start)):
-        started = time.perf_counter()
-        shard = job.shard(rows, suite)
-        score = _score(function, _base_logits(job, shard))
-        choices = choices_of(shard, suite)
-        only = type(choices)(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
-        parts.append(job.walked(shard, only, suite, score, rules=job.settings.rules)(time.perf_counter() - started))
-    return job.finished(parts)
+    found = job.in_rounds(
+        gold, suite, job.settings.rules, read=_gold_alone,
+        score=lambda shard: _score(function, _base_logits(job, shard)),
+        beside=lambda row: 4 * vocabulary * (len(row.ids) - row.start),
+    )  # fmt: skip
+    return job.finished(found)
+
+
+def _gold_alone(shard: ItemShard, suite: Suite) -> Choices:
+    """The gold choices as the only ones."""
+    choices = choices_of(shard, suite)
+    return Choices(choices.item, choices.choice * 0, choices.gold * 0, choices.n_bytes[:, :1])
 
 
 def _base_logits(job: PathAttribution, shard: ItemShard) -> tuple[torch.Tensor, torch.Tensor]:

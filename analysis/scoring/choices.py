@@ -46,6 +46,10 @@ class Scored:
     greedy: np.ndarray
 
 
+PIECE = 256
+"""Items that a piece of scoring holds, about, where several workers share it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SuiteScores:
     """One model's scores on the items of a suite that have choices.
@@ -115,13 +119,21 @@ def one_right(scores: np.ndarray, gold: np.ndarray, right: np.ndarray, *, togeth
     return table
 
 
-def score_rows(model: Any, rows: Sequence[Row], *, batch_tokens: int = 4096, progress: Progress = SILENT) -> Scored:
+def score_rows(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    batch_tokens: int = 4096,
+    part: tuple[int, int] = (0, 1),
+    progress: Progress = SILENT,
+) -> Scored:
     """Score rows one by one: the log-probability of each row's tokens from ``start`` on.
 
     Args:
         model: a Hugging Face causal language model (as it is, on its device), or a loaded model of a pair.
         rows: token rows; a row's choice is ``ids[start:]``, at least one token, start at least 1.
         batch_tokens: most padded tokens in one batch.
+        part: (k, n): every n-th batch from the k-th; rows of others keep 0 and True, so that parts sum to the whole.
         progress: told of every batch.
 
     Returns:
@@ -131,13 +143,14 @@ def score_rows(model: Any, rows: Sequence[Row], *, batch_tokens: int = 4096, pro
         TaxlensError: a score came out NaN or infinite.
     """
     logp = np.zeros(len(rows))
-    greedy = np.zeros(len(rows), dtype=bool)
+    greedy = np.ones(len(rows), dtype=bool)
     hf = network(model)
     of, vocabulary = length_class(hf), hf.config.get_text_config().vocab_size
     sizes = [len(row.ids) - 1 for row in rows]
     pieces = [Piece(size, asked=len(row.ids) - row.start, kind=of(size)) for size, row in zip(sizes, rows, strict=True)]
     with progress.task("score", total=len(rows), unit="rows") as task:
-        for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=max(1, LOGIT_BUDGET // vocabulary)):
+        batches = packed(pieces, batch_tokens=batch_tokens, most_asked=max(1, LOGIT_BUDGET // vocabulary))
+        for batch in batches[part[0] :: part[1]]:
             done = in_halves(partial(_scored, hf), [rows[i] for i in batch], what="scoring")
             logp[batch] = np.concatenate([one for one, _ in done])
             greedy[batch] = np.concatenate([one for _, one in done])
@@ -166,6 +179,7 @@ def score_suite(
     prompting: Prompting | None = None,
     batch_tokens: int = 4096,
     share_prefix: bool = True,
+    part: tuple[int, int] = (0, 1),
     progress: Progress = SILENT,
 ) -> SuiteScores:
     """Score every choice of every item of a suite under one model.
@@ -181,6 +195,7 @@ def score_suite(
         share_prefix: compute an item's prompt once for all its choices. Checked on the first
             item against separate rows; where the model cannot (the scores differ by more than
             1e-3 nats), rows are scored separately and ``shared`` is False.
+        part: (k, n): every n-th batch from the k-th (see `joined_scores`).
         progress: told of every batch.
 
     Returns:
@@ -202,13 +217,28 @@ def score_suite(
         raise ItemError(explain("no item of the suite has choices to score.", rows_, "add choices and gold."))
     _check_distinct(suite, rows)
     with fused_attention(hf, max(len(row.ids) for row in rows)):
-        scored = score_shared(hf, rows, batch_tokens=batch_tokens, progress=progress) if share_prefix else None
+        how: dict[str, Any] = {"batch_tokens": batch_tokens, "part": part, "progress": progress}
+        scored = score_shared(hf, rows, **how) if share_prefix else None
         shared = scored is not None
         if scored is None:
-            found = score_rows(hf, rows, batch_tokens=batch_tokens, progress=progress)
+            found = score_rows(hf, rows, **how)
             scored = (found.logp, found.greedy)
     check_finite(scored[0])
     return _by_item(suite, prompting.template, rows, scored, shared)
+
+
+def joined_scores(parts: Sequence[SuiteScores]) -> SuiteScores:
+    """The scores of a suite from all its parts, to the bit those that one scoring gives."""
+    logp = parts[0].logp.copy()
+    for part in parts[1:]:
+        logp += part.logp
+    return dataclasses.replace(parts[0], logp=logp, greedy=np.logical_and.reduce([part.greedy for part in parts]))
+
+
+def parts_of(suite: Suite) -> list[tuple[int, int]]:
+    """The parts that a suite's scoring is cut into: by the number of its items alone."""
+    count = max(1, -(-len(suite) // PIECE))
+    return [(number, count) for number in range(count)]
 
 
 def _read(rows: Sequence[Row]) -> list[Row]:

@@ -120,7 +120,7 @@ def asked_places(lines: Sequence[TokenLine]) -> tuple[list[tuple[int, int]], lis
 
 
 def score_shared(
-    model: Any, rows: Sequence[Row], *, batch_tokens: int, progress: Progress
+    model: Any, rows: Sequence[Row], *, batch_tokens: int, part: tuple[int, int] = (0, 1), progress: Progress
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Log-probability and greediness of each row's choice, prompts shared within an item.
 
@@ -128,6 +128,7 @@ def score_shared(
         model: a Hugging Face causal language model.
         rows: choice rows; rows of one item are neighbours.
         batch_tokens: most padded tokens in one batch.
+        part: (k, n): every n-th batch from the k-th; rows of others keep 0 and True.
         progress: told of every batch.
 
     Returns:
@@ -146,7 +147,7 @@ def score_shared(
     logp = np.zeros(len(rows))
     greedy = np.ones(len(rows), dtype=bool)
     with progress.task("score", total=len(rows), unit="rows") as task:
-        for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=most):
+        for batch in packed(pieces, batch_tokens=batch_tokens, most_asked=most)[part[0] :: part[1]]:
             for owner, values, first in in_halves(partial(_run, model), [lines[i] for i in batch], what="scoring"):
                 np.add.at(logp, owner, values)
                 np.logical_and.at(greedy, owner, first)

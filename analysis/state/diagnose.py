@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 
+from taxlens.activations.items.out_of_memory import until_it_fits
 from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.scoring.shared_prompt_table import lay_out
 from taxlens.analysis.state.component_use import component_use
@@ -41,6 +42,9 @@ MOST_CLASSES = 64
 """Most different answers for which the label "answer" is probed."""
 
 SITE = "resid_post"
+
+BATCH = 2048
+"""Padded tokens of a batch; halved where memory runs out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,17 +209,28 @@ def diagnose(
 
 
 def _bench(pair: ModelPair, suite: Suite, template: str, *, folds: int, draws: int, seed: int) -> Bench:
-    table = lay_out(pair, suite, template=template)
-    names = np.unique(table.groups.astype(str))
-    if len(names) < 2 * folds or len(table.items) < 16:
-        rows = [("suite", suite.name), ("items", len(table.items)), ("groups", len(names))]
-        fix = f"at least 16 items in {2 * folds} groups."
-        raise ItemError(explain("too few items or groups to diagnose.", rows, fix))
-    fold = balanced_folds(np.searchsorted(names, table.groups.astype(str)), folds, seed)
-    halves = [Half(loaded, table) for loaded in (pair.base, pair.aligned)]
-    for half in halves:
-        half.read([])
-    return Bench(halves[0], halves[1], fold, draws=draws, seed=seed)
+    size = [BATCH]
+
+    def read() -> tuple[Half, Half]:
+        table = lay_out(pair, suite, template=template, batch_tokens=size[0])
+        halves = Half(pair.base, table), Half(pair.aligned, table)
+        names = np.unique(table.groups.astype(str))
+        if len(names) < 2 * folds or len(table.items) < 16:
+            rows = [("suite", suite.name), ("items", len(table.items)), ("groups", len(names))]
+            fix = f"at least 16 items in {2 * folds} groups."
+            raise ItemError(explain("too few items or groups to diagnose.", rows, fix))
+        for half in halves:
+            half.read([])
+        return halves
+
+    def smaller() -> bool:
+        size[0] //= 2
+        return size[0] > 0
+
+    base, aligned = until_it_fits(read, smaller, what=f"diagnose {suite.name}")
+    groups = base.table.groups.astype(str)
+    fold = balanced_folds(np.searchsorted(np.unique(groups), groups), folds, seed)
+    return Bench(base, aligned, fold, draws=draws, seed=seed)
 
 
 class _Work:

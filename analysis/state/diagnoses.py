@@ -14,6 +14,7 @@ from taxlens.analysis.state.state_tables import EVIDENCE, STATES
 from taxlens.core.errors import ItemError
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
+from taxlens.core.shared_work import shared
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -102,15 +103,20 @@ def diagnose_suites(
         draws, seed: as for `diagnose`.
         progress: told of each layer.
     """
-    found, skipped = [], []
-    for place, suite in enumerate(suites):
-        others = [s for s in (*suites[place + 1 :], *suites[:place]) if template[s.name] == template[suite.name]]
+    by_name = {suite.name: suite for suite in suites}
+
+    def one(name: str) -> Diagnosis | str:
+        suite, place = by_name[name], list(by_name).index(name)
+        others = [s for s in (*suites[place + 1 :], *suites[:place]) if template[s.name] == template[name]]
         try:
-            found.append(diagnose(
-                pair, suite, template=template[suite.name], layers=layers, items=items, relearn=relearn,
+            return diagnose(
+                pair, suite, template=template[name], layers=layers, items=items, relearn=relearn,
                 other=at_most(others[0], CONTROL_ITEMS, seed=seed) if others else None,
-                effects=(effects or {}).get(suite.name), draws=draws, seed=seed, progress=progress,
-            ))  # fmt: skip
+                effects=(effects or {}).get(name), draws=draws, seed=seed, progress=progress,
+            )  # fmt: skip
         except ItemError as error:
-            skipped.append((suite.name, template[suite.name], str(error).splitlines()[0]))
-    return Diagnoses(tuple(found), tuple(skipped))
+            return str(error).splitlines()[0]
+
+    found = dict(zip(by_name, shared("diagnose", list(by_name), one), strict=True))
+    skipped = tuple((name, template[name], why) for name, why in found.items() if isinstance(why, str))
+    return Diagnoses(tuple(one for one in found.values() if isinstance(one, Diagnosis)), skipped)

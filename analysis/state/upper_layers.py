@@ -103,7 +103,7 @@ def probability(table: ChoiceTable, logp: np.ndarray) -> np.ndarray:
 
 def _keeper(kept: Streams) -> Callable[..., None]:
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        kept.append(hidden(output).detach().float().cpu().clone())
+        kept.append(hidden(output).detach().to("cpu", torch.float32, copy=True))
 
     return hook
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.models.prompts import as_asked, template_notes
-from taxlens.analysis.scoring.choices import SuiteScores, score_suite
+from taxlens.analysis.scoring.choices import SuiteScores, joined_scores, parts_of, score_suite
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS, shown_metric
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, metric_columns
@@ -19,6 +19,7 @@ from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
 from taxlens.core.errors import ItemError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
+from taxlens.core.shared_work import active_part, shared
 from taxlens.core.stats.intervals import Interval
 
 
@@ -157,18 +158,10 @@ def measure_tax(
     notes = [f"{s.name}: no item has choices, so it has no tax here." for s in given if s not in usable]
     notes += template_notes(pair, templates)
     measured, scores = [], []
-    for suite in usable:
+    found = _scored(pair, usable, templates, batch_tokens, progress)
+    for number, suite in enumerate(usable):
         for template in templates:
-            both = tuple(
-                score_suite(
-                    model,
-                    suite,
-                    prompting=as_asked(pair, model, template),
-                    batch_tokens=batch_tokens,
-                    progress=progress,
-                )
-                for model in (pair.base, pair.aligned)
-            )
+            both = (found[number, template, "base"], found[number, template, "aligned"])
             base, aligned = both[0].metrics(metrics), both[1].metrics(metrics)
             measured.append(Paired(suite.name, suite.kind, template, both[0].items, both[0].groups, base, aligned))
             scores.append(both)
@@ -180,6 +173,27 @@ def measure_tax(
         frame=tax_frame(measured, bootstrap=bootstrap, seed=seed, margin=margin, interval=interval),
         effects=two_by_two_frame(measured, bootstrap=bootstrap, seed=seed),
     )
+
+
+def _scored(
+    pair: Any, suites: Sequence[Suite], templates: Sequence[str], batch_tokens: int, progress: Progress
+) -> dict[tuple[int, str, str], SuiteScores]:
+    """Scores by (place of the suite, template, model), each in its parts: the pieces that several workers share."""
+
+    def score(unit: tuple[int, str, str, int, int]) -> SuiteScores:
+        number, template, name, part, count = unit
+        model = getattr(pair, name)
+        asked = as_asked(pair, model, template)
+        return score_suite(
+            model, suites[number], prompting=asked, batch_tokens=batch_tokens, part=(part, count), progress=progress
+        )
+
+    whole = [(n, t, m) for n in range(len(suites)) for t in templates for m in ("base", "aligned")]
+    units = [(*one, *part) for one in whole for part in (parts_of(suites[one[0]]) if active_part() else [(0, 1)])]
+    parts: dict[tuple[int, str, str], list[SuiteScores]] = {}
+    for unit, found in zip(units, shared("scores", units, score), strict=True):
+        parts.setdefault(unit[:3], []).append(found)
+    return {key: joined_scores(held) for key, held in parts.items()}
 
 
 def _asked(item: Item) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
+from taxlens.activations.items.out_of_memory import until_it_fits
 from taxlens.activations.models.lengths import length_class, network
 from taxlens.activations.models.prompts import Prompting
 from taxlens.analysis.scoring.logits import head_logits
@@ -57,16 +58,29 @@ def weight_slopes(
     hf = network(model)
     rows = prompting.rows(suite)
     items = {row.item for row in rows}
-    total = 0.0
-    sums: dict[tuple[str, str], torch.Tensor] = {}
+    batches = [item_batches(hf, rows, batch_tokens)]
+
+    def smaller() -> bool:
+        several = len(batches[0]) < len(items)  # a batch holds whole items
+        largest = max(len(batch) * max(len(row.ids) for row in batch) for batch in batches[0])
+        batches[0] = item_batches(hf, rows, largest // 2)
+        return several
+
     with _requiring(hf, modules) as wanted:
-        for batch in item_batches(hf, rows, batch_tokens):
-            scores = choice_scores(hf, batch)
-            value, slope = metric_slopes(batch, scores, suite, metric)
-            scores.backward(slope / len(items))
-            total += value / len(items)
-            _widened(wanted, sums)
-        return {key: sums.get(key, _taken(p)) for key, p in wanted.items()}, total
+
+        def summed() -> tuple[dict[tuple[str, str], torch.Tensor], float]:
+            total, sums = 0.0, {}
+            for p in wanted.values():  # of a pass that ran out of memory half-way
+                p.grad = None
+            for batch in batches[0]:
+                scores = choice_scores(hf, batch)
+                value, slope = metric_slopes(batch, scores, suite, metric)
+                scores.backward(slope / len(items))
+                total += value / len(items)
+                _widened(wanted, sums)
+            return {key: sums.get(key, _taken(p)) for key, p in wanted.items()}, total
+
+        return until_it_fits(summed, smaller, what=f"gradient of {suite.name}")
 
 
 def unit_slopes(slopes: Slopes, difference: Difference, units: Sequence[Unit]) -> np.ndarray:

@@ -27,6 +27,7 @@ from taxlens.analysis.weights.leading_triples import (
     significant,
 )
 from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.shared_work import active_part, shared
 from taxlens.core.vocabularies import LEVELS
 
 if TYPE_CHECKING:
@@ -190,8 +191,28 @@ class Difference:
         """The units of a level by name, in the order of the network."""
         one_of(level, LEVELS, what="level")
         if level not in self._units:
+            if level == "singular" and active_part() is not None:
+                self._share_triples()
             self._units[level] = {unit.name: unit for unit in _cut(self, level)}
         return self._units[level]
+
+    def _share_triples(self) -> None:
+        """Have all weights' triples found by the workers that take part, each some weights."""
+        modules = [
+            role.name for role in self.anatomy.modules
+            if is_matrix(self.pair.aligned.model.get_submodule(role.name)) and self.differs(role.name, "weight")
+        ]  # fmt: skip
+
+        def one(module: str) -> dict[str, Any]:
+            found = self.triples(module)
+            return {"triples": found, "low": self._low_rank.get(module, False), "rest": module in self._rests}
+
+        name = f"triples of {self.pair.aligned.sha256} less {self.pair.base.sha256}"
+        for module, found in zip(modules, shared(name, modules, one), strict=True):
+            device = self.pair.aligned.model.get_submodule(module).weight.device
+            self._triples[module] = tuple(part.to(device) for part in found["triples"])
+            self._low_rank[module] = found["low"]
+            self._rests |= {module} if found["rest"] else set()
 
     def unit(self, name: str, *, level: str | None = None) -> Unit:
         """The named unit of a level; without a level, of the first level that has the name.

@@ -26,9 +26,10 @@ from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.pair import ModelPair, load_pair
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walker, change, loss_sign
 from taxlens.analysis.path.contraction import Contraction, Tally
-from taxlens.analysis.path.engine import PathAttribution, PathSettings, choices_of
+from taxlens.analysis.path.engine import PathAttribution, PathSettings
 from taxlens.analysis.path.gradient_passes import differentiate, score_shard, shard_of
 from taxlens.analysis.path.quadrature import LADDER, QuadratureRule, companion, gauss_patterson, through
+from taxlens.analysis.path.shard_walk import choices_of
 from taxlens.analysis.weights.path_weights import walk
 from taxlens.analysis.weights.units import difference_of
 from taxlens.demo import resolve

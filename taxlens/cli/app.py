@@ -172,8 +172,30 @@ def run(
     )
 
 
-def _stage(name: str, text: str) -> Callable[..., None]:
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="K/N", help="Do one of N parts; `taxlens merge` puts them together.")
+]
+
+
+def _stage(name: str, text: str, *, shared: bool = False) -> Callable[..., None]:
     def command(
+        source: Source,
+        out: Out = None,
+        shard: Shard = None,
+        resume: Resume = False,
+        settings: Set = None,
+        dry_run: DryRun = False,
+        as_json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from taxlens.cli.work import do_stage
+
+        do_stage(
+            name, source, out=out, shard=shard, resume=resume, settings=settings or [], dry_run=dry_run,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+
+    def alone(
         source: Source,
         out: Out = None,
         resume: Resume = False,
@@ -188,16 +210,13 @@ def _stage(name: str, text: str) -> Callable[..., None]:
             name, source, out=out, resume=resume, settings=settings or [], dry_run=dry_run, as_json=as_json, quiet=quiet
         )
 
-    return command
+    return command if shared else alone
 
 
 def capture(
     source: Source,
     out: Out = None,
-    shard: Annotated[
-        str | None,
-        typer.Option("--shard", metavar="K/N", help="Capture one of N parts; `taxlens merge` puts them together."),
-    ] = None,
+    shard: Shard = None,
     resume: Resume = False,
     settings: Set = None,
     dry_run: DryRun = False,
@@ -213,7 +232,7 @@ for stage in STAGES:
     if stage is FEATURES_STAGE:
         app.add_typer(features_app(_stage(stage.name, stage.help), stage.help), name=stage.name)
     elif stage.command:
-        app.command(stage.name, help=stage.help)(_stage(stage.name, stage.help))
+        app.command(stage.name, help=stage.help)(_stage(stage.name, stage.help, shared=stage.shared))
     elif stage is CAPTURE_STAGE:
         app.command(stage.name, help=stage.help)(capture)
 
@@ -284,11 +303,11 @@ def import_eval(
 
 @app.command()
 def merge(
-    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="What `taxlens capture --shard` left.")],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="What `--shard` left.")],
     out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Run folder (or store) to write.")],
     as_json: Json = False,
 ) -> None:
-    """Put the parts of one capture together."""
+    """Put the parts of one stage together."""
     from taxlens.cli.stores import do_merge
 
     do_merge(parts, out=out, as_json=as_json)

@@ -50,14 +50,17 @@ def part_of(text: str) -> tuple[int, int]:
     number, count = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= count:
         rows = [("got", repr(text)), ("must be", "K/N, with K from 1 to N")]
-        raise UsageError(explain("--shard names no part of a capture.", rows, "--shard 1/8, the first of eight"))
+        raise UsageError(explain("--shard names no part.", rows, "--shard 1/8, the first of eight"))
     return number, count
 
 
 def do_merge(parts: Sequence[Path], *, out: Path, as_json: bool) -> None:
-    """Put parts of one capture together."""
-    from taxlens.runs.merging import merge_parts
+    """Put parts of one stage, or of one capture, together."""
+    from taxlens.runs.merging import merge_parts, merge_stage
 
+    if (made := merge_stage(parts, out=out, progress=terminal_progress())) is not None:
+        tell(made, as_json=as_json)
+        return
     store = merge_parts(parts, out=out)
     said = {"merged": str(out), "parts": len(parts), "rows": store.n_rows}
     print(json.dumps(said) if as_json else f"{out}: {store.n_rows} rows from {len(parts)} parts, as one capture.")

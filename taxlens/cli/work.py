@@ -79,13 +79,18 @@ def do_stage(
     settings: Sequence[str],
     dry_run: bool,
     as_json: bool,
+    shard: str | None = None,
     quiet: bool = False,
 ) -> None:
-    """Run one stage."""
+    """Run one stage, or one part of it."""
+    from taxlens.cli.stores import part_of
+
+    part = None if shard is None else part_of(shard)
     if dry_run:
         tell_plan(source, settings, stages=[name], as_json=as_json)
         return
-    done = run(source, out=out, overrides=settings, resume=resume, stages=[name], progress=progress_for(quiet))
+    progress = progress_for(quiet)
+    done = run(source, out=out, overrides=settings, resume=resume, stages=[name], part=part, progress=progress)
     tell(done, as_json=as_json, quiet=quiet, stage=name)
 
 

@@ -117,6 +117,29 @@ class AskingSection(Section):
     answer_prefix: str = Field(default="", description="how each answer begins, after the assistant's turn is opened")
 
 
+class ExecutorSection(Section):
+    """Who does the work of tax, capture, attribute, diagnose, features and frontier: one process, or several workers."""
+
+    kind: Literal["local", "ray", "slurm"] = Field(
+        default="local", description="processes of this machine, actors of a Ray cluster, or jobs of a Slurm queue"
+    )
+    workers: int = Field(default=1, ge=1, le=10_000, description="how many workers; each loads the pair")
+    threads: int = Field(default=1, ge=1, le=1024, description="threads of a worker's array work")
+    cpus: int = Field(default=1, ge=1, le=1024, description="processors that Ray or Slurm sets aside for a worker")
+    gpus: int = Field(default=0, ge=0, le=64, description="GPUs that Ray or Slurm sets aside for a worker")
+    retries: int = Field(default=3, ge=0, le=100, description="how often a piece is tried again whose worker died")
+    scratch: str | None = Field(
+        default=None, description="folder that all workers see, for finished pieces; null: beside the run folder"
+    )
+    address: str = Field(default="", description="of a Ray cluster, or auto; blank: one on this machine")
+    cluster: Literal["slurm", "local"] = Field(
+        default="slurm", description="of Slurm: the queue, or processes of this machine for a try"
+    )
+    options: dict[str, str | int | float] = Field(
+        default={}, description="of Slurm: further options of submitit, such as slurm_partition or timeout_min"
+    )
+
+
 class ConfigHead(Section):
     """What a config says beside the stages' sections: the pair, the suites, the templates, and which stages are done."""
 
@@ -133,6 +156,7 @@ class ConfigHead(Section):
         default=None, description="which stages `taxlens run` does; null: all that the config names"
     )
     split: SplitSection = Field(default=SplitSection(), description="how items are split for the frontier")
+    executor: ExecutorSection = Field(default=ExecutorSection(), description="who does the work")
 
     @field_validator("suites")
     @classmethod

@@ -144,7 +144,7 @@ class RunContext:
     @property
     def store_path(self) -> Path:
         """Where the run's activations are."""
-        return self.run.folder / "activations.h5"
+        return self.run.store
 
     def open_store(self) -> Store:
         """Open the run's store.

@@ -66,6 +66,7 @@ class Run:
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder = folder
+        self.writes = True
         self.held = False
         self.told: list[str] = []
         self._record: StageRecord | None = None
@@ -102,6 +103,11 @@ class Run:
             CheckError: if `run.json` was changed since it was written.
         """
         return cls(Path(folder), read_manifest(Path(folder)))
+
+    @property
+    def store(self) -> Path:
+        """Where the run's activations are."""
+        return self.folder / "activations.h5"
 
     def save(self) -> None:
         """Write the manifest, sealed by a hash of its content."""

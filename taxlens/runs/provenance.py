@@ -44,7 +44,7 @@ def section_of(config: Config | Mapping[str, Any], stage: str) -> dict[str, Any]
     values = config if isinstance(config, Mapping) else json.loads(config.model_dump_json())
     declared = next((one for one in STAGES if one.name == stage), None)
     if declared is None or declared.reads is None:
-        wanted = tuple(key for key in values if key not in ("name", "stages", "figures"))
+        wanted = tuple(key for key in values if key not in ("name", "stages", "figures", "executor"))
     else:
         own = (declared.key,) if declared.key else ()
         wanted = (*declared.reads, *own, *(() if stage in VIEWS else COMMON))

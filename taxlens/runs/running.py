@@ -19,6 +19,7 @@ from taxlens.runs.folder import Run
 from taxlens.runs.provenance import VIEWS, flattened, made_differences, settings_differences
 from taxlens.runs.recording import remove
 from taxlens.runs.verification import damaged, outdated
+from taxlens.runs.workers import SHARED, Share, by_hand, workers_of
 from taxlens.stages import STAGES
 from taxlens.stages.stage import Stage
 
@@ -43,7 +44,7 @@ def run(
         overrides: `key.sub=value` texts, as `--set` takes them.
         resume: go on with a folder that exists; stages that ended well, from what is asked for now, are not done again.
         stages: which stages (default: all that the config plans).
-        part: (number from 1, of how many) of the capture, when that is the only stage.
+        part: (number from 1, of how many) of a stage that can be shared, when that is the only one.
         progress: shows what is under way.
 
     Returns:
@@ -57,6 +58,9 @@ def run(
         >>> run("configs/demo.yaml", out="runs/demo")        # doctest: +SKIP
         Run('demo', success, 11 tables, 'runs/demo')
     """
+    if part is not None and (name := next((n for n in stages or () if n not in SHARED), None)):
+        rows = [("stage", name), ("in parts", ", ".join(SHARED))]
+        raise UsageError(explain("this stage is not cut into parts.", rows, "leave --shard out."))
     opened, asked = open_or_create(Path(config), out=out, overrides=overrides, resume=resume, stages=stages)
     with opened.locked(), opened.logged():
         job = RunContext(opened, progress=progress, resume=resume)
@@ -157,14 +161,15 @@ def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
     run = job.run
     run.note(status="started", error=None)
     try:
-        for name in stages:
-            why = _reason(run, name) if skip_done else ""
-            if why is None:
-                logger.info("stage %s was done before", name)
-                continue
-            if why:
-                job.tell(f"stage {name} is done again: {why}")
-            _one_stage(job, name)
+        with workers_of(run, stages if any(not run.done(name) for name in stages) or not skip_done else ()) as share:
+            for name in stages:
+                why = _reason(run, name) if skip_done else ""
+                if why is None:
+                    logger.info("stage %s was done before", name)
+                    continue
+                if why:
+                    job.tell(f"stage {name} is done again: {why}")
+                _one_stage(job, name, share)
     except BaseException as error:
         stopped = interrupted(error)
         logger.exception("run ended by %s", type(error).__name__)
@@ -193,10 +198,13 @@ def _reason(run: Run, name: str) -> str | None:
     return outdated(run, name)
 
 
-def _one_stage(job: RunContext, name: str) -> None:
+def _one_stage(job: RunContext, name: str, share: Share) -> None:
     made = job.made_from(name)
-    with job.run.stage(name, made_from=made):
-        _do(job, next(stage for stage in STAGES if stage.name == name))
+    if job.part is not None and name != "capture":
+        share = by_hand(job)
+    with job.run.stage(name, made_from=made), share(name, made):
+        if job.part is None or name == "capture":
+            _do(job, next(stage for stage in STAGES if stage.name == name))
         check_interrupted()
         job.run.manifest |= job.facts
         after = job.made_from(name)

@@ -109,6 +109,7 @@ class Stage:
         words: what it says of a run.
         check: (context, section) -> None; refuses names and options that cannot be met. Run before anything is loaded.
         cost: (context, section) -> StageCost, for `--dry-run`; the models are loaded by then.
+        shared: whether several workers can share its work (`executor`, and `--shard K/N` with `taxlens merge`).
         command: whether the command line makes a command of it (else it has one of its own).
         notebook: (pair, suites, **options) -> Result: the method of its name that `Pair` then has.
     """
@@ -128,6 +129,7 @@ class Stage:
     words: Words = field(default_factory=Words)
     check: Lazy | None = None
     cost: Lazy | None = None
+    shared: bool = False
     command: bool = True
     notebook: Lazy | None = None
 

@@ -32,6 +32,7 @@ ATTRIBUTE_STAGE = Stage(
     "attribute",
     "Attribute the tax to weights.",
     compute=Lazy("taxlens.stages.attribute.attribute_run:stage_attribute"),
+    shared=True,
     reads=("tax.bootstrap",),
     section=AttributionSection,
     key="attribution",

@@ -10,6 +10,7 @@ CAPTURE_STAGE = Stage(
     "capture",
     "Capture both models' activations.",
     compute=Lazy("taxlens.stages.capture.capture_run:stage_capture"),
+    shared=True,
     reads=(),
     section=CaptureSection,
     key="capture",

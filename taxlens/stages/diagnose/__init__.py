@@ -13,6 +13,7 @@ DIAGNOSE_STAGE = Stage(
     "diagnose",
     "Classify what each suite lost.",
     compute=Lazy("taxlens.stages.diagnose.diagnose_run:stage_diagnose"),
+    shared=True,
     reads=("tax.bootstrap", "frontier.benefit", "frontier.against"),
     section=DiagnoseSection,
     key="diagnose",

@@ -14,6 +14,7 @@ FEATURES_STAGE = Stage(
     "features",
     "Account for the tax in features.",
     compute=Lazy("taxlens.stages.features.features_run:stage_features"),
+    shared=True,
     section=FeaturesSection,
     key="features",
     always=False,

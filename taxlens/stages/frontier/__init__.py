@@ -20,6 +20,7 @@ FRONTIER_STAGE = Stage(
     "frontier",
     "Measure what it costs to undo the tax.",
     compute=Lazy("taxlens.stages.frontier.frontier_run:stage_frontier"),
+    shared=True,
     reads=("split", "attribution.tolerance", "attribution.max_gradients", "tax.bootstrap"),
     section=FrontierSection,
     key="frontier",

@@ -14,6 +14,7 @@ TAX_STAGE = Stage(
     "tax",
     "Measure what was lost, suite by suite.",
     compute=Lazy("taxlens.stages.tax.tax_run:stage_tax"),
+    shared=True,
     reads=(),
     section=TaxSection,
     key="tax",

@@ -9,8 +9,8 @@ import torch
 from taxlens.activations.items.tokens import encode_suite
 from taxlens.analysis.path import module_rules as rules
 from taxlens.analysis.path.contraction import Contraction
-from taxlens.analysis.path.engine import checkpointed
 from taxlens.analysis.path.gradient_passes import differentiate, score_shard, shard_of
+from taxlens.analysis.path.shard_walk import checkpointed
 from taxlens.analysis.scoring.choices import score_rows
 from taxlens.analysis.weights.path_weights import walk
 from taxlens.analysis.weights.units import component_name, difference_of

@@ -13,8 +13,8 @@ from taxlens.activations.models.loading import LoadedModel, load_model
 from taxlens.activations.models.pair import make_pair
 from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.path.contraction import Contraction
-from taxlens.analysis.path.engine import checkpointed
 from taxlens.analysis.path.gradient_passes import differentiate, shard_of
+from taxlens.analysis.path.shard_walk import checkpointed
 from taxlens.analysis.weights.path_weights import walk
 from taxlens.analysis.weights.units import difference_of
 

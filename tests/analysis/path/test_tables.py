@@ -178,7 +178,7 @@ def test_items_that_a_walk_leaves_unresolved_are_walked_again_and_the_others_lef
 def test_an_item_is_unresolved_where_its_end_is_off_by_more_than_half_the_tolerance_of_the_mean_move(found):
     import dataclasses
 
-    from taxlens.analysis.path.refinement import finer_rules, unresolved
+    from taxlens.analysis.path.adaptive_quadrature import finer_rules, unresolved
 
     one = dataclasses.replace(found[2].suites["words"], missed=np.array([0, 0.004, 0.006, 0.1]), moved=np.ones(4))
     assert unresolved(one, 0.01).tolist() == [2, 3]

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from taxlens.activations.items.out_of_memory import in_halves, memory_ran_out, until_it_fits
+from taxlens.activations.models.prompts import Prompting
+from taxlens.analysis.answers.generation import generate
 from taxlens.analysis.path.attribute import attribute
 from taxlens.analysis.scoring.choices import score_suite
+from taxlens.analysis.weights.gradients import weight_slopes
 from taxlens.core.errors import TaxlensError
 
 
@@ -73,3 +76,37 @@ def test_one_member_that_does_not_fit_is_said_and_other_errors_are_not_swallowed
         in_halves(lambda _: (_ for _ in ()).throw(RuntimeError("shapes do not fit")), [1], what="scoring")
     assert not memory_ran_out(TaxlensError("memory alloc"))
     assert in_halves(sum, [1, 2, 3], what="adding") == [6]
+
+
+def test_answers_are_the_same_where_batches_had_to_be_halved(fake_pair, word_suite, caplog):
+    model, prompts = fake_pair.base.model, list(word_suite.items[:7])
+    asked = {"template": "plain", "max_new_tokens": 4}
+    wanted = generate(model, fake_pair.base.tokenizer, prompts, **asked)
+    hook = short_above(model, 2)
+    try:
+        assert generate(model, fake_pair.base.tokenizer, prompts, **asked) == wanted
+    finally:
+        hook.remove()
+    assert "generation goes on with batches of" in caplog.text
+
+
+def test_gradients_are_the_same_where_batches_had_to_be_halved(fake_pair, word_suite, caplog):
+    model, few = fake_pair.base.model, word_suite.subset(range(6))
+    modules = [name for name, _ in model.named_modules() if name.endswith("down_proj")]
+    how = Prompting(fake_pair.base.tokenizer)
+    wanted, value = weight_slopes(model, few, how, modules=modules)
+    hook = short_above(model, 2 * len(few.items[0].choices))
+    try:
+        found, again = weight_slopes(model, few, how, modules=modules)
+    finally:
+        hook.remove()
+    assert again == pytest.approx(value)
+    for key, slope in wanted.items():
+        torch.testing.assert_close(found[key], slope, atol=1e-6, rtol=1e-4)
+    assert "gradient of words goes on" in caplog.text
+    hook = short_above(model, 1)  # not even one item
+    try:
+        with pytest.raises(TaxlensError, match="single sequence"):
+            weight_slopes(model, few, how, modules=modules)
+    finally:
+        hook.remove()
