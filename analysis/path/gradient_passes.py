@@ -23,6 +23,10 @@ LOGITS = 1 << 24
 """Most logits of one batch (64 MB in float32; the backward pass needs a few times that)."""
 
 
+BLOCK = 1 << 22
+"""Logits whose exponentials are held at once."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
     """A padded batch of distinct inputs; inputs that several rows share are read once.
@@ -125,7 +129,33 @@ def _bundle(group: Sequence[tuple[tuple[int, ...], list[int]]], rows: Sequence[R
 
 def log_probability(logits: torch.Tensor, targets: torch.Tensor, _tokens: torch.Tensor) -> torch.Tensor:
     """The default score of a position: log-probability of its token, nats."""
-    return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=-1)
+    return _TargetLogProbability.apply(logits, targets)
+
+
+class _TargetLogProbability(torch.autograd.Function):
+    """Log-probability of one token a row; forward and backward hold one further array of the logits' size at most.
+
+    Left to autograd, gather and logsumexp hold five.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows = max(1, BLOCK // logits.shape[1])
+        total = torch.cat([torch.logsumexp(part, dim=-1) for part in logits.split(rows)])
+        ctx.save_for_backward(logits, targets, total)
+        return logits.gather(1, targets[:, None])[:, 0] - total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, targets, total = ctx.saved_tensors
+        given = gradients[0][:, None]
+        slope = (logits - total[:, None]).exp_().mul_(-given)
+        return slope.scatter_add_(1, targets[:, None], given.to(slope.dtype)), None
+
+
+def _picked(logits: torch.Tensor, at: torch.Tensor, bundle: Bundle) -> torch.Tensor:
+    """Logits that a lane scores: all of them as they are where there is one lane, whose places are in order."""
+    return logits if len(bundle.lanes) == 1 else logits[at]
 
 
 def score_shard(model: Any, shard: ItemShard, *, score: RowScore = log_probability) -> np.ndarray:
@@ -137,7 +167,7 @@ def score_shard(model: Any, shard: ItemShard, *, score: RowScore = log_probabili
             scores = scores.to(logits.device)
             for _, row_target, token, at in bundle.lanes:
                 (row, target), token, at = (x.to(logits.device, non_blocking=True) for x in (row_target, token, at))
-                scores.index_add_(0, row, score(logits[at], target, token).double())
+                scores.index_add_(0, row, score(_picked(logits, at, bundle), target, token).double())
     return _finite(scores.cpu().numpy(), shard)
 
 
@@ -168,7 +198,7 @@ def differentiate(
                 contraction.batch = placed(bundle, lane)
                 device = logits.device
                 (row, target), token, at = (x.to(device, non_blocking=True) for x in (row_target, token, at))
-                values = score(logits[at], target, token)
+                values = score(_picked(logits, at, bundle), target, token)
                 torch.autograd.backward(values.sum(), retain_graph=lane < last)
                 contraction.scored(row, values.detach())
                 advance(len(torch.unique(row_target[0])))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from taxlens.analysis.weights.dense_change import dense_change, filled
+from taxlens.analysis.weights.dense_change import Blocks, dense_change, filled
 from taxlens.analysis.weights.units import Difference, Part, Unit, component_name, is_matrix
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ class MatrixRule(ModuleRule):
     Args:
         factors: (U [out, r], S V' [r, in]), the kept triples; None where none are wanted.
         exact: whether Delta is their product to rounding.
-        dense: function that returns Delta [out, in], where there are no factors.
+        dense: function that gives Delta, some outputs at a time, where there are no factors.
         bias: change of the bias [out], or None.
         plan: for each level, what to form from the weight and from the bias.
     """
 
     factors: tuple[Tensor, Tensor] | None
     exact: bool
-    dense: Callable[[], Tensor]
+    dense: Blocks
     bias: Tensor | None
     plan: list[tuple[str, str, Columns | int, Columns | int | None]]
 
@@ -168,17 +168,24 @@ class MatrixRule(ModuleRule):
         return {"triples": torch.cat([triples, reduce(tokens[:, None]) - triples.sum(1, keepdim=True)], dim=1)}
 
     def _full(self, x: Tensor, g: Tensor, kinds: set[str], reduce: Reduce) -> dict[str, Tensor]:
-        delta = self.dense()
-        forms = {}
-        if "columns" in kinds:
-            product = _wide(x) * (g.to(delta.dtype) @ delta)
-            forms["columns"] = reduce(product)
-        if "rows" in kinds or "columns" not in kinds:
-            product = g * (x.to(delta.dtype) @ delta.T)
-            if "rows" in kinds:
-                forms["rows"] = reduce(product)
-        forms["tokens"] = product.sum(1)
-        return forms
+        forms: dict[str, Tensor] = {}
+        inward, rows, tokens = None, [], None
+        for outputs, delta in self.dense():
+            part = g[:, outputs].to(delta.dtype)
+            if "columns" in kinds:
+                back = part @ delta
+                inward = back if inward is None else inward.add_(back)
+            if "rows" in kinds or "columns" not in kinds:
+                product = g[:, outputs] * (x.to(delta.dtype) @ delta.T)
+                tokens = product.sum(1) if tokens is None else tokens.add_(product.sum(1))
+                rows += [reduce(product)] if "rows" in kinds else []
+        if inward is not None:
+            product = _wide(x) * inward
+            forms["columns"], tokens = reduce(product), product.sum(1) if tokens is None else tokens
+        if rows:
+            forms["rows"] = torch.cat(rows, dim=1)
+        assert tokens is not None
+        return forms | {"tokens": tokens}
 
 
 @dataclass(slots=True, eq=False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from taxlens.analysis.weights.leading_triples import BLOCK, HELD
 from taxlens.analysis.weights.units import common_rows
 
 if TYPE_CHECKING:
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 
 
-def dense_change(module: nn.Module, name: str, difference: Difference) -> Callable[[], Tensor]:
-    """A function that forms Delta [out, in] from the two ends' own tensors, wherever the model is walked to."""
+Blocks = Callable[[], Iterator[tuple[slice, Tensor]]]
+"""Which outputs, and the change of their weights [outputs, in], block after block."""
+
+
+def dense_change(module: nn.Module, name: str, difference: Difference) -> Blocks:
+    """A function that forms Delta from the two ends' own tensors, some outputs at a time, wherever the model is walked to.
+
+    A vocabulary's change is half of a small model: it is never held whole. Of a weight that the checkpoint stores as
+    [in, out], and on a GPU, where one product is faster than several, all outputs come at once up to `HELD` numbers.
+    """
     device, transposed = next(module.parameters()).device, difference.transposed(name)
     ends = [m.model.get_submodule(name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)]
     common = common_rows(*ends)
@@ -25,10 +34,21 @@ def dense_change(module: nn.Module, name: str, difference: Difference) -> Callab
     # a GPU multiplies 16 bits with sums in 32 many times faster; the difference of two 16-bit ends is rounded once
     narrow = device.type != "cpu" and common[0].dtype in (torch.bfloat16, torch.float16)
 
-    def change() -> Tensor:
-        end, start = (one.to(device) if narrow else wide(one).to(device) for one in (common[1], common[0]))
-        delta = end - start
-        return delta.T if transposed else filled(delta, module)
+    outputs = module.weight.shape[1] if transposed else module.weight.shape[0]
+    most = HELD if device.type != "cpu" else BLOCK
+    step = outputs if transposed else max(1, most // max(1, common[0].shape[1]))
+
+    def change() -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, outputs, step):
+            rows = slice(start, min(start + step, outputs))
+            mine = [one if transposed else one[rows] for one in common]
+            end, before = (one.to(device) if narrow else wide(one).to(device) for one in (mine[1], mine[0]))
+            delta = end - before
+            if transposed:
+                yield rows, delta.T
+            else:  # rows that only the walked model has
+                lacking = rows.stop - rows.start - len(delta)
+                yield rows, torch.cat([delta, delta.new_zeros((lacking, delta.shape[1]))]) if lacking else delta
 
     return change
 

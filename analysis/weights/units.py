@@ -185,7 +185,7 @@ class Difference:
     def _noise(self, module: str) -> float:
         """Frobenius norm that rounding both ends' weights to their dtype can put into the change."""
         weight = self.pair.aligned.model.get_submodule(module).weight.detach()
-        return float(torch.finfo(weight.dtype).eps * torch.linalg.vector_norm(weight, dtype=torch.float64))
+        return float(torch.finfo(weight.dtype).eps * BlockedChange(weight, None).energy() ** 0.5)
 
     def units(self, level: str) -> dict[str, Unit]:
         """The units of a level by name, in the order of the network."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from taxlens.config.schema import Config, PairSection, SplitSection, SuiteSection
+from taxlens.config.schema import Config, ExecutorSection, PairSection, SplitSection, SuiteSection
 from taxlens.core.table import Column, Table
 from taxlens.stages import STAGES
 from taxlens.stages.section import RegisteredName
@@ -32,7 +32,7 @@ def config_page() -> str:
         f"Every key of a config. {HEAD} What a config looks like: [contract](contract.md).",
         "## The run",
     ]
-    kinds = {"pair": PairSection, "suites": SuiteSection, "split": SplitSection}
+    kinds = {"pair": PairSection, "suites": SuiteSection, "split": SplitSection, "executor": ExecutorSection}
     of_stages = {stage.key for stage in STAGES if stage.key}
     own = {name: field for name, field in Config.model_fields.items() if name not in of_stages}
     parts.append(_keys(own))

@@ -23,10 +23,10 @@ suites:
   - {name: facts, file: few.jsonl}
   - {name: harm, file: harm.jsonl, kind: benefit}
 templates: [plain]
-tax: {bootstrap: 50}
+tax: {bootstrap: 100}
 capture: {layers: [0, 2], shard_bytes: 20000}
-attribution: {levels: [component, singular], max_gradients: 7, neurons: 4, methods: [path]}
-frontier: {orders: [path, uniform], shares: [0.2], uniform: [0.5], draws: 1, generate: 0, max_gradients: 7}
+attribution: {levels: [component, head], max_gradients: 7, methods: [path], reading: 0}
+frontier: {orders: [path, uniform], shares: [0.2], draws: 1, generate: 0, max_gradients: 7}
 """
 ITEMS = 7
 
@@ -93,7 +93,7 @@ def test_parts_that_are_missing_given_twice_or_of_another_config_are_refused(con
     assert run_app(["merge", str(one), "--out", str(tmp_path / "m")]) == 2
     assert run_app(["merge", str(one), str(one), "--out", str(tmp_path / "m")]) == 2
     assert "missing, or given twice" in capsys.readouterr().err
-    done("tax", config, "--shard", "2/2", "--out", other, "--set", "tax.bootstrap=60")
+    done("tax", config, "--shard", "2/2", "--out", other, "--set", "tax.bootstrap=110")
     assert run_app(["merge", str(one), str(other), "--out", str(tmp_path / "m")]) == 3
     assert "parts of different runs" in capsys.readouterr().err
     assert run_app(["probe", str(config), "--shard", "1/2", "--out", str(tmp_path / "p")]) == 2
