@@ -98,14 +98,26 @@ def weight_files(directory: Path) -> list[Path]:
     raise ModelLoadError(explain("no weights here.", rows, "give a directory with safetensors, or gguf: FILE."))
 
 
-def _shard_names(index: Path) -> list[str]:
+def shard_map(directory: Path) -> dict[str, str]:
+    """Which file holds which weight, by the index of a sharded checkpoint; empty where one file holds all.
+
+    Raises:
+        ModelLoadError: the index cannot be read.
+    """
+    index = directory / _INDEX
+    if (directory / _SINGLE).is_file() or not index.is_file():
+        return {}
     title = "the shard index cannot be read."
     whole = read_json(index, title=title, error=ModelLoadError, fix="copy it again.")
     named = whole.get("weight_map") if isinstance(whole, dict) else None
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
         rows = [("file", index), ("weight_map", "tensor name -> file name is wanted")]
         raise ModelLoadError(explain(title, rows, "copy it again."))
-    names = sorted(set(named.values()))
+    return named
+
+
+def _shard_names(index: Path) -> list[str]:
+    names = sorted(set(shard_map(index.parent).values()))
     outside = [name for name in names if Path(name).name != name]
     if outside:
         rows = [("file", index), ("names", outside[0])]
@@ -130,7 +142,18 @@ def unread_weights(directory: Path) -> str:
     """What to know of weights that lie beside those that are read; empty where there are none."""
     if (directory / _SINGLE).is_file() and (directory / _INDEX).is_file():
         return f"{directory.name} holds two sets of weights: {_SINGLE} is read, the shards of {_INDEX} are not"
-    return ""
+    read = {path.name for path in weight_files(directory)}
+    found = {path.name for pattern in _OTHER_SETS for path in directory.glob(pattern)} - read
+    if not found:
+        return ""
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{directory.name} holds a further set of weights that is not read: {min(found)}{more}"
+
+
+_OTHER_SETS = (
+    "model.*.safetensors", "model-*-of-*.safetensors", "consolidated*.safetensors", "pytorch_model*.bin", "consolidated*.pth",
+)  # fmt: skip
+"""Names under which whole models are saved beside the one that is read."""
 
 
 def first_line(error: BaseException) -> str:

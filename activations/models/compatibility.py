@@ -146,8 +146,9 @@ def compare_vocabulary(base: Any, aligned: Any) -> SharedVocabulary:
     moved = sorted(token for token in one.keys() & two.keys() if one[token] != two[token])
     if moved:
         first = moved[0]
+        what = "added tokens" if set(moved) <= base.get_added_vocab().keys() else "tokens"
         return SharedVocabulary(
-            clash=f"{len(moved)} tokens have other ids, first {first!r}: base {one[first]}, aligned {two[first]}"
+            clash=f"{len(moved)} {what} have other ids, first {first!r}: base {one[first]}, aligned {two[first]}"
         )
     only_one, only_two = one.keys() - two.keys(), two.keys() - one.keys()
     if only_one and only_two:
@@ -161,9 +162,10 @@ def compare_vocabulary(base: Any, aligned: Any) -> SharedVocabulary:
 
 
 def _renamed(base: Any, aligned: Any, one: dict[str, int], two: dict[str, int]) -> dict[str, str]:
-    """Base's name to aligned's of every added token that stands at the same id under another name."""
-    mine, theirs = ({i: token for token, i in t.get_added_vocab().items()} for t in (base, aligned))
-    pairs = {mine[i]: theirs[i] for i in sorted(mine.keys() & theirs.keys()) if mine[i] != theirs[i]}
+    """Base's name to aligned's of every token that stands at the same id under another name, an added one in either."""
+    mine, theirs = ({i: token for token, i in vocabulary.items()} for vocabulary in (one, two))
+    added = set(base.get_added_vocab().values()) | set(aligned.get_added_vocab().values())
+    pairs = {mine[i]: theirs[i] for i in sorted(mine.keys() & theirs.keys() & added) if mine[i] != theirs[i]}
     return {old: new for old, new in pairs.items() if old not in two and new not in one}
 
 

@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from taxlens.activations.models.checkpoint import first_line, unread_weights, weight_files
+from taxlens.activations.models.checkpoint import first_line, shard_map, unread_weights, weight_files
 from taxlens.core.errors import ModelLoadError, explain
 from taxlens.core.json_text import read_json
 
@@ -26,6 +26,7 @@ INSIDE = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module
 _EMBED = re.compile(r"^(.*?)((?:model\.language_model|language_model\.model|model\.decoder|model|transformer|gpt_neox|backbone)\.)?"
                     r"(embed_tokens|wte|embed_in|word_embeddings|embeddings)\.weight$")  # fmt: skip
 _VALUE_HEAD = re.compile(r"^(v_head|value_head|vhead|critic_head|value_model_head)\.")
+_OUTPUT_HEAD = re.compile(r"^(language_model\.)?(lm_head|embed_out|output|transformer\.lm_head|head)\.weight$")
 _REWARD_HEAD = re.compile(r"^(score|reward_head|regression_head|classifier|rank_head)\.")
 
 
@@ -38,7 +39,7 @@ class Contents:
         files: the safetensors files that will be read; none for GGUF.
         wrapper: the prefix that every weight name carries beyond the architecture's own; blank for none.
         wrapped_inside: whether wrappers left their names inside weight names too.
-        left_aside: weights of a value head, which the language model has no place for.
+        left_aside: weights of a value or reward head, which the language model has no place for.
         notes: sentences that a reader of results must know.
     """
 
@@ -68,19 +69,46 @@ def look(directory: Path, *, gguf: bool = False) -> Contents:
     check_sizes(directory, config)
     files = tuple(weight_files(directory))
     plain = not (config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config"))
-    names = [name for path in files for name in _names(path, plain=plain)]
+    held = {path: _names(path, plain=plain) for path in files}
+    _check_shards(directory, held)
+    names = [name for found in held.values() for name in found]
     wrapper, inside = wrapper_of(names), any(INSIDE.search(name) for name in names)
     bare = [INSIDE.sub("", name).removeprefix(wrapper) for name in names]
     _check_head(directory, config, bare)
-    aside = tuple(name for name in bare if _VALUE_HEAD.match(name))
-    notes = [unread_weights(directory)]
+    aside = tuple(name for name in bare if _VALUE_HEAD.match(name) or _REWARD_HEAD.match(name))
+    notes = [unread_weights(directory), _own_code(directory, config)]
     if wrapper or inside:
         left = next((n.removesuffix(b) for n, b in zip(names, bare, strict=True) if n != b and n.endswith(b)), "")
         left = left or next(match[0] for name in names if (match := INSIDE.search(name)))
         notes.append(f"weight names of {directory.name} carry {left!r}, which a wrapper left there: it is taken off")
     if aside:
-        notes.append(f"{directory.name} has a value head ({aside[0]}): the language model under it is read")
+        notes.append(f"{directory.name} has a value or reward head ({aside[0]}): the language model under it is read")
     return Contents(config, files, wrapper, inside, aside, tuple(note for note in notes if note))
+
+
+def _check_shards(directory: Path, held: dict[Path, list[str]]) -> None:
+    """Refuse shards of which the index says something else than they hold: they are of two checkpoints."""
+    said, seen = shard_map(directory), {}
+    for path, names in held.items():
+        for name in names:
+            other = seen.setdefault(name, path.name)
+            where = other if other != path.name else said.get(name, path.name)
+            if where != path.name:
+                rows = [
+                    ("directory", directory),
+                    ("tensor", name),
+                    ("in", path.name),
+                    ("and" if other == where else "index says", where),
+                ]
+                fix = "copy the whole checkpoint again, into an empty directory."
+                raise ModelLoadError(explain("the shards are not of one checkpoint.", rows, fix))
+
+
+def _own_code(directory: Path, config: dict[str, Any]) -> str:
+    named = config.get("auto_map") or {}
+    if not any(key.startswith("AutoModel") for key in named):
+        return ""
+    return f"{directory.name} names code of its own, which is never run: it is read as transformers' own {config['model_type']}"
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -185,7 +213,8 @@ def _check_head(directory: Path, config: dict[str, Any], names: Sequence[str]) -
     other = next(
         (name for name in named if name.endswith(("Classification", "RewardModel", "QuestionAnswering"))), None
     )
-    if head or other:
+    words = any(_OUTPUT_HEAD.match(name) for name in names)
+    if other or (head and not words):
         rows = [("directory", directory), ("architecture", other or ", ".join(named)), ("head", head or "missing")]
         fix = "give the policy model: a reward or classification model scores texts and predicts no words."
         raise ModelLoadError(explain("this checkpoint has no output head over words.", rows, fix))
@@ -197,7 +226,7 @@ def wrapper_of(names: Sequence[str]) -> str:
     It is what precedes the backbone in the name of the input embedding, if every other weight has it too; a value head
     may stand outside it.
     """
-    inner = [INSIDE.sub("", name) for name in names if not _VALUE_HEAD.match(name)]
+    inner = [INSIDE.sub("", name) for name in names if not (_VALUE_HEAD.match(name) or _REWARD_HEAD.match(name))]
     found = [match[1] for name in inner if (match := _EMBED.match(name))]
     prefix = min(found, key=len, default="")
     return prefix if prefix and all(name.startswith(prefix) for name in inner) else ""

@@ -15,6 +15,7 @@ from taxlens.activations.models.chat_templates import Asking, asked_with, asking
 from taxlens.activations.models.compatibility import CompatibilityReport, compare
 from taxlens.activations.models.in_memory import from_memory, is_model
 from taxlens.activations.models.loading import LoadedModel, load_model
+from taxlens.activations.models.token_ids import with_ids_of
 from taxlens.core.errors import ConfigError, UsageError, explain
 
 MODELS = ("base", "aligned")
@@ -163,6 +164,7 @@ def make_pair(
         PairMismatchError: if the two cannot be compared.
         ConfigError: a chat template that leaves out the system text.
     """
+    base = with_ids_of(base, aligned)
     own = (base.chat_template, aligned.chat_template)
     texts, note = _templates(own, chat_template)
     how = asking or Asking()

@@ -49,6 +49,50 @@ def test_the_file_that_is_read_is_the_file_that_is_hashed_and_the_other_set_is_t
     assert sharded.notes == ()
 
 
+def test_shards_of_two_checkpoints_are_refused_and_a_further_set_is_told(replicas):
+    folder = replicas.save(replicas.model(seed=1), "mixed", max_shard_size="20KB")
+    shards = sorted(folder.glob("*.safetensors"))
+    held = load_file(shards[0])
+    name = next(iter(held))
+    kept = shards[1].read_bytes()
+    save_file(load_file(shards[1]) | {name: held[name]}, shards[1], {"format": "pt"})
+    with pytest.raises(ModelLoadError, match=rf"(?s)not of one checkpoint.*{name}.*{shards[1].name}.*{shards[0].name}"):
+        load_model(folder, device="cpu")
+    shards[1].write_bytes(kept)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    several = next(path for path in shards if len(load_file(path)) > 1)
+    name = next(iter(load_file(several)))
+    named = index["weight_map"] | {name: next(path.name for path in shards if path != several)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index | {"weight_map": named}))
+    with pytest.raises(ModelLoadError, match=rf"(?s)not of one checkpoint.*{name}.*index says"):
+        load_model(folder, device="cpu")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    for other in (
+        "model-00009-of-00009.safetensors",
+        "consolidated.safetensors",
+        "pytorch_model.bin",
+        "model.fp16.safetensors",
+    ):
+        (folder / other).write_bytes(kept)
+        assert any(f"not read: {other}" in note for note in load_model(folder, device="cpu").notes)
+        (folder / other).unlink()
+    assert load_model(folder, device="cpu").notes == ()
+
+
+def test_a_reward_head_beside_an_output_head_is_left_aside(replicas):
+    folder = replicas.save(model := replicas.model(), "both")
+    save_file(load_file(folder / WEIGHTS) | {"score.weight": torch.zeros(1, 32)}, folder / WEIGHTS, {"format": "pt"})
+    loaded = load_model(folder, device="cpu")
+    assert same(loaded, model)
+    assert any("score.weight" in note for note in loaded.notes)
+
+
+def test_a_known_architecture_that_names_its_own_code_is_read_as_transformers_has_it_with_a_note(replicas):
+    folder = replicas.save(replicas.model(), "named")
+    settings(folder, auto_map={"AutoModelForCausalLM": "own.X", "AutoConfig": "own.C"})
+    assert any("transformers' own llama" in note for note in load_model(folder, device="cpu").notes)
+
+
 def test_a_file_that_is_not_read_does_not_change_the_hash(replicas):
     folder = replicas.save(replicas.model(), "one")
     before = load_model(folder, device="cpu").sha256
@@ -98,7 +142,7 @@ def test_a_value_head_is_left_aside_with_a_note(replicas, head, prefix):
     save_file(load_file(folder / WEIGHTS) | extra, folder / WEIGHTS, {"format": "pt"})
     loaded = load_model(folder, device="cpu")
     assert same(loaded, model)
-    assert any("value head" in note for note in loaded.notes)
+    assert any("value or reward head" in note for note in loaded.notes)
 
 
 @pytest.mark.parametrize("tied", [True, False])

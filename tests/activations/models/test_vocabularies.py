@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import taxlens
+from taxlens.activations.models.loading import load_model
 from taxlens.analysis.interventions.graft import graft_effects
 from taxlens.analysis.weights.interpolation import grafted, mixture
 from taxlens.core.errors import PairMismatchError, TaxlensError
@@ -137,9 +138,48 @@ def test_reserved_tokens_that_were_renamed_at_their_ids_are_a_note(replicas):
         assert "reserved tokens are renamed at their ids" in notes
         assert "'<|r0|>' is '<|user|>'" in notes
         assert ("1 added tokens" in notes) == bool(number)
-    other = replicas.tokenizer(special=("<|r0|>", *special, "<|r1|>"))
-    with pytest.raises(PairMismatchError, match="tokens have other ids"):
+    other = replicas.tokenizer(special=("<|user|>", *special, "<|r1|>"))
+    with pytest.raises(PairMismatchError, match=r"4 added tokens have other ids, first '</s>': base 2, aligned 3"):
         replicas.pair(base, replicas.save(model, "moved", tokenizer=other))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+def test_added_tokens_in_another_order_are_the_same_tokens(replicas, kind, tied):
+    """The chat tokens change places, and the rows with them: everything is as if they had not."""
+    names, chat = (
+        ("<|a|>", "<|b|>", "<|c|>"),
+        replicas.chat.replace("<|im_start|>", "<|a|>").replace("<|im_end|>", "<|c|>"),
+    )
+    base = replicas.model(kind, tie_word_embeddings=tied)
+    aligned = replicas.drift(replicas.model(kind, tie_word_embeddings=tied))
+    one, two = (replicas.tokenizer(extra=order, chat=chat) for order in (names, names[::-1]))
+    plain = replicas.pair(replicas.save(base, "base", tokenizer=one), replicas.save(aligned, "aligned", tokenizer=one))
+    order = torch.arange(384)
+    for name in names:
+        order[two.convert_tokens_to_ids(name)] = one.convert_tokens_to_ids(name)
+    with torch.no_grad():
+        for module in {aligned.get_input_embeddings(), aligned.get_output_embeddings()}:
+            for parameter in (module.weight,) if module is aligned.get_input_embeddings() or not tied else ():
+                parameter.copy_(parameter[order].clone())
+        if getattr(aligned.lm_head, "bias", None) is not None:
+            aligned.lm_head.bias.copy_(aligned.lm_head.bias[order].clone())
+    moved = replicas.pair(replicas.root / "base", replicas.save(aligned, "moved", tokenizer=two))
+    assert any("added tokens stand at other ids" in note for note in moved.models.report.notes)
+    assert moved.base.anatomy.tied == plain.base.anatomy.tied
+    suite, found = replicas.suite(3), {}
+    for name, pair in (("plain", plain), ("moved", moved)):
+        assert pair.tax(suite, templates=("chat",), bootstrap=100).scores[0][0].logp is not None
+        effects = pair.attribute(suite, template="chat", metrics=("nll",), bootstrap=100)
+        tax = pair.tax(suite, templates=("chat",), metrics=("nll",), bootstrap=100).to_frame().tax.iloc[0]
+        assert effects.closure_frame().tax.iloc[0] == pytest.approx(tax, abs=1e-5)
+        assert effects.closed
+        found[name] = effects.effects("facts", "nll")[1]
+    assert found["moved"] == pytest.approx(found["plain"], abs=1e-5)
+    assert torch.equal(
+        load_model(replicas.root / "base", device="cpu").model.get_input_embeddings().weight[order],
+        moved.base.model.get_input_embeddings().weight,
+    )
 
 
 def test_an_id_past_the_embedding_is_refused_by_token_in_every_stage(replicas):
