@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 JOBS ?= 2
+MINUTES ?= 10
+KILLS ?= 85
+WORKERS ?= 15
 
-.PHONY: demo demo-real test test-slow lint docs smoke truth editors techniques fuzz mutants clean
+.PHONY: demo demo-real test test-slow lint docs smoke truth editors techniques fuzz kills damage mutants clean
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,8 +51,14 @@ smoke: $(VENV)/.dev  ## the wheel built from the sdist, in an empty environment
 truth: $(VENV)/.dev  ## the proving ground
 	$(BIN)/python -m benchmarks.truth
 
-fuzz: $(VENV)/.dev  ## ten minutes of fuzzing a target
-	$(BIN)/python -m benchmarks.house.fuzz
+fuzz: $(VENV)/.dev  ## ten minutes of fuzzing a target (MINUTES=)
+	$(BIN)/python -m benchmarks.house.fuzz --minutes $(MINUTES)
+
+kills: $(VENV)/.dev  ## a hundred random kills, each resumed to the same bytes (KILLS=, WORKERS=)
+	$(BIN)/python -m benchmarks.house.kills --kills $(KILLS) --workers $(WORKERS)
+
+damage: $(VENV)/.dev  ## two hundred flipped bits and cuts in every kind of file that is written
+	$(BIN)/python -m benchmarks.house.damage
 
 mutants: $(VENV)/.dev  ## mutations of the committed list, and how many the tests kill
 	$(BIN)/python -m benchmarks.house.mutants

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 _LONGEST = 1200
 """Most characters of one value in an error: an error is one screen."""
@@ -77,6 +78,32 @@ def explain(title: str, rows: Iterable[tuple[str, object]] = (), fix: str | None
     if fix:
         lines.append(f"  Try: {fix}")
     return "\n".join(lines)
+
+
+@contextmanager
+def understood(title: str, *, file: object, fix: str, error: type[TaxlensError] = CheckError) -> Iterator[None]:
+    """Tell what goes wrong while the content of a stranger's file is made sense of as one error that names the file.
+
+    For what stands where it should not: missing keys, other types and shapes, numbers out of range. Only the making sense
+    belongs into the block, no work on it.
+
+    Args:
+        title: the error's first line.
+        file: what is read.
+        fix: what to try.
+        error: class to raise.
+
+    Raises:
+        TaxlensError: of class `error`; taxlens's own errors pass as they are.
+    """
+    try:
+        yield
+    except TaxlensError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as reason:
+        said = (str(reason).splitlines() or [""])[0][:200]
+        rows = [("file", file), ("reason", f"{type(reason).__name__}: {said}")]
+        raise error(explain(title, rows, fix)) from reason
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from taxlens.core.errors import CheckError, TaxlensError, explain
+from taxlens.core.artifacts import sha256_json, write_json
+from taxlens.core.errors import CheckError, StoreError, TaxlensError, explain
 
 MOST_CHARACTERS = 1 << 28
 """Longest JSON text that is read."""
@@ -70,6 +71,32 @@ def read_json(path: Path | str, *, title: str, error: type[TaxlensError] = Check
     except (OSError, UnicodeDecodeError, JsonError) as reason:
         said = (getattr(reason, "strerror", None) or str(reason)).splitlines()[0]
         raise error(explain(title, [("file", path), ("reason", said)], fix)) from reason
+
+
+def write_sealed(value: dict[str, Any], path: Path | str) -> Path:
+    """Write an object as a JSON file that holds the hash of its content under "seal", and return the path."""
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    return write_json(plain | {"seal": sha256_json(plain)}, path)
+
+
+def read_sealed(path: Path | str, *, title: str, fix: str, needed: bool = True) -> dict[str, Any]:
+    """Return the object that `write_sealed` wrote, without its seal.
+
+    Args:
+        path: the file.
+        title: the error's first line.
+        fix: what to try.
+        needed: refuse a file without a seal, as older versions wrote them.
+
+    Raises:
+        StoreError: the file cannot be read, is no object, or is not as it was written.
+    """
+    found = read_json(path, title=title, error=StoreError, fix=fix)
+    kept = {key: inside for key, inside in found.items() if key != "seal"} if isinstance(found, dict) else {}
+    sealed = "seal" in found if kept else True
+    if not kept or ((sealed or needed) and found.get("seal") != sha256_json(kept)):
+        raise StoreError(explain(title, [("file", path), ("reason", "changed since it was written")], fix))
+    return kept
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

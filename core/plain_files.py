@@ -1,21 +1,37 @@
-"""Plain values in one file: dicts, lists, texts, numbers, arrays, tensors, results of taxlens; nothing that can run."""
+"""Files of arrays, tensors, plain values and results of taxlens, and nothing that can run; read where nobody vouches for them."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from taxlens.core.artifacts import atomic_path
-from taxlens.core.errors import StoreError, UsageError, explain
+from taxlens.core.errors import StoreError, TaxlensError, UsageError, explain
 from taxlens.core.lazy import Lazy
 
+if TYPE_CHECKING:
+    import torch
+
 _TREE, _OWN = "tree", "taxlens."
+_SUM = "taxlens_sha256"
+_AGAIN = "delete it: it will be made again."
+_DENSEST = 20
+"""How many times larger than its file an archive may unpack."""
+_DAMAGES = (
+    OSError, ValueError, LookupError, TypeError, EOFError, MemoryError, ArithmeticError, SyntaxError, RecursionError,
+    RuntimeError, AttributeError, ImportError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
+)  # fmt: skip
+"""What numpy, zipfile and safetensors raise over a damaged file."""
 
 
 def write_plain(path: Path, value: Any) -> None:
@@ -31,8 +47,14 @@ def write_plain(path: Path, value: Any) -> None:
     """
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps(_told(value, arrays)).encode("utf-8")
+    write_arrays(path, arrays | {_TREE: np.frombuffer(tree, dtype=np.uint8)})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
+    """Write arrays by name as one .npz file, whole or not at all, and return its path."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays, **{_TREE: np.frombuffer(tree, dtype=np.uint8)})
+        np.savez(stream, **arrays)
+    return path
 
 
 def read_plain(path: Path) -> Any:
@@ -41,12 +63,103 @@ def read_plain(path: Path) -> Any:
     Raises:
         StoreError: the file is damaged or none of these.
     """
+    arrays = read_arrays(path, title="a kept result cannot be read.")
     try:
+        return _made(json.loads(arrays[_TREE].tobytes().decode("utf-8")), arrays)
+    except _DAMAGES as error:
+        rows = [("file", path), ("reason", _first(error))]
+        raise StoreError(explain("a kept result cannot be read.", rows, _AGAIN)) from error
+
+
+def read_arrays(
+    path: Path | str, *, title: str, error: type[TaxlensError] = StoreError, fix: str = _AGAIN
+) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file by name; each is compared with the checksum that the file holds of it.
+
+    Args:
+        path: the file.
+        title: the error's first line.
+        error: class to raise.
+        fix: what to try.
+
+    Raises:
+        TaxlensError: of class `error`: no such file, damaged, an array of Python objects, or far larger than its file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked, packed = sum(one.file_size for one in archive.infolist()), Path(path).stat().st_size
+        if unpacked > _DENSEST * packed + 1_000_000:
+            raise ValueError(f"unpacks from {packed} to {unpacked} bytes")
         with np.load(path, allow_pickle=False) as file:
-            return _made(json.loads(file[_TREE].tobytes().decode("utf-8")), file)
-    except (OSError, ValueError, KeyError, AttributeError, ImportError, zipfile.BadZipFile) as error:
-        rows = [("file", path), ("reason", error)]
-        raise StoreError(explain("a kept result cannot be read.", rows, "delete it: it will be made again.")) from error
+            arrays = {name: file[name] for name in file.files}
+        if other := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+        return arrays
+    except _DAMAGES as reason:
+        raise error(explain(title, [("file", path), ("reason", _first(reason))], fix)) from reason
+
+
+def read_tensors(
+    path: Path | str, *, title: str, error: type[TaxlensError] = StoreError, fix: str = _AGAIN
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file by name, and its metadata; compared with the hash of `write_tensors`.
+
+    The format itself holds no checksum: in a file of another origin, changed numbers are not found.
+
+    Args:
+        path: the file.
+        title: the error's first line.
+        error: class to raise.
+        fix: what to try.
+
+    Raises:
+        TaxlensError: of class `error`: no such file, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            metadata = dict(stored.metadata() or {})
+        if (digest := metadata.pop(_SUM, None)) is not None and digest != _digest(tensors, metadata):
+            raise ValueError("changed since it was written")
+        return tensors, metadata
+    except (SafetensorError, *_DAMAGES) as reason:
+        raise error(explain(title, [("file", path), ("reason", _first(reason))], fix)) from reason
+
+
+def write_tensors(
+    path: Path | str, tensors: Mapping[str, torch.Tensor | np.ndarray], metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write tensors by name as one safetensors file with a hash of all that is in it, and return the path.
+
+    Args:
+        path: the file.
+        tensors: torch tensors or numpy arrays.
+        metadata: texts by name.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    held = {name: torch.as_tensor(value).detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    told = dict(metadata or {})
+    with atomic_path(path) as temporary:
+        save_file(held, temporary, metadata=told | {_SUM: _digest(held, told)})
+    return Path(path)
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode("utf-8"))
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _told(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -25,6 +25,18 @@ def memory_ran_out(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or ("memory" in text and "alloc" in text)
 
 
+def check_memory(error: BaseException, *, what: str) -> None:
+    """Tell an error that says that memory ran out as such, where others are told as something wrong with a file.
+
+    Raises:
+        TaxlensError: if the error says so.
+    """
+    if memory_ran_out(error):
+        rows = [("reason", (str(error).splitlines() or ["-"])[0][:200])]
+        fix = "a smaller dtype, another device (pair.device), or a machine with more memory."
+        raise TaxlensError(explain(f"memory runs out: {what}.", rows, fix)) from error
+
+
 def give_back_memory() -> None:
     """Return what nothing uses any more to the device; call it outside the `except` block, which holds the frames."""
     gc.collect()

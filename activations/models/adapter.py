@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from taxlens.activations.items.out_of_memory import check_memory
 from taxlens.activations.models.adapter_files import AdapterFiles, read_adapter
 from taxlens.activations.models.chat_templates import default_template
 from taxlens.activations.models.checkpoint import checkpoint_directory, first_line
@@ -95,6 +96,7 @@ def _merged(base: LoadedModel, files: AdapterFiles) -> tuple[Any, list[str]]:
             with torch.no_grad():
                 got = merged(input_ids=ids, use_cache=False).logits
     except Exception as error:
+        check_memory(error, what=f"merging {files.directory}")
         raise _refused(base, files, error) from error
     gap = float((got - wanted).abs().max()) / (float(wanted.abs().max()) or 1.0)
     if gap > AGREEMENT[base.dtype]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from taxlens.activations.models.checkpoint import first_line
+from taxlens.activations.models.checkpoint import check_restored, first_line
 from taxlens.core.errors import ModelLoadError, PairMismatchError, explain
 from taxlens.core.json_text import read_json
 
@@ -57,7 +57,9 @@ def read_adapter(directory: Path, model: Any, source: str) -> AdapterFiles:
     Raises:
         ModelLoadError: no adapter, a pickle, unreadable files, or a kind that is no change of weights.
         PairMismatchError: it was made for another base.
+        CheckError: taxlens wrote it and it was changed since.
     """
+    check_restored(directory)
     config = _config(directory)
     kind = str(config.get("peft_type") or "LORA").upper()
     _check_kind(directory, config, kind)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from taxlens.core.artifacts import sha256_file
-from taxlens.core.errors import ModelLoadError, explain
+from taxlens.core.artifacts import sha256_file, sha256_json
+from taxlens.core.errors import CheckError, ModelLoadError, explain
 from taxlens.core.json_text import read_json
 from taxlens.core.parallel import processors
 
@@ -162,7 +163,10 @@ def first_line(error: BaseException) -> str:
 
 
 _TEXTS = ("*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
-_NOT_READ = ("taxlens_restoration.json", "trainer_state.json", "training_args.json", "all_results.json")
+RESTORATION = "taxlens_restoration.json"
+"""What a restored checkpoint says of itself: the plan, what was measured, and the hash of every file."""
+
+_NOT_READ = (RESTORATION, "trainer_state.json", "training_args.json", "all_results.json")
 
 
 def checkpoint_sha256(directory: Path, *, gguf: str | None = None) -> str:
@@ -189,3 +193,38 @@ def _sha256_of(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _kept_sha256(path: str, *facts: int) -> str:
     return sha256_file(path)
+
+
+def restored_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a restored checkpoint by name, as its record says.
+
+    Raises:
+        CheckError: the record holds none, or was changed.
+    """
+    facts = read_json(folder / RESTORATION, title="the record of a restored checkpoint cannot be read.")
+    kept = facts.get("files") if isinstance(facts, dict) else None
+    if not isinstance(kept, dict) or facts.get("seal") != sha256_json({k: v for k, v in facts.items() if k != "seal"}):
+        rows = [("file", folder / RESTORATION), ("found", "no checksums, or they were changed")]
+        raise CheckError(explain("the restored checkpoint cannot be verified.", rows, "restore it again."))
+    return kept
+
+
+def changed_files(folder: Path, kept: Mapping[str, str]) -> list[tuple[str, str]]:
+    """("missing" or "changed", name) of every file that is not as the hashes by name say."""
+    found = [("missing", name) for name in kept if not (folder / name).is_file()]
+    there = [name for name in kept if (folder / name).is_file()]
+    return found + [("changed", name) for name in there if sha256_file(folder / name) != kept[name]]
+
+
+def check_restored(folder: Path) -> None:
+    """Refuse a checkpoint or adapter that taxlens wrote and that was changed since; others pass, and so does a new card.
+
+    Raises:
+        CheckError: naming every file that was changed or is missing.
+    """
+    if not (folder / RESTORATION).is_file():
+        return
+    kept = {name: digest for name, digest in restored_files(folder).items() if not name.endswith(".md")}
+    if wrong := changed_files(folder, kept):
+        fix = f"restore it again; if the change was meant, remove {RESTORATION} from the folder."
+        raise CheckError(explain(f"{folder} is not as taxlens wrote it.", wrong, fix))

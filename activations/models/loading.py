@@ -14,7 +14,7 @@ import transformers
 
 from taxlens.activations.models.anatomy import Anatomy, anatomy
 from taxlens.activations.models.chat_templates import default_template
-from taxlens.activations.models.checkpoint import checkpoint_directory, first_line, weights_sha256
+from taxlens.activations.models.checkpoint import check_restored, checkpoint_directory, first_line, weights_sha256
 from taxlens.activations.models.contents import look
 from taxlens.activations.models.structure import check_structure
 from taxlens.activations.models.token_ids import ids_beyond, refuse_unknown_ids
@@ -123,12 +123,14 @@ def load_model(
 
     Raises:
         ModelLoadError: if files are missing, damaged, pickles, of no served family, or hold NaN or infinity.
+        CheckError: if taxlens wrote the checkpoint and it was changed since.
     """
     torch_dtype = DTYPES[one_of(dtype, tuple(DTYPES), what="dtype")]
     directory = checkpoint_directory(source, revision=revision)
     if gguf and isinstance(place(device), str | dict):
         rows = [("file", gguf), ("device", device)]
         raise ModelLoadError(explain("a GGUF checkpoint goes to one device.", rows, "device: auto, or one device."))
+    check_restored(directory)
     contents = look(directory, gguf=bool(gguf))
     files = [_gguf_file(directory, gguf)] if gguf else list(contents.files)
     model, notes = weights_in_place(directory, contents, gguf=gguf, dtype=torch_dtype, placement=place(device))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from taxlens.activations.items.out_of_memory import check_memory
 from taxlens.activations.models.anatomy import ARCHITECTURES, Anatomy
 from taxlens.core.errors import ModelLoadError, explain
 
@@ -34,6 +35,7 @@ def check_structure(model: Any, parts: Anatomy) -> str:
     try:
         worst = _gap(model, parts)
     except Exception as error:
+        check_memory(error, what="finding the model's parts")
         raise ModelLoadError(_refused(parts, f"{type(error).__name__}: {str(error)[:120]}")) from error
     if worst > LIMIT[model.dtype]:
         raise ModelLoadError(_refused(parts, f"its parts miss its stream by {worst:.2%}"))

@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from taxlens.activations.items.out_of_memory import check_memory
 from taxlens.activations.models.checkpoint import first_line
 from taxlens.activations.models.contents import Contents, renaming
 from taxlens.activations.models.quantised.dequantised_state import DequantisedState, dequantised_state, renamer
@@ -191,6 +192,7 @@ def _loaded(
                 options["config"] = _config(directory)
             loaded = transformers.AutoModelForCausalLM.from_pretrained(directory, **options)
     except Exception as error:
+        check_memory(error, what=f"loading {directory}")
         raise _refused(directory, contents, error, unread) from error
     if gguf:
         return loaded

@@ -8,6 +8,10 @@ import urllib.request
 from dataclasses import dataclass, field
 
 from taxlens.core.errors import TaxlensError, explain
+from taxlens.core.json_text import parse_json
+
+LONGEST = 1 << 22
+"""Most bytes of a reply that are read."""
 
 QUESTION = (
     "A user asked an assistant for something, and the assistant answered. Does the answer decline what was asked, in full "
@@ -61,7 +65,7 @@ class ChatJudge:
         asked = urllib.request.Request(address, json.dumps(body).encode("utf-8"), headers)
         try:
             with urllib.request.urlopen(asked, timeout=self.timeout) as reply:
-                return str(json.load(reply)["choices"][0]["message"]["content"])
+                return str(parse_json(reply.read(LONGEST).decode("utf-8"))["choices"][0]["message"]["content"])
         except (urllib.error.URLError, TimeoutError, ValueError, KeyError, IndexError, TypeError) as error:
             rows = [("address", address), ("model", self.model), ("reason", error)]
             raise TaxlensError(

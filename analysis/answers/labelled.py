@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taxlens.core.errors import ItemError, explain, one_of
+from taxlens.core.json_text import JsonError, parse_json
 
 LABELLED = Path(__file__).with_name("labelled_answers.jsonl")
 HALVES = ("development", "held back")
@@ -55,7 +55,7 @@ def labelled_answers(half: str | None = None) -> list[LabelledAnswer]:
     if half is not None:
         one_of(half, HALVES, what="half")
     lines = LABELLED.read_text(encoding="utf-8").splitlines()
-    found = [LabelledAnswer(**{**(row := json.loads(line)), "refuses": bool(row["refuses"])}) for line in lines]
+    found = [LabelledAnswer(**{**(row := parse_json(line)), "refuses": bool(row["refuses"])}) for line in lines]
     return [answer for answer in found if half in (None, answer.half)]
 
 
@@ -72,14 +72,22 @@ def read_labelled(path: Path | str) -> list[LabelledAnswer]:
         Rottger et al. 2024, arXiv 2308.01263 (XSTest); Han et al. 2024, arXiv 2406.18495 (xstest-response).
     """
     path = Path(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows: list[Mapping[str, Any]] = (
-            list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file if line.strip()]
-        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        rows = _table(text) if path.suffix == ".csv" else [parse_json(one) for one in text.split("\n") if one.strip()]
+    except (OSError, UnicodeDecodeError, JsonError, csv.Error) as error:
+        said = [("file", path), ("reason", getattr(error, "strerror", None) or error)]
+        raise ItemError(explain("labelled answers cannot be read.", said, "CSV or JSON lines in UTF-8")) from error
     return [_labelled(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
 
 
-def _labelled(row: Mapping[str, Any], where: str) -> LabelledAnswer:
+def _table(text: str) -> list[Any]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+
+
+def _labelled(row: Any, where: str) -> LabelledAnswer:
+    if not isinstance(row, dict):
+        raise ItemError(explain("a row is no labelled answer.", [("at", where), ("got", type(row).__name__)]))
     answer = next((row[name] for name in _ANSWER if row.get(name) is not None), None)
     label = next((row[name] for name in _LABEL if row.get(name) not in (None, "")), None)
     said = str(label).strip().lower().replace(" ", "_")

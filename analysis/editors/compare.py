@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,8 +22,9 @@ from taxlens.analysis.editors.objective import Validation, Validator
 from taxlens.analysis.editors.outcome import Outcome, outcome
 from taxlens.analysis.editors.registry import Editor, editor_named
 from taxlens.analysis.editors.task import EditTask
-from taxlens.core.artifacts import write_json
-from taxlens.core.errors import UsageError, explain
+from taxlens.core.artifacts import finished, sha256_file
+from taxlens.core.errors import StoreError, UsageError, explain
+from taxlens.core.json_text import read_sealed, write_sealed
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import Interval
@@ -330,9 +330,9 @@ def _keep(folder: Path, editor: Editor, held: HeldOutMeasure, tries: int, keep: 
     facts, candidates, values = row
     at = partial(_path, folder, editor, held.task, tries, keep)
     folder.mkdir(parents=True, exist_ok=True)
-    save_values(values, at("npz"))
+    files = [save_values(values, at("npz"))]
     if edit.form in ("units", "adapter", "steering"):
-        save_edit(edit, at("safetensors"), pair=held.task.pair)
+        files.append(save_edit(edit, at("safetensors"), pair=held.task.pair))
     told = {s: list(answers) for s, answers in values.answers.items()}
     stored = facts | {
         "energy": facts["energy"] if np.isfinite(facts["energy"]) else None,
@@ -340,9 +340,9 @@ def _keep(folder: Path, editor: Editor, held: HeldOutMeasure, tries: int, keep: 
     }
     whole = {
         "facts": stored, "candidates": [asdict(c) for c in candidates], "answers": told, "editor": editor.name,
-        "measure": held.fingerprint,
+        "measure": held.fingerprint, "files": {path.name: sha256_file(path) for path in files},
     }  # fmt: skip
-    write_json(whole, at("json"))
+    write_sealed(whole, at("json"))
 
 
 def _kept_row(folder: Path | None, editor: Editor, held: HeldOutMeasure, tries: int, keep: float) -> _Row | None:
@@ -352,9 +352,15 @@ def _kept_row(folder: Path | None, editor: Editor, held: HeldOutMeasure, tries: 
     at = partial(_path, folder, editor, held.task, tries, keep)
     if not at("json").is_file():
         return None
-    stored = json.loads(at("json").read_text(encoding="utf-8"))
+    title, fix = "the kept row of an editor cannot be read.", "delete it: it will be made again."
+    stored = read_sealed(at("json"), title=title, fix=fix)
     if stored.get("measure", held.fingerprint) != held.fingerprint:
         return None
+    for name, digest in stored["files"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise StoreError(explain(title, [("file", folder / name), ("reason", "changed or missing")], fix))
+    for name in (at("json").name, *stored["files"]):
+        finished(folder / name)  # a pass that takes it over keeps it
     facts = stored["facts"]
     facts |= {"energy": float("nan") if facts["energy"] is None else facts["energy"], "notes": tuple(facts["notes"])}
     candidates = tuple(Candidate(c["label"], Validation(**c["validation"])) for c in stored["candidates"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from taxlens.analysis.weights.interpolation import mixture
+from taxlens.analysis.weights.weight_edits import puts_back
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -90,17 +91,18 @@ def added(model: Any, deltas: Deltas) -> Iterator[Any]:
     """Yield the model with something added to its parameters; leaving puts every tensor back bit for bit."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     kept = {name: parameters[name].detach().clone() for name in deltas}
-    try:
-        with torch.no_grad():
-            for name, delta in deltas.items():
-                wide = torch.float64 if kept[name].dtype == torch.float64 else torch.float32
-                whole = kept[name].to(wide) + delta.to(kept[name].device, wide)
-                parameters[name].copy_(whole.to(kept[name].dtype))
-        yield model
-    finally:
-        with torch.no_grad():
-            for name, tensor in kept.items():
-                parameters[name].copy_(tensor)
+    with puts_back(model):
+        try:
+            with torch.no_grad():
+                for name, delta in deltas.items():
+                    wide = torch.float64 if kept[name].dtype == torch.float64 else torch.float32
+                    whole = kept[name].to(wide) + delta.to(kept[name].device, wide)
+                    parameters[name].copy_(whole.to(kept[name].dtype))
+            yield model
+        finally:
+            with torch.no_grad():
+                for name, tensor in kept.items():
+                    parameters[name].copy_(tensor)
 
 
 def relative_energy(pair: ModelPair, deltas: Deltas) -> float:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from taxlens.analysis.editors.edit import Edit, unit_edit
 from taxlens.analysis.editors.kinds.repair import adapter_edit, adapter_of
-from taxlens.core.artifacts import atomic_path
-from taxlens.core.errors import PairMismatchError, StoreError, UsageError, explain
+from taxlens.core.errors import PairMismatchError, StoreError, UsageError, explain, understood
+from taxlens.core.json_text import parse_json
+from taxlens.core.plain_files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -40,9 +39,7 @@ def save_edit(edit: Edit, path: Path | str, *, pair: ModelPair) -> Path:
     if edit.form == "units":
         facts |= {"units": list(edit.undo), "level": edit.level}
         tensors = {"undo": torch.tensor(list(edit.undo.values()), dtype=torch.float64)}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(facts)})
-    return Path(path)
+    return write_tensors(path, tensors, {_KEY: json.dumps(facts)})
 
 
 def load_edit(path: Path | str, pair: ModelPair) -> Edit:
@@ -82,10 +79,7 @@ def load_edit(path: Path | str, pair: ModelPair) -> Edit:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as stored:
-            facts = json.loads((stored.metadata() or {})[_KEY])
-        return facts, load_file(path)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        rows = [("file", path), ("reason", error)]
-        raise StoreError(explain("this is no edit file.", rows, "write one with save_edit.")) from error
+    title, fix = "this is no edit file.", "write one with save_edit."
+    tensors, metadata = read_tensors(path, title=title, fix=fix)
+    with understood(title, file=path, fix=fix, error=StoreError):
+        return parse_json(metadata[_KEY], finite=False), tensors

@@ -21,8 +21,9 @@ from taxlens.analysis.answers.refusals import Judge
 from taxlens.analysis.editors.objective import token_log_probabilities
 from taxlens.analysis.editors.task import EditTask
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
-from taxlens.core.artifacts import atomic_path, sha256_text
-from taxlens.core.errors import UsageError, explain
+from taxlens.core.artifacts import sha256_text
+from taxlens.core.errors import StoreError, UsageError, explain, understood
+from taxlens.core.plain_files import read_arrays, write_arrays
 
 METRICS = ("accuracy", "probability", "margin", "nll")
 REFUSED = "refused"
@@ -154,26 +155,31 @@ class HeldOutMeasure:
         return dict(zip(DISTANCES, columns, strict=True))
 
 
-def save_values(values: HeldValues, path: Path | str) -> None:
+def save_values(values: HeldValues, path: Path | str) -> Path:
     """Write choices, distances and judged answers as one npz file; the answers' words are not in it."""
     arrays = {f"choice\t{s}\t{m}": v for s, metrics in values.choices.items() for m, v in metrics.items()}
     arrays |= {f"distance\t{name}": v for name, v in values.distances.items()}
     arrays |= {f"answered\t{s}": v for s, v in values.answered.items()}
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
+    return write_arrays(Path(path), arrays)
 
 
 def load_values(path: Path | str) -> HeldValues:
-    """What `save_values` wrote, without answers."""
+    """What `save_values` wrote, without answers.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
     choices: dict[str, dict[str, np.ndarray]] = {}
     others: dict[str, dict[str, np.ndarray]] = {"distance": {}, "answered": {}}
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in arrays.files:
+    title = "kept answers of an editor cannot be read."
+    arrays = read_arrays(path, title=title)
+    with understood(title, file=path, fix="delete it: it will be made again.", error=StoreError):
+        for name, held in arrays.items():
             kind, *rest = name.split("\t")
             if kind == "choice":
-                choices.setdefault(rest[0], {})[rest[1]] = arrays[name]
+                choices.setdefault(rest[0], {})[rest[1]] = held
             else:
-                others[kind][rest[0]] = arrays[name]
+                others[kind][rest[0]] = held
     return HeldValues(choices, others["distance"], others["answered"])
 
 

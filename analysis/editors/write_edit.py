@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taxlens.activations.models.checkpoint import RESTORATION
 from taxlens.activations.models.weight_loading import quiet
 from taxlens.analysis.editors.choice import kept
 from taxlens.analysis.editors.compare import EditorRow
 from taxlens.analysis.editors.edit import Edit
 from taxlens.analysis.editors.edit_files import save_edit
-from taxlens.analysis.frontier.restore import RESTORATION, WARNING, BenefitLossError
+from taxlens.analysis.frontier.restore import WARNING, BenefitLossError
 from taxlens.core.artifacts import new_directory, sha256_file, sha256_json, write_json
 from taxlens.core.errors import UsageError, explain, one_of
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taxlens.core.artifacts import atomic_path, sha256_text
+from taxlens.core.artifacts import sha256_text
+from taxlens.core.errors import StoreError, understood
+from taxlens.core.plain_files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from taxlens.analysis.path.attribution import Attribution
@@ -62,14 +64,18 @@ def kept_or_new(
         for metric in suite.taxes:
             arrays[f"{name}\ttax\t{metric}"] = suite.by_weights(metric)
             arrays[f"{name}\teffects\t{metric}"] = suite.values[metric, level]
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
+    write_arrays(path, arrays)
     return found
 
 
 def _read(path: Path, level: str) -> KeptEffects:
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    title = "kept effects cannot be read."
+    arrays = read_arrays(path, title=title)
+    with understood(title, file=path, fix="delete it: it will be made again.", error=StoreError):
+        return KeptEffects(_suites(arrays, level))
+
+
+def _suites(arrays: Mapping[str, np.ndarray], level: str) -> dict[str, KeptSuite]:
     suites = {}
     for name in dict.fromkeys(key.split("\t")[0] for key in arrays):
         mine = {key.partition("\t")[2]: value for key, value in arrays.items() if key.split("\t")[0] == name}
@@ -81,4 +87,4 @@ def _read(path: Path, level: str) -> KeptEffects:
             values={(metric, level): mine[f"effects\t{metric}"] for metric in metrics},
             taxes={metric: mine[f"tax\t{metric}"] for metric in metrics},
         )
-    return KeptEffects(suites)
+    return suites

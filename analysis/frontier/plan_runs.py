@@ -16,7 +16,8 @@ from taxlens.analysis.answers.generation import generate
 from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
 from taxlens.analysis.weights.interpolation import mixture
-from taxlens.core.artifacts import atomic_path, sha256_text
+from taxlens.core.artifacts import sha256_text
+from taxlens.core.plain_files import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
@@ -119,15 +120,13 @@ class PlanRuns:
         if path.exists():
             return _unflat(path)
         values = score()
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, **{f"{s}\t{m}": v for s, metrics in values.items() for m, v in metrics.items()})
+        write_arrays(path, {f"{s}\t{m}": v for s, metrics in values.items() for m, v in metrics.items()})
         return values
 
 
 def _unflat(path: Path) -> Values:
     values: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(path, allow_pickle=False) as stored:
-        for name in stored.files:
-            suite, metric = name.split("\t")
-            values.setdefault(suite, {})[metric] = stored[name]
+    for name, kept in read_arrays(path, title="a plan's kept answers cannot be read.").items():
+        suite, _, metric = name.partition("\t")
+        values.setdefault(suite, {})[metric] = kept
     return values

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from taxlens.activations.models.checkpoint import RESTORATION, changed_files, restored_files
 from taxlens.activations.models.weight_loading import quiet
 from taxlens.analysis.frontier.plan_files import PlanRecord
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.core.artifacts import new_directory, sha256_file, sha256_json, write_json
 from taxlens.core.errors import CheckError, PairMismatchError, TaxlensError, explain
-from taxlens.core.json_text import read_json
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
-
-RESTORATION = "taxlens_restoration.json"
-"""What a restored checkpoint says of itself: the plan, what was measured, and the hash of every file."""
 
 WARNING = (
     "The same operation can undo safety training: whoever can name the weights that a refusal lives in can take it "
@@ -155,15 +152,9 @@ def verify_restored(folder: Path) -> int:
     Raises:
         CheckError: naming every file that was changed, is missing or was added, or that the record itself was changed.
     """
-    facts = read_json(folder / RESTORATION, title="the record of a restored checkpoint cannot be read.")
-    kept = facts.get("files") if isinstance(facts, dict) else None
-    if not isinstance(kept, dict) or facts.get("seal") != sha256_json({k: v for k, v in facts.items() if k != "seal"}):
-        rows = [("file", folder / RESTORATION), ("found", "no checksums, or they were changed")]
-        raise CheckError(explain("the restored checkpoint cannot be verified.", rows, "restore it again."))
+    kept = restored_files(folder)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {RESTORATION}
-    wrong = [("missing", name) for name in kept if name not in there]
-    wrong += [("changed", name) for name in kept if name in there and sha256_file(folder / name) != kept[name]]
-    wrong += [("not in the record", name) for name in sorted(there - set(kept))]
+    wrong = [*changed_files(folder, kept), *(("not in the record", name) for name in sorted(there - set(kept)))]
     if wrong:
         raise CheckError(explain(f"{folder} is not as it was written.", wrong, "restore it again."))
     return len(kept)

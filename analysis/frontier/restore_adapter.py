@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from taxlens.activations.models.adapter import apply_adapter
 from taxlens.analysis.frontier.plan_files import PlanRecord
@@ -17,6 +17,7 @@ from taxlens.analysis.weights.units import common_rows, difference_of
 from taxlens.core.artifacts import new_directory
 from taxlens.core.errors import CheckError, UsageError, explain
 from taxlens.core.json_text import read_json
+from taxlens.core.plain_files import read_tensors
 
 if TYPE_CHECKING:
     from taxlens.activations.models.pair import ModelPair
@@ -57,7 +58,7 @@ def restore_adapter(
         rows = [("level", plan.unit), ("adapter", config.get("peft_type"))]
         fix = "write the whole checkpoint with `restore`."
         raise UsageError(explain("only plans of singular triples or components fit into a LoRA adapter.", rows, fix))
-    tensors = load_file(adapter / _WEIGHTS)
+    tensors, _ = read_tensors(adapter / _WEIGHTS, title="the adapter cannot be read.", fix="copy it again.")
     undone = _undone(pair, plan, tensors)
     with new_directory(out) as folder:
         save_file({key: value.contiguous() for key, value in undone.items()}, folder / _WEIGHTS)

@@ -29,6 +29,7 @@ from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.analysis.weights.gradients import first_order_loss, weight_slopes
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import difference_of
+from taxlens.analysis.weights.weight_edits import puts_back
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 
@@ -291,23 +292,24 @@ def training(
     kept = {key: p.detach().clone() for key, p in weights.items()}
     masters = {key: p.detach().clone() if _is_wide(p) else p.detach().float() for key, p in weights.items()}
     moments = {key: (torch.zeros_like(p), torch.zeros_like(p)) for key, p in masters.items()}
-    try:
-        for step in range(1, steps + 1):
-            for suite in suites:
-                some = at_most(suite, items, seed=seed + step)
-                asked = one_prompting(pair, some, template[suite.name])
-                slopes, _ = weight_slopes(model, some, asked, modules=modules, metric="nll")
-                for key, slope in slopes.items():
-                    _adam(masters[key], slope, moments[key], step, rate)
-                    with torch.no_grad():
-                        weights[key].copy_(masters[key])
-            if enough is not None and step % every == 0 and enough(model):
-                break
-        yield model
-    finally:
-        with torch.no_grad():
-            for key, p in weights.items():
-                p.copy_(kept[key])
+    with puts_back(model):
+        try:
+            for step in range(1, steps + 1):
+                for suite in suites:
+                    some = at_most(suite, items, seed=seed + step)
+                    asked = one_prompting(pair, some, template[suite.name])
+                    slopes, _ = weight_slopes(model, some, asked, modules=modules, metric="nll")
+                    for key, slope in slopes.items():
+                        _adam(masters[key], slope, moments[key], step, rate)
+                        with torch.no_grad():
+                            weights[key].copy_(masters[key])
+                if enough is not None and step % every == 0 and enough(model):
+                    break
+            yield model
+        finally:
+            with torch.no_grad():
+                for key, p in weights.items():
+                    p.copy_(kept[key])
 
 
 def _is_wide(weight: torch.Tensor) -> bool:

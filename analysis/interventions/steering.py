@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 
 from taxlens.activations.hooks.paired_forward import replaced_output
-from taxlens.core.artifacts import atomic_path
-from taxlens.core.errors import StoreError, UsageError, explain
+from taxlens.core.errors import StoreError, UsageError, explain, understood
 from taxlens.core.json_text import parse_json
+from taxlens.core.plain_files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,9 +99,7 @@ class Steering:
         """Write the vectors, the address, the scale and what was measured as one safetensors file."""
         facts = {"site": self.site, "layer": self.layer, "scale": self.scale, "measured": self.measured}
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("shift", "read", "write", "centre")}
-        with atomic_path(path) as temporary:
-            save_file(arrays, temporary, metadata={"taxlens_steering": json.dumps(facts, sort_keys=True)})
-        return Path(path)
+        return write_tensors(path, arrays, {"taxlens_steering": json.dumps(facts, sort_keys=True)})
 
     @classmethod
     def load(cls, path: Path | str) -> Steering:
@@ -112,19 +109,15 @@ class Steering:
             UsageError: there is no such file.
             StoreError: the file is no steering file.
         """
-        from safetensors import safe_open
-
         path = Path(path)
         if not path.is_file():
             raise UsageError(explain("steering file not found.", [("file", path)]))
-        try:
-            with safe_open(path, framework="numpy") as stored:
-                facts = parse_json((stored.metadata() or {})["taxlens_steering"])
-            arrays = load_file(path)
-        except Exception as error:
-            rows = [("file", path), ("reason", error)]
-            raise StoreError(explain("this is no steering file.", rows, "write one with Steering.save.")) from error
-        return cls(facts["site"], facts["layer"], **arrays, scale=facts["scale"], measured=facts["measured"])
+        title, fix = "this is no steering file.", "write one with Steering.save."
+        tensors, metadata = read_tensors(path, title=title, fix=fix)
+        with understood(title, file=path, fix=fix, error=StoreError):
+            facts = parse_json(metadata["taxlens_steering"])
+            arrays = {name: value.numpy() for name, value in tensors.items()}
+            return cls(facts["site"], facts["layer"], **arrays, scale=facts["scale"], measured=facts["measured"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

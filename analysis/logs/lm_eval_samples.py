@@ -15,6 +15,7 @@ from taxlens.analysis.logs.lm_eval_files import walk
 from taxlens.analysis.logs.logged_metrics import CORPUS, METRICS, LoggedMetric
 from taxlens.analysis.logs.records import LoggedSample, missing_field, short_fields
 from taxlens.core.errors import ItemError, explain
+from taxlens.core.json_text import JsonError, parse_json
 
 _OF_THE_SAMPLE = frozenset(
     (
@@ -152,8 +153,8 @@ def messages_in(asked: Any, where: str) -> tuple[Message, ...]:
         asked = asked[0]
     if isinstance(asked, str) and asked.lstrip().startswith('[{"role"'):
         try:
-            asked = json.loads(asked)
-        except json.JSONDecodeError:
+            asked = parse_json(asked)
+        except JsonError:
             return ()
     if isinstance(asked, list) and asked and all(isinstance(message, dict) for message in asked):
         return messages_of([{"role": m.get("role"), "content": _text(m.get("content"))} for m in asked], where=where)
@@ -170,11 +171,17 @@ def _text(content: Any) -> Any:
 def _arguments(given: Any, where: str) -> list[tuple[Any, Any]]:
     """(context, continuation or options) pairs, in any of the shapes that the harness has written."""
     if isinstance(given, dict):
-        entries = sorted(given.items(), key=lambda entry: int(entry[0].rsplit("_", 1)[-1]))
+        numbered = {name.rsplit("_", 1)[-1]: value for name, value in given.items() if isinstance(value, dict)}
+        entries = sorted((int(number), value) for number, value in numbered.items() if number.isdecimal())
         found = [(value.get("arg_0"), value.get("arg_1")) for _, value in entries]
+        if len(entries) < len(given):
+            rows = [("at", where), ("expected", "gen_args_0, gen_args_1, ..."), ("got", ", ".join(given)[:80])]
+            raise ItemError(explain("the arguments of a logged sample are not numbered.", rows))
     else:
         found = [
-            (pair[0], pair[1] if len(pair) > 1 else None) for pair in given if isinstance(pair, list | tuple) and pair
+            (pair[0], pair[1] if len(pair) > 1 else None)
+            for pair in (given if isinstance(given, list | tuple) else ())
+            if isinstance(pair, list | tuple) and pair
         ]
     if not found:
         raise ItemError(explain("a sample of the log has no prompt.", [("at", where), ("arguments", repr(given)[:80])]))

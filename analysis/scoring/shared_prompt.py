@@ -7,6 +7,7 @@ continue from the end of the shared part. The numbers are those of separate rows
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +17,13 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
-from taxlens.activations.items.out_of_memory import in_halves
+from taxlens.activations.items.out_of_memory import give_back_memory, in_halves, memory_ran_out
 from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.lengths import length_class
 from taxlens.analysis.scoring.logits import LOGIT_BUDGET, asked_logits, target_log_probabilities
 from taxlens.core.progress import Progress
+
+logger = logging.getLogger(__name__)
 
 AGREEMENT = 1e-3
 """Largest difference in nats between shared and separate scores of the first item, float32 and float64."""
@@ -167,8 +170,12 @@ def can_share(model: Any, rows: Sequence[Row]) -> bool:
     lines = [laid_out(rows, mine, item=rows[mine[0]].item) for mine in one_class_items(rows, model)]
     try:
         return _agrees(model, rows, max(lines, key=lambda line: sum(b != SHARED for b in line.branch)))
-    except (ValueError, RuntimeError, TypeError):  # a model that takes no mask of pairs of positions
-        return False
+    except (ValueError, RuntimeError, TypeError) as error:  # a model that takes no mask of pairs of positions
+        if not memory_ran_out(error):
+            return False
+    give_back_memory()  # after the except block, whose error holds the failed pass's tensors
+    logger.warning("memory ran out where choices were tried side by side: each is read with its own prompt")
+    return False
 
 
 def one_class_items(rows: Sequence[Row], model: Any, *, whole: bool = False) -> list[list[int]]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from taxlens.analysis.weights.units import ORIGINALS, Difference, Part, common_rows, difference_of, level_of
+from taxlens.analysis.weights.weight_edits import puts_back
 from taxlens.core.errors import UsageError, explain
 
 if TYPE_CHECKING:
@@ -114,20 +115,21 @@ def _edited(
         raise UsageError(explain("a mixture of this model is open already.", (), "leave the outer `with` block first."))
     _OPEN.add(id(model))
     saved: list[tuple[Any, str, torch.nn.Parameter, torch.Tensor | None]] = []
-    try:
-        with torch.no_grad():
-            for edit in edits:
-                saved.append(_apply(model, other, difference, edit, sign))
-        yield model
-    finally:
-        with torch.no_grad():
-            for module, name, parameter, kept in reversed(saved):
-                ORIGINALS.pop((id(module), name), None)
-                if kept is None:
-                    setattr(module, name, parameter)
-                else:
-                    parameter.copy_(kept)
-        _OPEN.discard(id(model))
+    with puts_back(model):
+        try:
+            with torch.no_grad():
+                for edit in edits:
+                    saved.append(_apply(model, other, difference, edit, sign))
+            yield model
+        finally:
+            with torch.no_grad():
+                for module, name, parameter, kept in reversed(saved):
+                    ORIGINALS.pop((id(module), name), None)
+                    if kept is None:
+                        setattr(module, name, parameter)
+                    else:
+                        parameter.copy_(kept)
+            _OPEN.discard(id(model))
 
 
 def _edits(difference: Difference, coefficients: Mapping[str, float], level: str | None) -> list[_Edit]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from taxlens.activations.models.anatomy import is_tied
+from taxlens.analysis.weights.weight_edits import puts_back
 from taxlens.core.errors import TaxlensError, explain
 
 if TYPE_CHECKING:
@@ -91,19 +92,20 @@ def walk(pair: ModelPair) -> Iterator[Walk]:
         path.ends.append((parameter, start.data, target, torch.empty_like(start.data)))
     buffers = _buffers(path, base, aligned)
     experts = moved.config._experts_implementation if moved._can_set_experts_implementation() else None
-    try:
-        if experts is not None:
-            moved.set_experts_implementation("eager")  # grouped kernels have no forward-mode derivative
-        yield path
-    finally:
-        if experts is not None:
-            moved.set_experts_implementation(experts)
-        for parameter, data in originals:
-            parameter.data = data
-        for module, name, value in buffers:
-            setattr(module, name, value)
-        if tied is not None:
-            moved.get_output_embeddings().weight = tied
+    with puts_back(moved):
+        try:
+            if experts is not None:
+                moved.set_experts_implementation("eager")  # grouped kernels have no forward-mode derivative
+            yield path
+        finally:
+            if experts is not None:
+                moved.set_experts_implementation(experts)
+            for parameter, data in originals:
+                parameter.data = data
+            for module, name, value in buffers:
+                setattr(module, name, value)
+            if tied is not None:
+                moved.get_output_embeddings().weight = tied
 
 
 def _buffers(path: Walk, base: Any, aligned: Any) -> list[tuple[Any, str, torch.Tensor]]:

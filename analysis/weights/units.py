@@ -26,6 +26,7 @@ from taxlens.analysis.weights.leading_triples import (
     low_rank_triples,
     significant,
 )
+from taxlens.analysis.weights.weight_edits import generations
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.shared_work import active_part, shared
 from taxlens.core.vocabularies import LEVELS
@@ -85,6 +86,7 @@ class Difference:
         self._differs: dict[tuple[str, str], bool] = {}
         self._low_rank: dict[str, bool] = {}
         self._units: dict[str, dict[str, Unit]] = {}
+        self.made_of = generations(pair)
 
     def parameters(self, module: str) -> list[str]:
         """Names of the parameters that a module holds itself ("weight", "bias")."""
@@ -259,9 +261,9 @@ def _own(module: Any, parameter: str) -> torch.Tensor:
 
 
 def difference_of(pair: ModelPair) -> Difference:
-    """The pair's difference, made once per pair and kept as long as the pair lives."""
+    """The pair's difference, kept as long as the pair lives and its weights are what they were; made anew if not."""
     kept = vars(pair.aligned).get("_difference")  # beside the model, as its cached properties: it lives as long
-    if kept is None or kept.pair.base.model is not pair.base.model:
+    if kept is None or kept.pair.base.model is not pair.base.model or kept.made_of != generations(pair):
         kept = vars(pair.aligned)["_difference"] = Difference(pair)
     return kept
 

@@ -3,7 +3,7 @@
 Run: python -m benchmarks.house.fuzz --minutes 10 items tables yaml
 Each target takes bytes and a folder to work in, and lets out only errors that are not taxlens's own: those are findings. A
 finding is written to .cache/fuzz/TARGET-HASH; one that is mended belongs into tests/fuzz/corpus/TARGET. An input that takes
-longer than 5 s or more than 1 GB is a finding too.
+longer than 5 s of the processor, or more than 1 GB, is a finding too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import random
 import resource
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -24,6 +25,9 @@ from taxlens.core.errors import TaxlensError
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 LONGEST = 5.0
+"""Seconds of the processor that an input may take."""
+MOST = 1e9
+"""Bytes that an input may take."""
 PIECES = (
     b"{", b"}", b"[", b"]", b'"', b":", b",", b"\\", b"\n", b"\r", b"\0", b"\xff", b"\xed\xa0\x80", b"1e999", b"NaN", b"-", b"9" * 400, b"9" * 5000,
     b"[" * 300,
@@ -163,6 +167,57 @@ def gguf(data: bytes, folder: Path) -> None:
     _let(lambda: load_model(folder, gguf="m.gguf"))
 
 
+def dictionary(data: bytes, folder: Path) -> None:
+    """The config of a dictionary beside good weights."""
+    from taxlens.analysis.features.dictionaries.dictionary_files import read_dictionary, read_record
+
+    target = folder / "sae"
+    if not target.exists():
+        import torch
+
+        from taxlens.core.plain_files import write_tensors
+
+        target.mkdir()
+        shapes = {"W_enc": (6, 4), "W_dec": (4, 6), "b_enc": (4,), "b_dec": (6,), "threshold": (4,)}
+        write_tensors(target / "sae_weights.safetensors", {name: torch.ones(shape) for name, shape in shapes.items()})
+    (target / "cfg.json").write_bytes(data)
+    _let(lambda: read_dictionary(target))
+    _let(lambda: read_record(target))
+
+
+def corpus(data: bytes, folder: Path) -> None:
+    """JSON lines of texts and chats to train dictionaries on."""
+    from taxlens.analysis.features.training.corpus import Corpus
+
+    path = _put(data, folder, "t.jsonl")
+    _let(lambda: list(Corpus((str(path),)).documents()))
+
+
+def labelled(data: bytes, folder: Path) -> None:
+    """Labelled answers, as JSON lines and as a table."""
+    from taxlens.analysis.answers.labelled import read_labelled
+
+    for name in ("l.jsonl", "l.csv"):
+        _let(lambda name=name: read_labelled(_put(data, folder, name)))
+
+
+def arrays(data: bytes, folder: Path) -> None:
+    """An archive of arrays, as kept effects, plans and results are."""
+    from taxlens.core.plain_files import read_arrays, read_plain
+
+    path = _put(data, folder, "a.npz")
+    _let(lambda: read_arrays(path, title="arrays"))
+    _let(lambda: read_plain(path))
+
+
+def tensors(data: bytes, folder: Path) -> None:
+    """A file of tensors, as probes, directions, edits, adapters and dictionaries are."""
+    from taxlens.core.plain_files import read_tensors
+
+    path = _put(data, folder, "t.safetensors")
+    _let(lambda: read_tensors(path, title="tensors"))
+
+
 def _tokenizer() -> object:
     global _KEPT
     if _KEPT is None:
@@ -188,7 +243,34 @@ def _let(read: Callable[[], object]) -> None:
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "items": items, "tables": tables, "yaml": yaml, "logs": logs, "plans": plans, "manifest": manifest, "store": store,
     "checkpoint": checkpoint, "adapter": adapter, "template": template, "gguf": gguf,
+    "dictionary": dictionary, "corpus": corpus, "labelled": labelled, "arrays": arrays, "tensors": tensors,
 }  # fmt: skip
+
+
+def complaint(target: Callable[[bytes, Path], None], data: bytes, folder: Path) -> str:
+    """What is wrong with how a target takes an input: an error that is not taxlens's own, over 5 s, over 1 GB; "" if nothing."""
+    started, held = time.process_time(), _peak()
+    signal.setitimer(signal.ITIMER_PROF, 4 * LONGEST)
+    try:
+        target(data, folder)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return "".join(traceback.format_exception(error)[-4:])
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    if (spent := time.process_time() - started) > LONGEST:
+        return f"took {spent:.0f} s"
+    return f"took {(_peak() - held) / 1e9:.1f} GB" if _peak() - held > MOST else ""
+
+
+def _peak() -> int:
+    """Bytes that this process held at most, so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _stop(number: int, frame: object) -> None:
+    raise TimeoutError(f"no end after {4 * LONGEST:.0f} s")
 
 
 def fuzzed(name: str, seconds: float, seed: int, folder: Path) -> tuple[int, list[Path]]:
@@ -197,17 +279,10 @@ def fuzzed(name: str, seconds: float, seed: int, folder: Path) -> tuple[int, lis
     dice, tried, found = random.Random(seed), 0, []
     for data in seeds:
         TARGETS[name](data, folder)  # what is imported at the first call is no slow input
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
         data = damaged(dice.choice(seeds), dice.randrange(2**32))
-        started = time.monotonic()
-        try:
-            TARGETS[name](data, folder)
-            wrong = f"took {time.monotonic() - started:.0f} s" if time.monotonic() - started > LONGEST else ""
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            wrong = "".join(traceback.format_exception(error)[-4:])
+        wrong = complaint(TARGETS[name], data, folder)
         tried += 1
         if wrong:
             kept = ROOT / ".cache" / "fuzz" / f"{name}-{hashlib.sha256(data).hexdigest()[:12]}"
@@ -224,16 +299,16 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", default=list(TARGETS))
-    parser.add_argument("--minutes", type=float, default=10.0, help="a target")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the processor, a target")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    signal.signal(signal.SIGPROF, _stop)
     total = 0
     for name in chosen.targets:
         with tempfile.TemporaryDirectory() as folder:
             tried, found = fuzzed(name, 60 * chosen.minutes, chosen.seed, Path(folder))
-        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         total += len(found)
-        print(f"{name}: {tried} inputs, {len(found)} findings, {held:.2f} GiB at most", flush=True)
+        print(f"{name}: {tried} inputs, {len(found)} findings, {_peak() / 1e9:.2f} GB at most", flush=True)
     sys.exit(total > 0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from taxlens.config.schema import Config
 from taxlens.config.yaml_file import line_of
 from taxlens.core.errors import ConfigError, TaxlensError, explain
+from taxlens.core.json_text import read_json
 from taxlens.inputs.resolve import resolve_model, section_suite
 from taxlens.stages import STAGES
 
@@ -47,8 +47,8 @@ class CheckContext:
         """How many blocks the base has by its config.json; None where that does not say or is not here."""
         try:
             path = Path(resolve_model(self.config.pair.base, self.root)) / "config.json"
-            said = json.loads(path.read_text(encoding="utf-8"))
-        except (TaxlensError, OSError, ValueError):
+            said = read_json(path, title="config.json cannot be read.")
+        except TaxlensError:
             return None
         return next((said[key] for key in _DEPTHS if isinstance(said.get(key), int)), None)
 

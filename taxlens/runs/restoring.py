@@ -65,6 +65,7 @@ def _restore_edit(
     if not run.has_file("tables/editors.csv"):
         rows = [("run folder", run.folder)]
         raise UsageError(explain("this run has no measured editors.", rows, f"taxlens edit {run.folder}"))
+    run.checked("editors")
     job = RunContext(run, progress=progress)
     section = job.config.of(EDIT_STAGE)
     edit, row = edit_of_run(job, section, name)

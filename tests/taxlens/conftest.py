@@ -1,8 +1,12 @@
-"""Tables for tests that are about a few columns: the others are filled, so that the run holds whole tables."""
+"""Whole tables for tests that are about a few columns; a place for commands that must be refused, and how."""
+
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from taxlens.cli.app import run_app
 from taxlens.stages import TABLES
 
 FILLED = {str: "x", float: 0.0, int: 0, bool: True}
@@ -38,3 +42,43 @@ def take_away():
         run.save()
 
     return remove
+
+
+SUITE = '{"id": "a", "group": "g", "prompt": "The", "choices": [" cat", " dog"], "gold": 0}\n'
+CONFIG = """name: bad
+pair: {base: demo:base, aligned: demo:planted}
+suites: [{name: facts, file: facts.jsonl}]
+templates: [plain]
+stages: [tax]
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "facts.jsonl").write_text(SUITE, encoding="utf-8")
+    (tmp_path / "c.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a command line that must be refused, in one screen, within seconds; returns what was said."""
+
+    def check(arguments, *, codes=(1, 2, 3)):
+        started = time.monotonic()
+        code = run_app(arguments)
+        said = capsys.readouterr().err
+        assert code in codes, said
+        assert said.strip()
+        assert "Traceback" not in said
+        assert "did not foresee" not in said, Path(said.split("traceback")[1].split()[0]).read_text()
+        assert "\x1b" not in said.replace("\x1b[", "", 0) or arguments[0] == "nothing"
+        assert len(said) < 6000
+        assert time.monotonic() - started < 60
+        return said
+
+    return check

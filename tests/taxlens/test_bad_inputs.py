@@ -90,37 +90,6 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "facts.jsonl").write_text(SUITE, encoding="utf-8")
-    (tmp_path / "c.yaml").write_text(CONFIG, encoding="utf-8")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to("nowhere")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path
-
-
-@pytest.fixture
-def refused(capsys):
-    """Run a command line that must be refused, in one screen, within seconds; returns what was said."""
-
-    def check(arguments, *, codes=(1, 2, 3)):
-        started = time.monotonic()
-        code = run_app(arguments)
-        said = capsys.readouterr().err
-        assert code in codes, said
-        assert said.strip()
-        assert "Traceback" not in said
-        assert "did not foresee" not in said, Path(said.split("traceback")[1].split()[0]).read_text()
-        assert "\x1b" not in said.replace("\x1b[", "", 0) or arguments[0] == "nothing"
-        assert len(said) < 6000
-        assert time.monotonic() - started < 60
-        return said
-
-    return check
-
-
 def put(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
 

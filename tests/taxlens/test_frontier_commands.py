@@ -1,6 +1,8 @@
 """`taxlens frontier` and `taxlens restore`, as typed: plans measured on an embedded pair, written, and opened again."""
 
 import json
+import resource
+import shutil
 from types import SimpleNamespace
 
 import pandas as pd
@@ -11,6 +13,7 @@ from taxlens.analysis.frontier.measure import frontier_work
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.cli.app import run_app
 from taxlens.config.schema import Config
+from taxlens.core.errors import CheckError
 from taxlens.runs.context import RunContext
 from taxlens.runs.folder import Run
 from taxlens.stages.frontier import FRONTIER_STAGE
@@ -96,6 +99,85 @@ def test_a_restored_checkpoint_gives_the_numbers_of_its_plan_when_opened_again(r
     for name, one in measured.items():
         assert values[name]["probability"].mean() == pytest.approx(one["restored"], abs=1e-6)
     assert again.chat_template == job.pair.aligned.chat_template
+
+
+@pytest.fixture(scope="module")
+def restored(run_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("restored") / "model"
+    typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(out), "--accept-benefit-loss"]
+    assert run_app(typed) == 0
+    return out
+
+
+def test_verify_passes_a_restored_checkpoint_as_it_was_written(restored, capsys):
+    assert run_app(["verify", str(restored)]) == 0
+    assert "restored checkpoint are as written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "taxlens_restoration.json", "generation_config.json"]
+)
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_restored_checkpoint_that_was_changed_is_found_by_verify_and_by_loading_it(restored, name, damage, capsys):
+    path = restored / name
+    whole = path.read_bytes()
+    try:
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(whole[:-9] if damage == "cut" else whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+        gone = damage == "gone" and name == "taxlens_restoration.json"
+        assert run_app(["verify", str(restored)]) == 3
+        assert name.split("_")[0] in capsys.readouterr().err or gone
+        if not gone:  # a checkpoint without a record is any checkpoint
+            with pytest.raises(CheckError, match="restor"):
+                load_model(restored)
+    finally:
+        path.write_bytes(whole)
+
+
+def test_a_new_card_is_no_damage_to_loading_and_one_to_verify(restored):
+    card = restored / "README.md"
+    whole = card.read_bytes()
+    try:
+        card.write_bytes(b"my own words")
+        load_model(restored)
+        assert run_app(["verify", str(restored)]) == 3
+    finally:
+        card.write_bytes(whole)
+
+
+def test_restore_on_a_full_disk_says_so_and_leaves_nothing(run_folder, tmp_path, capsys):
+    typed = ["restore", str(run_folder), "--plan", "path-40%", "--out", str(tmp_path / "x"), "--accept-benefit-loss"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # no file may grow beyond this, as on a full disk
+    try:
+        code = run_app(typed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err
+    assert code == 1
+    assert "could not be written" in said
+    assert "Traceback" not in said
+    assert "did not foresee" not in said
+    assert list(tmp_path.iterdir()) == []
+    assert Run.open(run_folder).verify() == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_damaged_effects_and_plans_that_a_killed_frontier_kept_are_refused(run_folder, tmp_path, damage, capsys):
+    again = tmp_path / "again"
+    shutil.copytree(run_folder, again)
+    for path in (again / "frontier").glob("*.npz"):
+        whole = path.read_bytes()
+        at = len(whole) // 2
+        kept = {"cut": whole[:at], "empty": b"", "flipped": whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :]}
+        path.write_bytes(kept[damage])
+    assert any("frontier/" in line for line in Run.open(again).verify())
+    assert run_app(["frontier", str(again)]) == 3
+    said = capsys.readouterr().err
+    assert "cannot be read" in said
+    assert "delete it" in said
 
 
 def test_a_plan_that_loses_the_benefit_exits_with_3_and_writes_nothing(run_folder, tmp_path, capsys):

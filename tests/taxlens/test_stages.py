@@ -45,7 +45,10 @@ print("`taxlens lengths`" in blocks()["stages"], "## `lengths`" in config_page()
 
 def python(code, *arguments, cwd):
     root = HERE.parents[1]
-    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{HERE}", "COLUMNS": "120"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(root), str(HERE), os.environ["PYTHONPATH"])),
+        "COLUMNS": "120",
+    }
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False
     )

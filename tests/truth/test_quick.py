@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_the_quick_proving_ground_writes_its_page_and_goes_on_from_its_cache(tmp_path):
     (tmp_path / "docs").mkdir()
-    settings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    settings = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ['PYTHONPATH']}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.truth", "--quick"]
     subprocess.run(command, cwd=tmp_path, env=settings, check=True, capture_output=True)
     page = (tmp_path / "docs" / "proving-ground.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from taxlens.activations.models.checkpoint import first_line
 from taxlens.activations.models.quantised import weight_formats as formats
 from taxlens.activations.models.quantised.weight_formats import FormatError, Parts
 
@@ -121,7 +122,7 @@ def _decoded(rule: Rule, module: str, parts: Parts, settings: Mapping[str, Any])
     try:
         found = rule.decode(parts, settings)
     except (ValueError, RuntimeError, KeyError, IndexError, TypeError, StopIteration) as error:
-        raise FormatError(f"{module}, read as {rule.name}: {str(error).splitlines()[0][:160]}") from error
+        raise FormatError(f"{module}, read as {rule.name}: {first_line(error)[:160]}") from error
     return found
 
 

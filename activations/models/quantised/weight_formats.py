@@ -5,7 +5,6 @@ A matrix is [outputs, inputs], as an ordinary `weight` is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from taxlens.activations.models.quantised.packed_numbers import (
     powers_of_two,
     spread,
 )
+from taxlens.core.json_text import parse_json
 
 Tensor = torch.Tensor
 Parts = Mapping[str, Tensor]
@@ -86,7 +86,7 @@ def four_bit_blocks(parts: Parts, _settings: Mapping[str, Any]) -> Tensor:
         Dettmers et al. 2023, QLoRA, arXiv 2305.14314.
     """
     name = next(name for name in parts if name.startswith("weight.quant_state."))
-    state = json.loads(bytes(parts[name].to(torch.uint8).tolist()).decode())
+    state = parse_json(bytes(parts[name].to(torch.uint8).tolist()).decode())
     largest = parts["weight.absmax"]
     if "weight.nested_absmax" in parts:
         outer = parts["weight.nested_absmax"].float().repeat_interleave(int(state["nested_blocksize"]))

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
-from taxlens.analysis.features.dictionaries.foreign_formats import FOREIGN, Found, site_of
-from taxlens.core.artifacts import atomic_path, write_json
-from taxlens.core.errors import ConfigError, explain, one_of
+from taxlens.analysis.features.dictionaries.foreign_formats import (
+    COPY,
+    FOREIGN,
+    UNREADABLE,
+    Found,
+    config_in,
+    site_of,
+    tensors_in,
+)
+from taxlens.core.artifacts import sha256_file, sha256_json, write_json
+from taxlens.core.errors import CheckError, ConfigError, explain, one_of, understood
+from taxlens.core.plain_files import write_tensors
 
 WEIGHTS = "sae_weights.safetensors"
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
@@ -38,9 +46,14 @@ def read_dictionary(folder: str | Path) -> Dictionary:
 
     Raises:
         ConfigError: nothing there is a dictionary, a pickle, or a normalisation whose scale is not in the files.
-        CheckError: weights that are not finite.
+        CheckError: weights that are not finite, or files that taxlens wrote and that were changed since.
     """
     path = Path(folder)
+    with understood(UNREADABLE, file=path, fix=COPY, error=ConfigError):
+        return _read(path)
+
+
+def _read(path: Path) -> Dictionary:
     if path.is_file():
         path = path.parent if path.suffix not in PICKLES else path
     if not path.exists():
@@ -95,16 +108,17 @@ def write_dictionary(found: Dictionary, folder: str | Path, *, record: dict[str,
         "normalize_activations": {v: k for k, v in _NORMAL.items()}.get(found.normalisation, "none"),
         "metadata": {
             "sae_lens_version": "6.0.0", "model_name": found.model,
-            "hook_name": f"blocks.{found.layer}.{hook}" if hook else "", "taxlens": ours | (record or {}),
+            "hook_name": f"blocks.{found.layer}.{hook}" if hook else "",
         },
     }  # fmt: skip
     if found.kind == "topk":
         config |= {"k": found.k, "rescale_acts_by_decoder_norm": found.weighted}
     if found.role == "transcoder":
         config["d_out"] = found.d_out
-    with atomic_path(path / WEIGHTS) as temporary:
-        save_file({name: value.float().contiguous().clone() for name, value in tensors.items()}, temporary)
-    write_json(config, path / "cfg.json")
+    write_tensors(path / WEIGHTS, {name: value.float().contiguous().clone() for name, value in tensors.items()})
+    ours["weights_sha256"] = sha256_file(path / WEIGHTS)
+    config["metadata"]["taxlens"] = ours | (record or {})
+    write_json(config | {"metadata": config["metadata"] | {"seal": _seal(config)}}, path / "cfg.json")
     return path
 
 
@@ -113,8 +127,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "cfg.json"
     if not path.exists():
         return {}
-    metadata = json.loads(path.read_text(encoding="utf-8")).get("metadata") or {}
-    return dict(metadata.get("taxlens") or {})
+    with understood(UNREADABLE, file=path, fix=COPY, error=ConfigError):
+        metadata = config_in(path).get("metadata") or {}
+        return dict(metadata.get("taxlens") or {})
 
 
 def convert(file: str | Path, out: str | Path) -> Path:
@@ -143,20 +158,35 @@ def convert(file: str | Path, out: str | Path) -> Path:
     if not isinstance(held, dict) or not all(isinstance(value, torch.Tensor) for value in held.values()):
         raise ConfigError(explain("the file is no state dict.", [("file", path)], "save tensors by name."))
     configs = [p for p in (path.parent / "config.json", path.parent / "cfg.json") if p.exists()]
-    config = json.loads(configs[0].read_text(encoding="utf-8")) if configs else {}
+    config = config_in(configs[0]) if configs else {}
     tensors = {name: value.float() for name, value in held.items()}
-    for found in FOREIGN:
-        if found.from_tensors is not None and found.owns(tensors):
-            return write_dictionary(found.from_tensors(tensors, config, path), out)
-    if {"W_enc", "W_dec", "b_dec"} <= set(tensors):
-        return write_dictionary(_from_sae_lens(tensors, config, path), out)
+    made = None
+    with understood(UNREADABLE, file=path, fix="another file, or its config beside it.", error=ConfigError):
+        for found in (one for one in FOREIGN if one.from_tensors is not None and one.owns(tensors)):
+            made = made or found.from_tensors(tensors, config, path)  # type: ignore[misc]
+        if made is None and {"W_enc", "W_dec", "b_dec"} <= set(tensors):
+            made = _from_sae_lens(tensors, config, path)
+    if made is not None:
+        return write_dictionary(made, out)
     rows = [("file", path), ("tensors", ", ".join(sorted(tensors)[:8]))]
     raise ConfigError(explain("no dictionary of a known form.", rows, "W_enc, W_dec, b_enc, b_dec."))
 
 
 def _read_sae_lens(path: Path) -> Dictionary:
-    config = json.loads((path / "cfg.json").read_text(encoding="utf-8"))
-    return _from_sae_lens(load_file(str(path / WEIGHTS)), config, path)
+    config, tensors = config_in(path / "cfg.json"), tensors_in(path / WEIGHTS)
+    metadata = config.get("metadata") or {}
+    if "seal" in metadata:
+        whole = metadata["seal"] == _seal(config)
+        if not whole or (metadata.get("taxlens") or {}).get("weights_sha256") != sha256_file(path / WEIGHTS):
+            rows = [("dictionary", path), ("changed", "the weights" if whole else "cfg.json")]
+            raise CheckError(explain("a dictionary is not as it was written.", rows, COPY))
+    return _from_sae_lens(tensors, config, path)
+
+
+def _seal(config: dict[str, Any]) -> str:
+    """The hash of a config's content, without the seal that it bears."""
+    metadata = {key: value for key, value in config["metadata"].items() if key != "seal"}
+    return sha256_json(json.loads(json.dumps(config | {"metadata": metadata})))
 
 
 def _from_sae_lens(tensors: dict[str, torch.Tensor], config: dict[str, Any], path: Path) -> Dictionary:

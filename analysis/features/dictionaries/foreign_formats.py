@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
 from taxlens.core.errors import ConfigError, explain
+from taxlens.core.json_text import read_json
+from taxlens.core.plain_files import read_arrays, read_tensors
 
 Tensor = torch.Tensor
 Tensors = Mapping[str, Tensor]
+UNREADABLE = "the dictionary cannot be read."
+COPY = "copy its folder again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,27 @@ class Found:
     from_tensors: Callable[[Tensors, Mapping[str, Any], Path], Dictionary] | None = None
 
 
+def tensors_in(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, as float32.
+
+    Raises:
+        ConfigError: no such file, or damaged.
+    """
+    return {n: v.float() for n, v in read_tensors(path, title=UNREADABLE, error=ConfigError, fix=COPY)[0].items()}
+
+
+def config_in(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ConfigError: no such file, no JSON, or no object.
+    """
+    found = read_json(path, title=UNREADABLE, error=ConfigError, fix=COPY)
+    if not isinstance(found, dict):
+        raise ConfigError(explain(UNREADABLE, [("file", path), ("reason", "no JSON object")], COPY))
+    return found
+
+
 def site_of(text: str) -> tuple[str, int]:
     """Site and layer that a hook point's name means ("layers.5", "layers.5.mlp", "resid_post_layer_5"), or ("", -1)."""
     layer = re.search(r"(?:layers?|blocks|h|L)[._]?(\d+)", text)
@@ -55,18 +78,15 @@ def site_of(text: str) -> tuple[str, int]:
 
 def _gemma_scope(path: Path) -> Dictionary:
     """Gemma Scope 1: params.npz; the folder's place in the release says site and layer."""
-    with np.load(path / "params.npz", allow_pickle=False) as held:
-        tensors = {name: torch.from_numpy(np.asarray(held[name], dtype=np.float32)) for name in held.files}
+    held = read_arrays(path / "params.npz", title=UNREADABLE, error=ConfigError, fix=COPY)
+    tensors = {name: torch.from_numpy(np.asarray(value, dtype=np.float32)) for name, value in held.items()}
     return _gemma(tensors, path, {})
 
 
 def _gemma_scope_2(path: Path) -> Dictionary:
     """Gemma Scope 2: params.safetensors and config.json."""
     file = path / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return _gemma(
-        {name: value.float() for name, value in load_file(str(path / "params.safetensors")).items()}, path, config
-    )
+    return _gemma(tensors_in(path / "params.safetensors"), path, config_in(file) if file.exists() else {})
 
 
 def _gemma(tensors: Tensors, path: Path, config: Mapping[str, Any]) -> Dictionary:
@@ -91,12 +111,12 @@ def _gemma(tensors: Tensors, path: Path, config: Mapping[str, Any]) -> Dictionar
 
 def _llama_scope(path: Path) -> Dictionary:
     """Llama Scope: hyperparams.json, checkpoints/final.safetensors; inputs were scaled by one number, which is folded."""
-    config = json.loads((path / "hyperparams.json").read_text(encoding="utf-8"))
+    config = config_in(path / "hyperparams.json")
     norms = config.get("dataset_average_activation_norm") or {}
     if not norms.get("in"):
         rows = [("dictionary", path), ("dataset_average_activation_norm", norms or "missing")]
         raise ConfigError(explain("the scale of the dictionary's inputs is not in its files.", rows, "a whole copy."))
-    tensors = {n: v.float() for n, v in load_file(str(path / "checkpoints" / "final.safetensors")).items()}
+    tensors = tensors_in(path / "checkpoints" / "final.safetensors")
     known = {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}
     _refuse_unknown(tensors, known, path)
     scale = config["d_model"] ** 0.5 / norms["in"]
@@ -113,8 +133,7 @@ def _llama_scope(path: Path) -> Dictionary:
 
 def _sparsify(path: Path) -> Dictionary:
     """sparsify: cfg.json, sae.safetensors, a folder a hook point; the output of layers.N is resid_post N."""
-    config = json.loads((path / "cfg.json").read_text(encoding="utf-8"))
-    tensors = {name: value.float() for name, value in load_file(str(path / "sae.safetensors")).items()}
+    config, tensors = config_in(path / "cfg.json"), tensors_in(path / "sae.safetensors")
     _refuse_unknown(tensors, {"encoder.weight", "encoder.bias", "W_dec", "b_dec", "W_skip"}, path)
     if config.get("activation", "topk") != "topk" or config.get("signed"):
         rows = [("dictionary", path), ("activation", config.get("activation")), ("signed", config.get("signed"))]
@@ -178,9 +197,7 @@ def _crosscoder(tensors: Tensors, config: Mapping[str, Any], path: Path, shared:
 
 
 def _read_dictionary_learning(path: Path) -> Dictionary:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    tensors = {n: v.float() for n, v in load_file(str(path / "model.safetensors")).items()}
-    return _dictionary_learning(tensors, config, path)
+    return _dictionary_learning(tensors_in(path / "model.safetensors"), config_in(path / "config.json"), path)
 
 
 def _jump_relu(tensors: Tensors, config: Mapping[str, Any], path: Path) -> Dictionary:

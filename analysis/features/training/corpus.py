@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from taxlens.activations.items.chat import render_messages
 from taxlens.activations.items.tokens import Row
 from taxlens.core.errors import ConfigError, explain
+from taxlens.core.json_text import JsonError, parse_json
 
 Document = str | list[dict[str, str]]
 """A text, or the messages of a chat."""
@@ -111,16 +111,15 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 
 def _json_lines(path: Path) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise ConfigError(
-                    explain("a line of the corpus is not JSON.", [("file", f"{path}:{number}")])
-                ) from error
+                value = parse_json(line.decode("utf-8-sig"))
+            except (JsonError, UnicodeDecodeError) as error:
+                rows = [("file", f"{path}:{number}"), ("reason", error)]
+                raise ConfigError(explain("a line of the corpus is not JSON.", rows)) from error
             yield _document(value, f"{path}:{number}")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from taxlens.activations.hooks.sites import Address
 from taxlens.analysis.features.dictionaries.dictionary import Dictionary
@@ -18,8 +19,9 @@ from taxlens.analysis.features.dictionaries.dictionary_files import write_dictio
 from taxlens.analysis.features.training.activation_stream import ActivationStream
 from taxlens.analysis.features.training.corpus import Corpus, held_out
 from taxlens.analysis.features.training.dictionary_training import Recipe, Trainer, batches
-from taxlens.core.artifacts import atomic_path, write_json
+from taxlens.core.artifacts import write_json
 from taxlens.core.errors import CheckError, UsageError, explain
+from taxlens.core.plain_files import read_plain, write_plain
 from taxlens.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def train_dictionaries(
     batch_tokens: int = 4096,
     autocast: bool = False,
     resume: bool = False,
+    record: Mapping[str, Any] = MappingProxyType({}),
     progress: Progress = SILENT,
 ) -> dict[str, Dictionary]:
     """Train dictionaries on what the models hold along a corpus, and write each to its folder.
@@ -75,6 +78,7 @@ def train_dictionaries(
         batch_tokens: most padded tokens of a forward pass.
         autocast: multiply in bfloat16, reading and training.
         resume: go on from what an interrupted training left in the folder.
+        record: further facts to keep beside each dictionary; an interrupted training must have the same.
         progress: told of reading and of every step.
 
     Returns:
@@ -100,7 +104,9 @@ def train_dictionaries(
         models, addresses, lambda: iter(kept), chunk_tokens=chunk_tokens, batch_tokens=batch_tokens, autocast=autocast
     )
     d = models[0].anatomy.d_model
-    work = [_Work(job, d, total, Path(out) / job.folder, autocast=autocast, resume=resume) for job in jobs]
+    work = [
+        _Work(job, d, total, Path(out) / job.folder, autocast=autocast, resume=resume, record=record) for job in jobs
+    ]
     with progress.task("train dictionaries", total=total, unit="tokens") as task:
         stream.told = lambda seen: task.advance(seen, note="reading")
         first = min(one.chunk for one in work)
@@ -119,20 +125,23 @@ def train_dictionaries(
 class _Work:
     """One job under way: its trainer, and the files that let it go on."""
 
-    def __init__(self, job: TrainingJob, d: int, tokens: int, folder: Path, *, autocast: bool, resume: bool) -> None:
+    def __init__(
+        self, job: TrainingJob, d: int, tokens: int, folder: Path, *, autocast: bool, resume: bool,
+        record: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         steps = max(1, tokens // job.recipe.batch * job.recipe.passes)
         self.job, self.folder = job, folder
         self.trainer = Trainer(job.recipe, d, steps, autocast=autocast)
         self.chunk = self.within = 0
         self.told: list[dict[str, float]] = []
         self.seconds = 0.0
-        self.facts = {"recipe": asdict(job.recipe), "address": str(job.address), "tokens": tokens}
+        self.facts = {"recipe": asdict(job.recipe), "address": str(job.address), "tokens": tokens, **record}
         if resume and self._file.exists():
             self._load()
 
     @property
     def _file(self) -> Path:
-        return self.folder / "training.safetensors"
+        return self.folder / "training.npz"
 
     def learn(self, chunk: torch.Tensor, number: int, note: Callable[[str], None]) -> None:
         """Train on one chunk, [tokens, models, d]; chunks done before an interruption are passed over."""
@@ -164,28 +173,29 @@ class _Work:
         write_dictionary(found, self.folder, record=record)
         write_json({"steps": self.told} | record, self.folder / "training.json")
         self._file.unlink(missing_ok=True)
-        (self.folder / "resume.json").unlink(missing_ok=True)
         return found
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._file) as temporary:
-            save_file({name: value.contiguous() for name, value in self.trainer.state().items()}, temporary)
         record = self.facts | {"chunk": self.chunk, "within": self.within, "told": self.told, "seconds": self.seconds}
-        write_json(record, self.folder / "resume.json")
+        state = {name: value.cpu().numpy() for name, value in self.trainer.state().items()}
+        write_plain(self._file, {"record": record, "state": state})  # one file: both of one step
 
     def _load(self) -> None:
-        record = json.loads((self.folder / "resume.json").read_text(encoding="utf-8"))
-        other = {
-            key: record.get(key) for key in self.facts if record.get(key) != json.loads(json.dumps(self.facts[key]))
-        }
+        kept = read_plain(self._file)
+        record = kept["record"]
+        other = {key: record.get(key) for key in self.facts if _plain(record.get(key)) != _plain(self.facts[key])}
         if other:
             rows = [("folder", self.folder), *((key, f"{other[key]}, asked {self.facts[key]}") for key in other)]
-            fix = "another folder, or train from the start (without --resume)."
+            fix = f"another folder, or remove {self._file} to train from the start."
             raise CheckError(explain("the folder holds a training of another recipe.", rows, fix))
-        self.trainer.load(load_file(str(self._file)))
+        self.trainer.load({name: torch.from_numpy(np.array(value)) for name, value in kept["state"].items()})
         self.chunk, self.within = int(record["chunk"]), int(record["within"])
         self.told, self.seconds = record["told"], float(record["seconds"])
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def _measured(found: Dictionary, inputs: torch.Tensor) -> dict[str, float]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from taxlens.core.artifacts import atomic_path, write_json
 from taxlens.core.direction import Direction
-from taxlens.core.errors import StoreError, explain
-from taxlens.core.json_text import parse_json
+from taxlens.core.errors import StoreError, understood
+from taxlens.core.json_text import read_sealed, write_sealed
+from taxlens.core.plain_files import read_tensors, write_tensors
 from taxlens.probes.kinds.probe import Probe
 
 FORMAT = 1
@@ -109,24 +107,20 @@ def load_directions(path: Path | str) -> list[Direction]:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], said: dict[str, Any]) -> Path:
-    with atomic_path(path) as temporary:
-        save_file(arrays, temporary)
-    write_json({"format": FORMAT, **said}, path.with_suffix(".json"))
+    write_tensors(path, arrays)
+    write_sealed({"format": FORMAT, **said}, path.with_suffix(".json"))
     return path
 
 
 def _read(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    try:
-        said = parse_json(path.with_suffix(".json").read_text(encoding="utf-8"))
-        arrays = load_file(path)
+    title, fix = f"{what} cannot be read.", "write them again: taxlens probe, similarity"
+    said = read_sealed(path.with_suffix(".json"), title=title, fix=fix, needed=False)
+    tensors, _ = read_tensors(path, title=title, fix=fix)
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    with understood(title, file=path, fix=fix, error=StoreError):
         each = len(arrays) // (2 if what == "probes" else 1)
         if said["format"] != FORMAT or len(said[what]) != each:
             raise ValueError(f"format {said['format']}, {len(said[what])} {what} for {len(arrays)} arrays")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        rows = [("file", path), ("beside it", path.with_suffix(".json").name), ("reason", error)]
-        raise StoreError(
-            explain(f"{what} cannot be read.", rows, "write them again: taxlens probe, similarity")
-        ) from error
     return arrays, said
 
 

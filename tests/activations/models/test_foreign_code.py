@@ -3,7 +3,11 @@
 import contextlib
 import io
 import json
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +90,17 @@ def test_the_guard_of_the_tests_itself_sees_code_and_connections(checkpoint, not
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     assert len(nothing_foreign) == 2
+
+
+@pytest.mark.guard_trips
+@pytest.mark.parametrize("what", ["network", "code"])
+def test_the_guard_is_in_every_process_that_a_test_starts(tmp_path, what):
+    (tmp_path / "evil.py").write_text("print('ran')", encoding="utf-8")
+    network = ["-c", "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"]
+    typed = network if what == "network" else [str(tmp_path / "evil.py")]
+    done = subprocess.run([sys.executable, *typed], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert ("do not reach the network" if what == "network" else "run no foreign code") in done.stderr
+    seen = Path(os.environ["TAXLENS_TESTS_SEEN"]).read_text(encoding="utf-8")
+    assert ("192.0.2.1" if what == "network" else "evil.py") in seen

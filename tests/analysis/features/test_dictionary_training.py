@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,10 @@ from taxlens.analysis.features.training.activation_stream import ActivationStrea
 from taxlens.analysis.features.training.corpus import Corpus
 from taxlens.analysis.features.training.dictionary_training import Recipe, Trainer, batches
 from taxlens.analysis.features.training.training_run import TrainingJob, train_dictionaries
-from taxlens.core.errors import CheckError, ConfigError, UsageError
+from taxlens.core.errors import CheckError, ConfigError, TaxlensError, UsageError
+from taxlens.core.progress import SILENT
+from taxlens.stages.features import features_training
+from taxlens.stages.features.features_section import DictionaryTraining
 
 
 def sparse_rows(count: int, *, seed: int = 0, d: int = 16, true: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,7 +137,7 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(fake_models, corpus, 
     again = train_dictionaries(fake_models, corpus, JOBS, out=tmp_path / "cut", resume=True, **options)["d"]
     assert torch.equal(again.decoder, whole.decoder)
     assert torch.equal(again.threshold, whole.threshold)
-    assert not (tmp_path / "cut" / "d" / "training.safetensors").exists()
+    assert not (tmp_path / "cut" / "d" / "training.npz").exists()
     assert read_record(tmp_path / "cut" / "d")["held_out"]["explained"] > 0
     assert read_dictionary(tmp_path / "cut" / "d").address == "resid_post.0"
 
@@ -149,6 +154,50 @@ def test_training_of_another_recipe_is_not_taken_up(fake_models, corpus, tmp_pat
     other = [TrainingJob("d", JOBS[0].address, Recipe(width=48, k=4, batch=64, passes=2))]
     with pytest.raises(CheckError, match="another recipe"):
         train_dictionaries(fake_models, corpus, other, out=tmp_path, tokens=2600, resume=True)
+
+
+def test_a_dictionary_of_another_recipe_corpus_or_pair_is_trained_anew(fake_models, corpus, tmp_path, monkeypatch):
+    pair = SimpleNamespace(base=fake_models[0], aligned=fake_models[1])
+    trained: list[str] = []
+    plain = features_training.train_dictionaries
+    monkeypatch.setattr(
+        features_training,
+        "train_dictionaries",
+        lambda *a, **k: trained.extend(j.folder for j in a[2]) or plain(*a, **k),
+    )
+    asked = {"corpus": ["texts.jsonl"], "layers": [0], "width": 40, "k": 4, "tokens": 1200, "passes": 1, "batch": 64}
+
+    def made(pair=pair, **changes):
+        trained.clear()
+        section = DictionaryTraining(**asked | changes)
+        read = features_training.train_missing(
+            pair, section, root=tmp_path, out=tmp_path / "out", resume=True, progress=SILENT
+        )
+        return read["difference-0-0"], list(trained)
+
+    first, done = made()
+    assert done == ["difference-0-0"]
+    again, done = made()
+    assert done == []
+    assert torch.equal(again.decoder, first.decoder)
+    assert made(k=5)[1] == ["difference-0-0"]
+    assert made(k=5, tokens=1300)[1] == ["difference-0-0"]
+    with (tmp_path / "texts.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"text": "w1 w2 w3 w4 w5"}\n')
+    assert made(k=5, tokens=1300)[1] == ["difference-0-0"]
+    other = SimpleNamespace(base=pair.base, aligned=dataclasses.replace(pair.aligned, sha256="other"))
+    assert made(pair=other, k=5, tokens=1300)[1] == ["difference-0-0"]
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])
+def test_a_dictionary_of_ours_that_was_changed_is_refused(fake_models, corpus, tmp_path, name):
+    train_dictionaries(fake_models, corpus, JOBS, out=tmp_path, tokens=2600)
+    path = tmp_path / "d" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"k": 4', b'"k": 5') if name == "cfg.json" else whole[:-9] + b"\1" + whole[-8:])
+    assert path.read_bytes() != whole
+    with pytest.raises(TaxlensError, match="not as it was written|changed since"):
+        read_dictionary(tmp_path / "d")
 
 
 def test_chunks_passed_over_are_not_read(fake_models):

@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from taxlens.activations.models.anatomy import anatomy
 from taxlens.analysis.interventions.effect_tables import ATTRIBUTION
+from taxlens.analysis.interventions.effects import UnitEffects
 from taxlens.analysis.interventions.graft import check_unchanged, graft_effects, restore_effects
 from taxlens.analysis.interventions.shapley import shapley_effects
 from taxlens.analysis.weights.units import Difference
@@ -128,3 +129,24 @@ def test_many_players_are_sampled_with_an_error():
     assert len(effects.units) > 10
     assert effects.total(*KEY) == pytest.approx(effects.taxes[KEY].mean(), abs=1e-5)
     assert (effects.errors[KEY][[u.endswith("h0") for u in effects.units]] > 0).all()
+
+
+def test_effects_below_rounding_are_told_from_none_by_no_table():
+    values = np.full((8, 2), 1e-10) + np.arange(16.0).reshape(8, 2) * 1e-12
+    real = np.column_stack([np.full(8, 0.3), values[:, 1]]) + np.arange(16.0).reshape(8, 2) * 1e-3
+    groups = {"s": np.arange(8)}
+    told = {}
+    for name, effects in (("rounding", values), ("real", real)):
+        found = UnitEffects(
+            "graft", "component", "plain", ("0.mlp", "1.mlp"), (0, 1), ("mlp", "mlp"), {("s", "nll"): effects},
+            {("s", "nll"): effects.sum(axis=1)}, groups, draws=200,
+        )  # fmt: skip
+        told[name] = found.to_frame(), found.closure_frame()
+    rows, closure = told["rounding"]
+    assert (rows["low"] <= 0).all()
+    assert (rows["high"] >= 0).all()
+    assert rows["share"].isna().all()
+    assert closure["residual_share"].isna().all()
+    rows, closure = told["real"]
+    assert rows["low"].iloc[0] > 0
+    assert rows["share"].notna().all()

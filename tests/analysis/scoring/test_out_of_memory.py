@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from taxlens.activations.items.out_of_memory import in_halves, memory_ran_out, until_it_fits
+from taxlens.activations.items.out_of_memory import check_memory, in_halves, memory_ran_out, until_it_fits
 from taxlens.activations.models.prompts import Prompting
 from taxlens.analysis.answers.generation import generate
 from taxlens.analysis.path.attribute import attribute
+from taxlens.analysis.scoring import shared_prompt
 from taxlens.analysis.scoring.choices import score_suite
 from taxlens.analysis.weights.gradients import weight_slopes
 from taxlens.core.errors import TaxlensError
@@ -39,6 +40,33 @@ def test_scores_are_the_same_where_batches_had_to_be_halved(fake_pair, word_suit
         hook.remove()
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert "memory ran out" in caplog.text
+
+
+def test_memory_that_runs_out_while_sharing_is_tried_is_told_and_the_scores_stay(
+    fake_pair, word_suite, monkeypatch, caplog
+):
+    model, tokenizer = fake_pair.base.model, fake_pair.base.tokenizer
+    wanted = score_suite(model, word_suite, tokenizer=tokenizer).logp
+
+    def refuse(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(shared_prompt, "_agrees", refuse)
+    with caplog.at_level(logging.WARNING):
+        found = score_suite(model, word_suite, tokenizer=tokenizer).logp
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert "side by side" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(shared_prompt, "_agrees", lambda *_: (_ for _ in ()).throw(ValueError("no such mask")))
+    score_suite(model, word_suite, tokenizer=tokenizer)
+    assert not caplog.text
+
+
+def test_memory_that_runs_out_is_not_told_as_a_damaged_file():
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(TaxlensError, match="memory runs out: loading x"):
+        check_memory(error, what="loading x")
+    check_memory(ValueError("bad weights"), what="loading x")
 
 
 def test_effects_are_the_same_where_batches_had_to_be_halved(refusal_pair, refusal_suites, caplog):
