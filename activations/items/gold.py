@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from taxlens.core.errors import UsageError, explain
+
+if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
 
 _DRESSED = re.compile(
     r"^\s*(?:(?:the )?(?:correct |right )?(?:answer|option|choice)(?: is)?\s*[:=]?\s*)?[\s(\[{\"'*<]*([A-Za-z])[\s)\]}\"'*>.:,;]*$",
@@ -59,3 +65,32 @@ def fits_twice(value: Any, choices: Sequence[str], *, first: int = 0) -> bool:
         return False
     texts = [choice.strip() for choice in choices]
     return texts.count(said) == 1 and texts.index(said) != int(said) - first
+
+
+def has_several_right(suite: Suite) -> bool:
+    """Whether an item of a suite has several right choices."""
+    return any(item.also_right for item in suite.items)
+
+
+def check_one_right(suite: Suite) -> None:
+    """Refuse a suite with several right choices, for whatever reads one right choice against the others.
+
+    Raises:
+        UsageError: naming the suite and how many items have several.
+    """
+    several = sum(bool(item.also_right) for item in suite.items)
+    if several:
+        rows = [("suite", suite.name), ("items", f"{several} of {len(suite)}")]
+        fix = "attribute: false for this suite, or keep one right choice an item."
+        raise UsageError(explain("items with several right choices are measured, and not attributed.", rows, fix))
+
+
+def has_equal_choices(choices: Any, contexts: Any = None) -> bool:
+    """Whether two choices are one text after one context, white space and Unicode form aside; False for what is no list."""
+    if not isinstance(choices, list | tuple):
+        return False
+    before = contexts if isinstance(contexts, list | tuple) and len(contexts) == len(choices) else ("",) * len(choices)
+    seen = [
+        unicodedata.normalize("NFC", f"{context}\0{str(choice).strip()}") for context, choice in zip(before, choices)
+    ]
+    return len(set(seen)) < len(seen)

@@ -51,6 +51,7 @@ def item_of(raw: Mapping[str, Any], *, where: str, number: int | None = None) ->
         special_tokens=_flag(raw, "special_tokens", here),
         answers=_answers(raw, here),
         match=_text(raw, "match", here) if raw.get("match") is not None else "",
+        instructions=_instructions(raw, here),
     )
     _check_whole(item, here)
     return item
@@ -166,6 +167,17 @@ def _answers(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:
     for answer in answers:
         _check_unicode(answer, "an answer", where)
     return tuple(answers)
+
+
+def _instructions(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], ...]:
+    listed = raw.get("instructions")
+    if listed is None:
+        return ()
+    fix = '"instructions": [{"id": "punctuation:no_comma"}]'
+    known = isinstance(listed, list) and all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in listed)
+    if not known or not listed:
+        raise _fail("instructions must be a list of objects, each with an id.", where, repr(listed)[:80], fix)
+    return tuple(dict(one) for one in listed)
 
 
 def _contexts(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ _PLAIN = (
     "answers",
     "rendered",
     "match",
+    "instructions",
 )
 _NUMBERED = re.compile(r"(choice|context)_(\d{1,4})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
@@ -109,7 +110,7 @@ def _fields(cells: Mapping[str, str], where: str) -> dict[str, Any]:
             if column not in _PLAIN:
                 if cell.strip():
                     found[column] = _number(cell)
-            elif column in ("choices", "contexts", "labels", "messages", "answers") and cell.strip():
+            elif column in ("choices", "contexts", "labels", "messages", "answers", "instructions") and cell.strip():
                 found[column] = _json(cell, column, where)
             elif column == "gold" and cell.strip():
                 found[column] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from taxlens.core.vocabularies import SUITE_KINDS
 
 FIELDS = (
     "id", "group", "prompt", "text", "contexts", "choices", "gold", "labels", "messages", "rendered", "special_tokens",
-    "answers", "match",
+    "answers", "match", "instructions",
 )  # fmt: skip
 Label = str | int | float | bool | None
 
@@ -45,6 +45,8 @@ class Item:
             does it, but never a second BOS where the text begins with one; True or False, whatever the text.
         answers: texts that count as right where the answer is generated.
         match: how a generated answer is compared with them (`taxlens.analysis.answers.matching`); blank: by its start.
+        instructions: what a generated answer must keep to, each ``{"id": "length_constraints:number_words", ...}`` with the
+            arguments of that instruction (`taxlens.analysis.answers.following`), as in IFEval.
     """
 
     id: str
@@ -61,6 +63,7 @@ class Item:
     special_tokens: bool | None = None
     answers: tuple[str, ...] = ()
     match: str = ""
+    instructions: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.messages and self.prompt is None:
@@ -106,6 +109,8 @@ class Item:
             out["answers"] = list(self.answers)
         if self.match:
             out["match"] = self.match
+        if self.instructions:
+            out["instructions"] = [dict(one) for one in self.instructions]
         return out | {"group": self.group} | ({"labels": dict(self.labels)} if self.labels else {})
 
 
@@ -179,13 +184,16 @@ def _short(text: str, most: int = 80) -> str:
     return flat if len(flat) <= most else flat[: most - 1] + "…"
 
 
-def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capability") -> Suite:
+def read_suite(
+    path: Path | str, *, name: str | None = None, kind: str = "capability", skip: Sequence[str] = ()
+) -> Suite:
     """Read a suite from a file: JSON lines or an array, CSV or TSV, parquet, a saved dataset (`item_files`).
 
     Args:
         path: the file, UTF-8 where it is text; ``.gz`` is unpacked.
         name: the suite's name; by default the file's name without its ending.
         kind: "capability" or "benefit".
+        skip: ("equal_choices",) leaves items with two equal choices out, and counts them.
 
     Returns:
         The suite; every item has passed every check. Fields that no item has become labels.
@@ -201,16 +209,23 @@ def read_suite(path: Path | str, *, name: str | None = None, kind: str = "capabi
         >>> read_suite(path).items[0].choices
         (' 2', ' 6')
     """
+    from taxlens.activations.items.gold import has_equal_choices
     from taxlens.activations.items.item_checks import item_of
     from taxlens.activations.items.item_files import file_rows, is_table
     from taxlens.activations.items.item_tables import table_fields
 
+    for what in skip:
+        one_of(what, ("equal_choices",), what="kind of item to skip", error=ItemError)
     path, table = Path(path), is_table(path)
-    items = []
+    items, left = [], 0
     for number, (where, row) in enumerate(file_rows(path)):
         raw = table_fields(row, where) if table else row
+        if skip and has_equal_choices(raw.get("choices"), raw.get("contexts")):
+            left += 1
+            continue
         items.append(item_of(raw, where=where, number=number))
-    return Suite(name=name or Path(path.name.removesuffix(".gz")).stem, items=tuple(items), kind=kind, source=str(path))
+    named = name or Path(path.name.removesuffix(".gz")).stem
+    return Suite(name=named, items=tuple(items), kind=kind, source=str(path), left_out=left)
 
 
 def write_suite(suite: Suite, path: Path | str) -> Path:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def draw_foil(suite: str, item: Item, seed: int) -> int:
     """Return the wrong choice that stands against gold: the same for the same seed, suite name and item id."""
     digest = hashlib.sha256(f"{seed}\n{suite}\n{item.id}".encode()).digest()
-    wrong = [number for number in range(len(item.choices)) if number != item.gold]
+    wrong = [number for number in range(len(item.choices)) if number not in item.right]
     return wrong[int(np.random.default_rng(int.from_bytes(digest[:8], "big")).integers(len(wrong)))]
 
 

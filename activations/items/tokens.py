@@ -48,8 +48,8 @@ def encode_suite(
     The arithmetic is lm-eval's `_encode_pair`: white space at the end of the context moves to the choice,
     context and choice are encoded together, and the choice is what follows the context's own length. An empty
     context is the tokenizer's BOS (or EOS) token. An item with contexts has one before each choice. In chat the
-    context is the rendered template (which holds its own BOS, so no special token is added) and the choice loses
-    its leading space.
+    context is the rendered template and the choice loses its leading space; BOS is added where the tokenizer adds
+    one and the template writes none (`adds_special`).
 
     Args:
         suite: the items.
@@ -125,7 +125,7 @@ def encode_pair(
         tokenizer: a Hugging Face tokenizer.
         context: what stands before the choice; in "chat" the rendered template.
         choice: the continuation; in "chat" its leading white space is dropped.
-        template: "plain" (special tokens as the tokenizer adds them) or "chat" (none added).
+        template: "plain" or "chat".
         special_tokens: see `adds_special`.
     """
     if template != "plain":
@@ -141,22 +141,52 @@ def encode_pair(
     return whole, len(_encode(tokenizer, context, special=special))
 
 
-def adds_special(tokenizer: Tokenizer, text: str, template: str, asked: bool | None = None) -> bool:
-    """Whether the tokenizer's special tokens are added before a text.
-
-    As lm-eval (0.4.10 and later) does it: not where the text begins with BOS already, so that no prompt has two. A
-    rendered chat template decides by itself.
+def prompt_ids(
+    tokenizer: Tokenizer, prompt: str | Item, *, template: str, chat_template: str | None = None
+) -> list[int]:
+    """Return the token ids that stand before an answer, special tokens included.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
-        text: what is encoded.
+        prompt: a user's request (chat) or a text to continue (plain); or an item, whose conversation, rendered template
+            and special tokens are then followed.
+        template: "plain" or "chat".
+        chat_template: template text for "chat"; by default the tokenizer's own.
+    """
+    text, asked, special_tokens = prompt_text(tokenizer, prompt, template=template, chat_template=chat_template)
+    return _encode(tokenizer, text, special=adds_special(tokenizer, text, asked, special_tokens))
+
+
+def prompt_text(
+    tokenizer: Tokenizer, prompt: str | Item, *, template: str, chat_template: str | None = None
+) -> tuple[str, str, bool | None]:
+    """Return (text before an answer, the template that it is in, the item's word on special tokens).
+
+    Args as `prompt_ids`.
+    """
+    item = prompt if isinstance(prompt, Item) else Item("", "", prompt=prompt)
+    asked = item.template(template)
+    return _context(item.content(asked), tokenizer, asked, chat_template), asked, item.special_tokens
+
+
+def adds_special(tokenizer: Tokenizer, text: str, template: str, asked: bool | None = None) -> bool:
+    """Whether the tokenizer's special tokens are added before a text.
+
+    As lm-eval (0.4.10 and later) does it: not where the text begins with BOS already, so that no prompt has two. In
+    "chat" that is so too: a template that writes no BOS gets the tokenizer's, if it adds one.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        text: what is encoded; in "chat" the rendered template.
         template: "plain" or "chat".
         asked: an item's own word, which counts before all else; None where it has none.
     """
     if asked is not None:
         return asked
     bos = getattr(tokenizer, "bos_token", None)
-    return template == "plain" and not (bos and text.startswith(str(bos)))
+    if not bos:
+        return template == "plain"  # whatever else a tokenizer adds, its chat template writes itself
+    return not text.startswith(str(bos))
 
 
 def prefix_token(tokenizer: Tokenizer) -> int:

@@ -12,9 +12,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.spans import SpanMap, span_map
-from taxlens.activations.items.tokens import Row, encode_pair, encode_prompts, encode_suite
+from taxlens.activations.items.tokens import (
+    Row,
+    adds_special,
+    encode_pair,
+    encode_prompts,
+    encode_suite,
+    prompt_ids,
+    prompt_text,
+)
 from taxlens.activations.models.compatibility import tokenizer_sha256
 from taxlens.activations.models.lengths import position_limit
 from taxlens.activations.models.token_ids import check_ids, embedding_rows
@@ -23,6 +30,10 @@ from taxlens.core.vocabularies import TEMPLATES
 
 if TYPE_CHECKING:
     from taxlens.activations.items.items import Item, Suite
+
+
+NO_LIMIT = 2**62
+"""A length that no row reaches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,21 +74,22 @@ class Prompting:
         """One row for each item's prompt or text alone (see `encode_prompts`)."""
         return self._checked(encode_prompts(suite, self.tokenizer, **self._options))
 
-    def text(self, prompt: str) -> str:
-        """The text that stands before an answer to this prompt."""
-        if self.template == "plain":
-            return prompt
-        return render_chat(self.tokenizer, prompt, chat_template=self.chat_template)
+    def text(self, prompt: str | Item) -> str:
+        """The text that stands before an answer to this prompt, or to an item."""
+        return self._text(prompt)[0]
 
-    def prompt_ids(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str | Item) -> list[int]:
         """Token ids of the text that stands before an answer, special tokens included."""
-        found = self.tokenizer(self.text(prompt), add_special_tokens=self.template == "plain").input_ids
-        return [int(i) for i in found]
+        return prompt_ids(self.tokenizer, prompt, template=self.template, chat_template=self.chat_template)
 
-    def answer_row(self, prompt: str, answer: str, *, item: int) -> Row:
-        """A prompt and an answer to it as one row, the answer being the choice."""
-        ids, start = encode_pair(self.tokenizer, self.text(prompt), answer, template=self.template)
+    def answer_row(self, prompt: str | Item, answer: str, *, item: int) -> Row:
+        """A prompt (or an item's) and an answer to it as one row, the answer being the choice."""
+        text, asked, special = self._text(prompt)
+        ids, start = encode_pair(self.tokenizer, text, answer, template=asked, special_tokens=special)
         return Row(item=item, choice=0, ids=tuple(ids), start=start, kind="choice")
+
+    def _text(self, prompt: str | Item) -> tuple[str, str, bool | None]:
+        return prompt_text(self.tokenizer, prompt, template=self.template, chat_template=self.chat_template)
 
     def spans(self, item: Item) -> SpanMap:
         """Where the parts of an item stand in its tokens."""
@@ -144,6 +156,25 @@ def asked_apart(pair: Any, suite: Suite, template: str) -> tuple[str, ...]:
     return tuple(causes) or ("tokens",)
 
 
+def fitting(pair: Any, suite: Suite, templates: Sequence[str], *, room: int = 0) -> list[int]:
+    """Indices of the items that both models can read whole in every template, prompts, texts and choices.
+
+    Args:
+        pair: the two models.
+        suite: the items.
+        templates: "plain" and/or "chat".
+        room: tokens that are to follow each prompt.
+    """
+    kept = set(range(len(suite)))
+    for model in (pair.base, pair.aligned):
+        limit = position_limit(model)
+        for template in templates if limit else ():
+            asked = replace(as_asked(pair, model, template), max_length=NO_LIMIT)
+            kept -= {row.item for row in asked.rows(suite) if len(row.ids) > limit}
+            kept -= {row.item for row in asked.prompt_rows(suite) if len(row.ids) + room > limit}
+    return sorted(kept)
+
+
 def template_of(pair: Any, model: Any) -> str | None:
     """The model's own chat template, or the aligned model's where it has none; None where neither has."""
     own = model.chat_template or getattr(model.tokenizer, "chat_template", None)
@@ -151,15 +182,30 @@ def template_of(pair: Any, model: Any) -> str | None:
 
 
 def template_notes(pair: Any, templates: Sequence[str]) -> list[str]:
-    """What a reader must know of the templates: one borrowed, or two that differ."""
+    """What a reader must know of the templates: one borrowed, two that differ, or a BOS that no template writes."""
     if "chat" not in templates:
         return []
     base, aligned = template_of(pair, pair.base), template_of(pair, pair.aligned)
+    notes = []
     if not getattr(pair.base.tokenizer, "chat_template", None) and aligned:
-        return ["base has no chat template: the aligned model's serves both."]
-    if base != aligned:
-        return ["base and aligned have different chat templates: each is asked in its own."]
-    return []
+        notes.append("base has no chat template: the aligned model's serves both.")
+    elif base != aligned:
+        notes.append("base and aligned have different chat templates: each is asked in its own.")
+    sides = [name for name, model in (("base", pair.base), ("aligned", pair.aligned)) if _adds_bos(pair, model)]
+    if sides:
+        notes.append(f"the chat template of {' and '.join(sides)} writes no BOS: the tokenizer's stands before it.")
+    return notes
+
+
+def _adds_bos(pair: Any, model: Any) -> bool:
+    """Whether a model's tokenizer puts a BOS before a rendered template that has none."""
+    if not template_of(pair, model):
+        return False
+    asked = as_asked(pair, model, "chat")
+    text = asked.text("Hello")
+    if not adds_special(model.tokenizer, text, "chat"):
+        return False
+    return asked.prompt_ids("Hello")[:1] == [model.tokenizer.bos_token_id]
 
 
 _ROWS: WeakKeyDictionary[Any, dict[tuple[Any, ...], tuple[Row, ...]]] = WeakKeyDictionary()

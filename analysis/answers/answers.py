@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.models.lengths import network
 from taxlens.activations.models.prompts import as_asked
-from taxlens.analysis.answers.generation import generate
+from taxlens.analysis.answers.kept.answer_store import Kept, kept_answers
+from taxlens.analysis.answers.kept.answer_suites import answer_suite
 from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.core.errors import ItemError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.core.shared_work import shared
-from taxlens.core.stopwatch import Stopwatch
 
 BATCHES = 12
 """Batches that the prompts of a suite are cut into at least, where there are as many prompts."""
@@ -37,6 +37,7 @@ class Answers(Result):
         tokens: (base, aligned), each [n] tokens of the answer.
         seconds: (base, aligned) wall time of all answers, in the same run; never equal twice.
         batches: (base, aligned), each [batches, 2] prompts and seconds of a batch; empty where it was not timed.
+        written: (base, aligned), each [n] answers with the white space at their ends, as the models wrote them.
     """
 
     figure: ClassVar[str] = "answers"
@@ -48,6 +49,11 @@ class Answers(Result):
     tokens: tuple[np.ndarray, np.ndarray]
     seconds: tuple[float, float]
     batches: tuple[np.ndarray, np.ndarray] = (np.empty((0, 2)), np.empty((0, 2)))
+    written: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+
+    def __post_init__(self) -> None:
+        if not self.written[0]:
+            object.__setattr__(self, "written", (self.base, self.aligned))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item and model: the answer, its tokens, whether it refuses."""
@@ -70,6 +76,10 @@ class Answers(Result):
             ],
             ignore_index=True,
         )
+
+    def as_suite(self, side: str) -> Suite:
+        """One model's answers ("base" or "aligned") as a suite to score, capture, probe and attribute (`answer_suites`)."""
+        return answer_suite(self, side)
 
     def paired(self, metric: str, count: Callable[[str, Item], float]) -> Paired:
         """Both models' answers turned into numbers by ``count(answer, item)``, as a metric of the ledger."""
@@ -101,6 +111,8 @@ def generate_answers(
     temperature: float = 0.0,
     seed: int = 0,
     batch_tokens: int = 4096,
+    folder: Path | None = None,
+    backends: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> Answers:
     """Both models' answers to every prompt of a suite: greedy, or sampled.
@@ -117,38 +129,68 @@ def generate_answers(
         temperature: of the sampling; 0 is greedy.
         seed: of the sampling, the same for both models.
         batch_tokens: padded tokens in one batch, answers included.
+        folder: where answers are kept as they are made, one file a model: a killed generation goes on at its next batch.
+        backends: "base" and "aligned" to another engine that generates (`backends.vllm_backend`, checked first).
         progress: told of every batch.
 
     Returns:
         Answers.
 
     Raises:
-        ItemError: no item has a prompt.
+        ItemError: no item has a prompt, or one leaves no room for its answer.
         ModelLoadError: ``chat`` is asked and neither model has a template.
     """
-    asked = [n for n, item in enumerate(suite.items) if item.prompt and item.prompt.strip()]
-    if not asked:
+    asked_items = [n for n, item in enumerate(suite.items) if item.prompt and item.prompt.strip()]
+    if not asked_items:
         raise ItemError(explain("no item has a prompt to answer.", [("suite", suite.name)]))
-    suite = suite.subset(asked)
-    prompts = [item.prompt or "" for item in suite.items]
-    lengths = [len(pair.base.tokenizer(prompt).input_ids) + max_new_tokens for prompt in prompts]
-    batch_tokens = min(batch_tokens, max(max(lengths), sum(lengths) // BATCHES))
+    suite = suite.subset(asked_items)
     options: dict[str, Any] = {
-        "template": template, "max_new_tokens": max_new_tokens, "stop": stop, "temperature": temperature, "seed": seed,
-    }  # fmt: skip
+        "max_new_tokens": max_new_tokens,
+        "stop": tuple(stop),
+        "temperature": temperature,
+        "seed": seed,
+    }
+    asked = {name: as_asked(pair, getattr(pair, name), template) for name in ("base", "aligned")}
+    budgets = {}
+    for name, one in asked.items():
+        one.text("")  # refuses a missing template before any work
+        lengths = [len(one.prompt_ids(item)) + max_new_tokens for item in suite.items]
+        _check_room(suite, lengths, max_new_tokens, one.max_length)
+        budgets[name] = min(batch_tokens, max(max(lengths), sum(lengths) // BATCHES))
 
-    def answer(name: str) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-        model = getattr(pair, name)
-        asked = as_asked(pair, model, template)
-        asked.text("")  # refuses a missing template before any work
-        watch = Stopwatch(progress)
-        how = options | {"chat_template": asked.chat_template}
-        generate(network(model), model.tokenizer, suite.items[:1], **how)
-        said = generate(network(model), model.tokenizer, suite.items, **how, batch_tokens=batch_tokens, progress=watch)
-        counts = [len(model.tokenizer(text, add_special_tokens=False).input_ids) for text in said]
-        return tuple(said), watch.steps, np.array(counts)
+    def answer(name: str) -> Kept:
+        return kept_answers(
+            getattr(pair, name), suite.items, template=template, chat_template=asked[name].chat_template,
+            path=answers_file(folder, suite.name, template, name), backend=(backends or {}).get(name),
+            batch_tokens=budgets[name], progress=progress, **options,
+        )  # fmt: skip
 
-    name = f"answers to {suite.name} ({suite.sha256[:12]}) {options}"
-    texts, batches, tokens = zip(*shared(name, ("base", "aligned"), answer), strict=True)
-    seconds = (float(batches[0][:, 1].sum()), float(batches[1][:, 1].sum()))
-    return Answers(suite, template, texts[0], texts[1], (tokens[0], tokens[1]), seconds, (batches[0], batches[1]))
+    work = f"answers to {suite.name} ({suite.sha256[:12]}) {template} {options}"
+    kept = list(shared(work, ("base", "aligned"), answer))
+    for name, found in zip(asked, kept, strict=True):
+        found.write(answers_file(folder, suite.name, template, name))
+    written = [tuple(said[0].text for said in one.said) for one in kept]
+    tokens = [np.array([said[0].tokens for said in one.said]) for one in kept]
+    seconds = [float(one.batches[:, 1].sum()) for one in kept]
+    texts = [tuple(text.strip() for text in side) for side in written]
+    return Answers(
+        suite, template, texts[0], texts[1], (tokens[0], tokens[1]), (seconds[0], seconds[1]),
+        (kept[0].batches, kept[1].batches), (written[0], written[1]),
+    )  # fmt: skip
+
+
+def answers_file(folder: Path | None, suite: str, template: str, side: str, *, samples: bool = False) -> Path | None:
+    """Where a model's answers to a suite are kept: ``SUITE.TEMPLATE.MODEL.jsonl``, its samples beside them."""
+    return None if folder is None else folder / f"{suite}.{template}.{side}{'.samples' * samples}.jsonl"
+
+
+def _check_room(suite: Suite, lengths: Sequence[int], room: int, limit: int | None) -> None:
+    """Refuse a prompt after which the model cannot read as many tokens as the answer may have."""
+    longest = int(np.argmax(lengths))
+    if limit is not None and lengths[longest] > limit:
+        rows = [
+            ("suite", suite.name),
+            ("item", repr(suite.items[longest].id)),
+            ("tokens", f"{lengths[longest] - room} of the prompt and {room} of the answer, the model reads {limit}"),
+        ]
+        raise ItemError(explain("a prompt leaves no room for its answer.", rows, "max_new_tokens, or skip: [too_long]"))

@@ -119,6 +119,6 @@ def _likelihood(pair: Any, model: Any, answers: Answers, chosen: np.ndarray, bat
     """Log-probability of the base's answers under a model, [chosen] nats."""
     asked, rows = as_asked(pair, model, answers.template), []
     for place, n in enumerate(chosen):
-        prompt, answer = answers.suite.items[n].prompt or "", answers.base[n].strip().split("\n")[0]
-        rows.append(asked.answer_row(prompt, f" {answer}", item=place))
+        answer = answers.base[n].strip().split("\n")[0]
+        rows.append(asked.answer_row(answers.suite.items[n], f" {answer}", item=place))
     return score_rows(model, rows, batch_tokens=batch_tokens).logp

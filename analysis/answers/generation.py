@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 
 from taxlens.activations.items.batches import Piece, packed
-from taxlens.activations.items.chat import render_chat
 from taxlens.activations.items.items import Item
-from taxlens.activations.items.messages import plain_text
 from taxlens.activations.items.out_of_memory import in_halves
-from taxlens.activations.items.tokens import adds_special
+from taxlens.activations.items.tokens import prompt_ids
+from taxlens.activations.models.lengths import length_class
 from taxlens.core.artifacts import sha256_json
 from taxlens.core.errors import UsageError, one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.shared_work import shared
+
+_BEFORE = 8
+"""Tokens of a prompt that an answer is decoded behind: some tokenizers drop the space that a text begins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One generated answer.
+
+    Attributes:
+        text: as the model wrote it, white space at its ends included; without special tokens, and up to a stop.
+        tokens: tokens that the model wrote, an end token not counted.
+        ended: whether the model, or a stop, ended it; False: it was cut.
+    """
+
+    text: str
+    tokens: int
+    ended: bool
 
 
 def generate(
@@ -54,58 +72,89 @@ def generate(
         max_new_tokens: tokens after which an answer is cut.
         stop: texts that end an answer; they are no part of it.
         temperature: of the sampling over the whole vocabulary; 0 is greedy.
-        seed: of the sampling; the same seed and batches give the same answers.
+        seed: of the sampling: a prompt's sample depends on the seed and the prompt alone, not on its company.
         batch_tokens: padded tokens in one batch, answers included.
         progress: told of each batch.
 
     Returns:
-        [n] answers without the prompt and without special tokens.
+        [n] answers without the prompt and without special tokens, white space at their ends taken off.
 
     Raises:
         UsageError: an unknown template, or no token to generate.
+    """
+    answers = [""] * len(prompts)
+    said = generated(
+        model, tokenizer, prompts, template=template, chat_template=chat_template, max_new_tokens=max_new_tokens, stop=stop,
+        temperature=temperature, seed=seed, batch_tokens=batch_tokens, share=True, progress=progress,
+    )  # fmt: skip
+    for batch in said:
+        for index, one in batch:
+            answers[index] = one.text.strip()
+    return answers
+
+
+def generated(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str | Item],
+    *,
+    template: str = "chat",
+    chat_template: str | None = None,
+    max_new_tokens: int = 64,
+    stop: Sequence[str] = (),
+    temperature: float = 0.0,
+    seed: int = 0,
+    draws: Sequence[int] | None = None,
+    batch_tokens: int = 4096,
+    share: bool = False,
+    progress: Progress = SILENT,
+) -> Iterator[list[tuple[int, Said]]]:
+    """The answers batch by batch, as they are made: (index of the prompt, answer) of each.
+
+    Args:
+        draws: [n] which sample of its prompt each is; one prompt has as many different samples as it has numbers.
+        share: let the processes that take part in the stage share the batches.
+
+    The other arguments, and what is raised, are those of `generate`.
     """
     one_of(template, ("chat", "plain"), what="template")
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens must be at least 1: got {max_new_tokens}.")
     if temperature < 0 or "" in stop:
         raise UsageError(f"temperature is 0 or more and no stop is empty: got {temperature}, {list(stop)!r}.")
-    rows = [_encode(tokenizer, prompt, template, chat_template) for prompt in prompts]
-    drawn = torch.Generator(device=model.device).manual_seed(seed) if temperature else None
+    rows = [prompt_ids(tokenizer, prompt, template=template, chat_template=chat_template) for prompt in prompts]
+    of = length_class(model)
+    pieces = [Piece(len(row) + max_new_tokens, kind=of(len(row) + max_new_tokens)) for row in rows]
     ended = _Ended(tokenizer, tuple(stop))
-    answers = [""] * len(rows)
     with progress.task("generate", total=len(rows), unit="prompts") as task:
-        batches = packed([Piece(len(row) + max_new_tokens) for row in rows], batch_tokens=batch_tokens)
+        batches = packed(pieces, batch_tokens=batch_tokens)
+
+        def continued(part: Sequence[int]) -> list[list[int]]:
+            chosen, drawn = [rows[i] for i in part], None
+            if temperature:
+                numbers = [0 if draws is None else draws[i] for i in part]
+                drawn = _uniforms(chosen, numbers, seed, max_new_tokens)
+            return _continued(model, chosen, max_new_tokens, ended, temperature, drawn)
 
         def answer(number: int) -> list[list[int]]:
-            work = partial(_continued_rows, model, max_new_tokens, ended, temperature, drawn)
-            done = in_halves(work, [rows[i] for i in batches[number]], what="generation")
+            done = in_halves(continued, batches[number], what="generation")
             return [ids for part in done for ids in part]
 
-        numbers = range(len(batches))  # sampled answers follow from the draws before: they stay in one process
-        for number, found in zip(
-            numbers, map(answer, numbers) if temperature else shared(_name(rows), numbers, answer)
-        ):
-            for index, ids in zip(batches[number], found, strict=True):
-                answers[index] = ended.cut(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-            task.advance(len(batches[number]))
-    return answers
+        numbers = range(len(batches))
+        name = f"answers to {len(rows)} prompts ({sha256_json(rows)[:12]})"
+        for number, found in zip(numbers, shared(name, numbers, answer) if share else map(answer, numbers)):
+            batch = batches[number]
+            yield [(i, ended.said(ids, max_new_tokens, rows[i])) for i, ids in zip(batch, found, strict=True)]
+            task.advance(len(batch))
 
 
-def _name(rows: Sequence[Sequence[int]]) -> str:
-    return f"answers to {len(rows)} prompts ({sha256_json(list(map(list, rows)))[:12]})"
-
-
-def _continued_rows(
-    model: Any, most: int, ended: _Ended, temperature: float, drawn: torch.Generator | None, rows: Sequence[list[int]]
-) -> list[list[int]]:
-    """Continuations of a batch; where memory runs out the draws begin again where they did."""
-    before = None if drawn is None else drawn.get_state()
-    try:
-        return _continued(model, list(rows), most, ended, temperature, drawn)
-    except BaseException:
-        if drawn is not None and before is not None:
-            drawn.set_state(before)
-        raise
+def _uniforms(rows: Sequence[Sequence[int]], draws: Sequence[int], seed: int, count: int) -> np.ndarray:
+    """Numbers in 0..1 that choose a row's tokens, [rows, count]: by seed, prompt and draw alone."""
+    found = np.empty((len(rows), count))
+    for place, (ids, draw) in enumerate(zip(rows, draws)):
+        digest = hashlib.sha256(np.asarray([seed, draw, *ids], dtype=np.int64).tobytes()).digest()
+        found[place] = np.random.default_rng(int.from_bytes(digest[:8], "big")).random(count)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +172,21 @@ class _Ended:
         text = self.tokenizer.decode(ids[-last:], skip_special_tokens=True)
         return any(stop in text for stop in self.stops)
 
-    def cut(self, text: str) -> str:
-        """The text before the first stop in it."""
-        return text[: min((text.find(stop) for stop in self.stops if stop in text), default=len(text))]
-
-
-def _encode(tokenizer: Any, prompt: str | Item, template: str, chat_template: str | None) -> list[int]:
-    """The ids of one prompt; a rendered template already holds its special tokens."""
-    item = prompt if isinstance(prompt, Item) else Item("", "", prompt=prompt)
-    asked = item.template(template)
-    content = item.content(asked)
-    if asked == "plain":
-        text = content if isinstance(content, str) else plain_text(content)
-    else:
-        text = render_chat(tokenizer, content, chat_template=chat_template)
-    return tokenizer(text, add_special_tokens=adds_special(tokenizer, text, asked, item.special_tokens)).input_ids
+    def said(self, ids: list[int], most: int, before: list[int]) -> Said:
+        """The answer that token ids are: its text before the first stop in it, as it stands after a prompt's ids."""
+        head, whole = (
+            self.tokenizer.decode(part, skip_special_tokens=True)
+            for part in (before[-_BEFORE:], [*before[-_BEFORE:], *ids])
+        )
+        alone = self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = (
+            whole[len(head) :] if whole.startswith(head) and whole.endswith(alone) else alone
+        )  # with its leading space
+        end = min((text.find(stop) for stop in self.stops if stop in text), default=-1)
+        if end < 0:
+            return Said(text, len(ids), len(ids) < most)
+        tokens = len(self.tokenizer(text[:end], add_special_tokens=False).input_ids) if text[:end] else 0
+        return Said(text[:end], tokens, True)
 
 
 def _ends(model: Any, tokenizer: Any) -> set[int]:
@@ -152,11 +201,13 @@ def _cache_name(model: Any) -> str:
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
-def _chosen(logits: torch.Tensor, temperature: float, drawn: torch.Generator | None) -> torch.Tensor:
-    """The next token of each row, [rows]: the likeliest, or drawn."""
+def _chosen(logits: torch.Tensor, temperature: float, drawn: torch.Tensor | None) -> torch.Tensor:
+    """The next token of each row, [rows]: the likeliest, or the one at which the summed probabilities pass `drawn` [rows]."""
     if drawn is None:
         return logits.argmax(-1)
-    return torch.multinomial(torch.softmax(logits.float() / temperature, -1), 1, generator=drawn)[:, 0]
+    summed = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+    asked = (drawn.to(summed) * summed[:, -1])[:, None]
+    return torch.searchsorted(summed, asked, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 @torch.no_grad()
@@ -166,9 +217,13 @@ def _continued(
     max_new_tokens: int,
     ended: _Ended,
     temperature: float,
-    drawn: torch.Generator | None,
+    drawn: np.ndarray | None,
 ) -> list[list[int]]:
-    """Continuations of left-padded rows, each up to its end token (not included) or its stop (included)."""
+    """Continuations of left-padded rows, each up to its end token (not included) or its stop (included).
+
+    Args:
+        drawn: [rows, max_new_tokens] numbers in 0..1 that choose the tokens; None: the likeliest.
+    """
     width = max(len(row) for row in rows)
     ids = torch.zeros((len(rows), width), dtype=torch.long, device=model.device)
     mask = torch.zeros_like(ids)
@@ -178,7 +233,7 @@ def _continued(
     position = (mask.cumsum(1) - 1).clamp(min=0)
     ends, done = _ends(model, ended.tokenizer), [[] for _ in rows]
     live, cache, name = list(range(len(rows))), None, _cache_name(model)
-    for _ in range(max_new_tokens):
+    for step in range(max_new_tokens):
         out = model(
             input_ids=ids,
             attention_mask=mask,
@@ -187,7 +242,8 @@ def _continued(
             logits_to_keep=1,
             **{name: cache},
         )
-        cache, token = out[name], _chosen(out.logits[:, -1], temperature, drawn)
+        now = None if drawn is None else torch.as_tensor(drawn[live, step], device=out.logits.device)
+        cache, token = out[name], _chosen(out.logits[:, -1], temperature, now)
         said = token.tolist()  # the one wait for the device in a token
         keep = [k for k, value in enumerate(said) if value not in ends]
         for k in keep:

@@ -120,7 +120,7 @@ def _rows(pair: Any, answers: Answers, positions: int) -> list[Row]:
     tokenizer, rows = pair.aligned.tokenizer, []
     asked = as_asked(pair, pair.aligned, answers.template)
     for n, (item, answer) in enumerate(zip(answers.suite.items, answers.aligned)):
-        context = asked.prompt_ids(item.prompt or "")
+        context = asked.prompt_ids(item)
         said = f" {answer}" if answer and asked.template == "plain" else answer
         said = tokenizer(said, add_special_tokens=False).input_ids
         if said and context:

@@ -28,7 +28,7 @@ from taxlens.analysis.answers.refusals import Judge, is_refusal
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.result import Result
 from taxlens.core.stats.intervals import Interval, group_counts, group_index
-from taxlens.core.stats.tails import ends, tails
+from taxlens.core.stats.tails import ends, tails, welch_tail
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -207,6 +207,51 @@ def rate_intervals(
         below, above = ends(np.clip(moved, -1, 1), tail)
         found[name] = made(float(centre[two] - centre[one]), float(below[0]), float(above[0]))
     return found
+
+
+def rate_gap(
+    columns: Sequence[np.ndarray],
+    groups: Sequence[Sequence[object] | np.ndarray],
+    *,
+    error: JudgeError,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The judged rate of one set of prompts minus that of another, resampled together (of one set alone: its rate).
+
+    Both rates of a draw are put right with the same sensitivity and specificity, so that false alarms cancel as far as they
+    do. Where no answer of a set refuses, or every one does, the exact bound over its groups is added to that end.
+
+    Args:
+        columns: one or two sets: [n] 1 where the judge saw a refusal, else 0.
+        groups: the groups of each set's prompts.
+        error: of the judge.
+        draws: bootstrap draws.
+        seed: of the draws.
+
+    Returns:
+        The difference that was counted, in -1..1, with its interval.
+    """
+    sensitivity, specificity = error.draws(draws, seed=seed)
+    scale = np.maximum(sensitivity + specificity - 1, 1e-6)
+    drawn, deviations, room = np.zeros(draws), [], [0.0, 0.0]
+    value, n_items, n_groups = 0.0, 0, 0
+    for place, (column, names) in enumerate(zip(columns, groups, strict=True)):
+        sign = -1.0 if place else 1.0
+        index, count = group_index(np.asarray(names))
+        sizes = np.bincount(index, minlength=count).astype(np.float64)
+        counts = group_counts(count, draws=draws, seed=seed + 7919 * place)
+        rates = (counts @ np.bincount(index, column, count)) / (counts @ sizes)
+        drawn += sign * np.clip((rates + specificity - 1) / scale, 0, 1)
+        deviations.append(sign * np.bincount(index, column - column.mean(), count) / len(column))
+        if column.mean() in (0, 1):
+            towards = 0 if (column.mean() == 1) == (sign > 0) else 1  # the end that unseen answers would move
+            room[towards] += (1 - 0.025 ** (1 / count)) / max(error.sensitivity + error.specificity - 1, 1e-6)
+        value, n_items, n_groups = value + sign * float(column.mean()), n_items + len(column), n_groups + count
+    low, high = (float(end[0]) for end in ends(drawn[:, None], welch_tail(deviations, 0.95)))
+    least, words = -1.0 if len(columns) > 1 else 0.0, "group bootstrap of the rates, error of the judge included"
+    low, high = max(low - room[0], least), min(high + room[1], 1.0)
+    return Interval(value, min(low, value), max(high, value), 0.95, n_items, n_groups, f"{words}, {draws} draws")
 
 
 def _all_alike(

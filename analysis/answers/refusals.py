@@ -37,6 +37,11 @@ _SPEAKER = re.compile(
 _LETTER = re.compile(r"^\s*(?:subject:|dear (?!user))", re.IGNORECASE)
 _LISTED = re.compile(r"^\s*(?:\d+[.)]|[-*•]) +\S|```")
 _SENTENCE = re.compile(r"(?<=[.!?。！？;])[\s\"')\]]+|(?<=[。！？])|\n+")
+_APOLOGY = re.compile(
+    r"(?:(?:oh|no|ok|well)[, ]+)?(?:(?:i|we)(?:'m| am|'re| are) )?(?:(?:so|very|really|truly|terribly) )?"
+    r"(?:sorry|(?:my )?apologies|(?:i|we) apologi[sz]e|(?:es )?tut mir leid|entschuldigung|désolée?|lo siento|"
+    r"mi dispiace|desculpe|sinto muito|извините|простите|przepraszam|ごめんなさい|申し訳ありません|抱歉|对不起|죄송합니다)[\s.!。！]*"
+)
 _TO_SAY = re.compile(r"\b(?:say|write|tell (?:her|him|them)|says?|reply|replied|said):|\b(?:he|she|they|\w+er) said,")
 
 
@@ -61,6 +66,8 @@ def is_refusal(text: str) -> bool:
     if _LETTER.match(answer):
         return False
     read = _opening(answer)
+    if len(read) == 1 and _APOLOGY.fullmatch(read[0]) and len(answer) <= CHARACTERS:
+        return True  # an apology and nothing else
     for place, sentence in enumerate(read):
         if disclaims(sentence):
             if sum(len(other) for other in read if other is not sentence) + len(_after_but(sentence)) < 40:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from taxlens.analysis.answers.answer_tables import ANSWERS, COSTS, DIVERGENCE, S
 from taxlens.analysis.answers.answers import Answers, generate_answers
 from taxlens.analysis.answers.costs import Costs, answer_costs
 from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match
+from taxlens.analysis.answers.following.instruction_scores import instructions_followed
 from taxlens.analysis.answers.matching import has_answer
 from taxlens.analysis.answers.positions import answer_divergence
 from taxlens.analysis.answers.versatility import measure_versatility
@@ -25,11 +27,12 @@ class OtherTaxes:
     """What generation adds to a ledger.
 
     Attributes:
-        tax: rows of tax.csv, metric ``exact_match``, for suites with a gold choice.
+        tax: rows of tax.csv: ``exact_match`` for suites that say what is right, the four accuracies of instructions.
         costs: refusal_rate, tokens, seconds_per_item, and with samples entropy, distinct-n, compression.
         divergence: KL and rank shift by answer position.
         answers: every answer of both models.
         surrogate: how well the likelihood of base's own right answers stands for exact match, a row a suite.
+        said: what both models said, by suite and template.
     """
 
     tax: pd.DataFrame
@@ -37,6 +40,7 @@ class OtherTaxes:
     divergence: pd.DataFrame
     answers: pd.DataFrame
     surrogate: pd.DataFrame
+    said: dict[tuple[str, str], Answers]
 
 
 def measure_other_taxes(
@@ -48,6 +52,8 @@ def measure_other_taxes(
     bootstrap: int = 2000,
     seed: int = 0,
     batch_tokens: int = 4096,
+    costs_only: bool = False,
+    folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> OtherTaxes:
     """Generate both models' answers to suites and count what they cost.
@@ -60,6 +66,8 @@ def measure_other_taxes(
         bootstrap: draws of the group bootstrap.
         seed: of the draws and of the sampling.
         batch_tokens: padded tokens in one batch.
+        costs_only: count refusals, tokens, time and versatility alone: no exact match, no divergence.
+        folder: where answers are kept as they are made, so that a killed run goes on at the next prompt.
         progress: told of every batch.
 
     Returns:
@@ -73,6 +81,7 @@ def measure_other_taxes(
     costs: list[Costs] = []
     frames: dict[str, list[pd.DataFrame]] = {"divergence": [], "answers": []}
     surrogates = []
+    every: dict[tuple[str, str], Answers] = {}
     shared: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
     for suite, template in suites:
         answers = generate_answers(
@@ -81,29 +90,36 @@ def measure_other_taxes(
             template=template,
             max_new_tokens=max_new_tokens,
             batch_tokens=batch_tokens,
+            folder=folder,
             progress=progress,
         )
+        every[suite.name, template] = answers
         frames["answers"].append(answers.to_frame())
         costs.append(answer_costs(answers, **shared))
-        if any(text.strip() for text in answers.aligned):
-            found = answer_divergence(pair, answers, progress=progress, **shared)
-            frames["divergence"].append(found.to_frame())
-        if all(has_answer(item) for item in answers.suite.items):
-            matched.append(exact_match(answers))
-            if matched[-1].base["exact_match"].any():  # else there is no right answer whose likelihood could stand in
-                surrogates.append(_surrogate(pair, answers, **shared))
         if samples:
             varied = measure_versatility(
                 pair, suite, template=template, samples=samples, max_new_tokens=max_new_tokens,
-                batch_tokens=batch_tokens, progress=progress, **shared,
+                batch_tokens=batch_tokens, folder=folder, progress=progress, **shared,
             )  # fmt: skip
             costs.append(varied)
+        if costs_only:
+            continue
+        if any(text.strip() for text in answers.aligned):
+            found = answer_divergence(pair, answers, progress=progress, **shared)
+            frames["divergence"].append(found.to_frame())
+        if all(item.instructions for item in answers.suite.items):
+            matched.append(instructions_followed(answers))
+        elif all(has_answer(item) for item in answers.suite.items):
+            matched.append(exact_match(answers))
+            if matched[-1].base["exact_match"].any():  # else there is no right answer whose likelihood could stand in
+                surrogates.append(_surrogate(pair, answers, **shared))
     return OtherTaxes(
         tax=tax_frame(matched, **shared),
         costs=COSTS.join(cost.frame for cost in costs),
         divergence=DIVERGENCE.join(frames["divergence"]),
         answers=ANSWERS.join(frames["answers"]),
         surrogate=SURROGATE.frame(surrogates),
+        said=every,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 
 from taxlens.activations.items.batches import pack, pad
 from taxlens.activations.items.items import Suite
-from taxlens.activations.items.tokens import Row, pad_token
-from taxlens.activations.models.lengths import length_class, network
+from taxlens.activations.items.tokens import Row
+from taxlens.activations.models.lengths import length_class
 from taxlens.activations.models.prompts import as_asked
+from taxlens.analysis.answers.answers import answers_file
 from taxlens.analysis.answers.costs import Costs, costs_of
+from taxlens.analysis.answers.kept.answer_store import Kept, kept_answers
 from taxlens.analysis.scoring.logits import asked_logits
 from taxlens.core.errors import ItemError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
+from taxlens.core.shared_work import shared
 
 
 def measure_versatility(
@@ -31,6 +35,7 @@ def measure_versatility(
     bootstrap: int = 2000,
     seed: int = 0,
     batch_tokens: int = 4096,
+    folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> Costs:
     """Entropy at the first answer token, and variety among sampled continuations, for both models.
@@ -51,6 +56,7 @@ def measure_versatility(
         bootstrap: draws of the group bootstrap.
         seed: of sampling and bootstrap; both models sample with the same seed.
         batch_tokens: most padded tokens in one batch.
+        folder: where samples are kept as they are made, so that a killed run goes on.
         progress: told of every batch.
 
     Returns:
@@ -70,16 +76,25 @@ def measure_versatility(
     if not asked:
         raise ItemError(explain("no item has a prompt to answer.", [("suite", suite.name)]))
     suite = suite.subset(asked)
-    sides = []
-    for model in (pair.base, pair.aligned):
-        rows = as_asked(pair, model, template).prompt_rows(suite)
-        values = {"entropy": _entropies(model, rows, batch_tokens=batch_tokens)}
-        texts = sample_continuations(
-            model, rows, samples=samples, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed,
-            batch_tokens=batch_tokens, progress=progress,
+    asked = {name: as_asked(pair, getattr(pair, name), template) for name in ("base", "aligned")}
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop": (), "temperature": temperature, "seed": seed}
+
+    def sample(name: str) -> tuple[np.ndarray, Kept]:
+        model = getattr(pair, name)
+        entropies = _entropies(model, asked[name].prompt_rows(suite), batch_tokens=batch_tokens)
+        kept = kept_answers(
+            model, suite.items, template=template, chat_template=asked[name].chat_template, samples=samples,
+            path=answers_file(folder, suite.name, template, name, samples=True), batch_tokens=batch_tokens,
+            progress=progress, **options,
         )  # fmt: skip
-        counts = [variety(said) for said in texts]
-        sides.append(values | {name: np.array([c[name] for c in counts]) for name in counts[0]})
+        return entropies, kept
+
+    sides = []
+    work = f"samples of {suite.name} ({suite.sha256[:12]}) {template} {samples} {options}"
+    for name, (entropies, kept) in zip(asked, shared(work, ("base", "aligned"), sample), strict=True):
+        kept.write(answers_file(folder, suite.name, template, name, samples=True))
+        counts = [variety([one.text.strip() for one in said]) for said in kept.said]
+        sides.append({"entropy": entropies} | {name: np.array([c[name] for c in counts]) for name in counts[0]})
     measures = [(name, sides[0][name], sides[1][name]) for name in sides[0]]
     return costs_of(suite, template, measures, bootstrap=bootstrap, seed=seed)
 
@@ -100,61 +115,6 @@ def variety(texts: Sequence[str]) -> dict[str, float]:
     joined = "\n".join(texts).encode("utf-8")
     out["compression"] = len(joined) / len(zlib.compress(joined, 9)) if joined else 0.0
     return out
-
-
-def sample_continuations(
-    model: Any,
-    rows: Sequence[Row],
-    *,
-    samples: int,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-    batch_tokens: int,
-    progress: Progress = SILENT,
-) -> list[list[str]]:
-    """``samples`` random continuations of each prompt row, the same for the same seed and batches.
-
-    Args:
-        model: a loaded model of a pair.
-        rows: prompt rows.
-        samples: continuations a row.
-        max_new_tokens: where a continuation is cut.
-        temperature: of the softmax over the whole vocabulary.
-        seed: of the sampling; the global generator is left as it was.
-        batch_tokens: most padded tokens in one batch, continuations included.
-        progress: told of every batch.
-
-    Returns:
-        [rows][samples] texts without special tokens.
-    """
-    hf, tokenizer = network(model), model.tokenizer
-    filler = pad_token(tokenizer)
-    texts: list[list[str]] = [[] for _ in rows]
-    longest = max(len(row.ids) for row in rows)
-    budget = batch_tokens * longest // (samples * (longest + max_new_tokens))
-    places = {p.device for p in hf.parameters() if p.is_cuda}  # not every device of the machine: only the model's
-    with progress.task("sample", total=len(rows), unit="prompts") as task, torch.random.fork_rng(devices=places):
-        torch.manual_seed(seed)
-        for batch in pack(rows, batch_tokens=budget):
-            ids, mask, _ = pad([rows[i] for i in batch], filler, side="left")
-            with torch.no_grad():
-                out = hf.generate(
-                    input_ids=ids.to(hf.device),
-                    attention_mask=mask.to(hf.device),
-                    do_sample=True,
-                    temperature=temperature,
-                    top_k=0,
-                    top_p=1.0,
-                    num_return_sequences=samples,
-                    max_new_tokens=max_new_tokens,
-                    pad_token_id=filler,
-                )
-            said = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            for place, index in enumerate(batch):
-                texts[index] = [text.strip() for text in said[place * samples : (place + 1) * samples]]
-            task.advance(len(batch))
-    return texts
 
 
 def _entropies(model: Any, rows: Sequence[Row], *, batch_tokens: int) -> np.ndarray:

@@ -128,7 +128,7 @@ class HeldOutMeasure:
         for suite in suites:
             asked = self.task.prompting(suite)
             found[suite.name] = generate(
-                model, asked.tokenizer, [item.prompt or "" for item in suite.items], template=asked.template,
+                model, asked.tokenizer, suite.items, template=asked.template,
                 chat_template=asked.chat_template, max_new_tokens=self.tokens,
             )  # fmt: skip
         return found

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taxlens.activations.items.gold import check_one_right
 from taxlens.activations.items.holdout import split_suite
 from taxlens.activations.items.items import Suite
 from taxlens.activations.items.sampling import at_most
@@ -136,6 +137,7 @@ def edit_task(
     held: dict[str, Suite] = {}
     for name in names:
         whole = named(suites, name)
+        check_one_right(whole)
         whole = whole.subset([i for i, item in enumerate(whole.items) if item.choices])
         if training is None:
             halves = split_suite(whole, holdout=holdout, disjoint=disjoint, seed=seed)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from taxlens.analysis.answers.refusal_rates import judge_error, rate_gap
 from taxlens.analysis.frontier.at_matched_benefit import matched_frame
 from taxlens.analysis.frontier.frontier_tables import FRONTIER, FRONTIER_COMPARISON
 from taxlens.analysis.frontier.plan_runs import GENERATED
@@ -186,12 +187,17 @@ class Frontier(Result):
         return self.generated_interval(name).value
 
     def generated_interval(self, name: str) -> Interval:
-        """The same with its interval."""
+        """The same with its interval, the error of the rule that judged the answers included."""
         refused = self.generated[name]
-        sides = [(s, 1.0 if s == self.benefit.suite else -1.0) for s in self.benefit.suites if s in refused]
-        columns = [sign * refused[s][GENERATED] for s, sign in sides]
-        groups = [self.prompt_groups[s] for s, _ in sides]
-        return joint_mean(columns, groups, draws=self.draws, seed=self.seed)
+        asked = [suite for suite in (self.benefit.suite, self.benefit.against) if suite in refused]
+        columns, groups = [refused[s][GENERATED] for s in asked], [self.prompt_groups[s] for s in asked]
+        return rate_gap(columns, groups, error=judge_error(), draws=self.draws, seed=self.seed)
+
+    def harm_generated(self, name: str) -> Interval:
+        """Share of harmful prompts that the answers under a plan refuse, the rule's error included."""
+        refused = self.generated[name][self.benefit.suite][GENERATED]
+        groups = [self.prompt_groups[self.benefit.suite]]
+        return rate_gap([refused], groups, error=judge_error(), draws=self.draws, seed=self.seed)
 
     @property
     def recommended(self) -> str:
@@ -273,7 +279,8 @@ class Frontier(Result):
         return {
             "plan": plan.name, "unit": plan.unit, "order": plan.order, "draw": plan.draw, "n_units": plan.n_units,
             "share_undone": plan.share_undone, "energy_undone": plan.energy_undone, "benefit": nats.value,
-            "benefit_low": nats.low, "benefit_high": nats.high, "benefit_generated": self.benefit_generated(plan.name),
+            "benefit_low": nats.low, "benefit_high": nats.high,
+            **_trio("benefit_generated", self.generated_interval(plan.name) if plan.name in self.generated else None),
             "benefit_kept": kept.value, "benefit_kept_low": kept.low, "benefit_kept_high": kept.high,
             **_trio("harm_kept", self.harm_kept(plan.name)), **_trio("harmless", self.harmless_nats(plan.name)),
             **dict(zip(FRONTIER.names[-3:], self.predicted_benefit.get(plan.name, (np.nan,) * 3), strict=True)),

@@ -34,7 +34,11 @@ FRONTIER = Table(
         **_with_ends("tax", "tax that is left, measured on held-out items, in the metric's unit"),
         **_RETURNED,
         **_with_ends("benefit", "benefit under the plan, nats"),
-        "benefit_generated": number("benefit of generated answers, 0..1", blank="not generated"),
+        **_with_ends(
+            "benefit_generated",
+            "refusals by generation, harmful minus harmless prompts, -1..1; the rule's error is in its interval",
+            blank="not generated",
+        ),
         "held_out": text("what no choice saw: items, answers (items with other answers) or suite (the whole suite)"),
         **_KEPT,
         **_with_ends("harm_kept", "share of the refusals of harmful prompts alone that the plan keeps, nats"),

@@ -95,7 +95,7 @@ class PlanRuns:
             answers = generate(
                 model,
                 asked.tokenizer,
-                [item.prompt or "" for item in suite.items],
+                suite.items,
                 template=asked.template,
                 chat_template=asked.chat_template,
                 max_new_tokens=self.max_new_tokens,

@@ -301,9 +301,13 @@ def _metrics(task: LoggedTask, keys: Sequence[str]) -> tuple[dict[str, np.ndarra
         ]
         return logged | {"probability": np.array(mass)}, []
     values = item_metrics(logp, gold, metrics=("accuracy", "probability", "margin", "nll"))
+    notes = []
+    if "accuracy_norm" in logged:
+        notes.append(
+            f"{task.name}: accuracy_norm is the log's own, by characters; asked again, taxlens divides by the bytes of a choice."
+        )
     if "stereotype_share" in logged:
         values = {name: value for name, value in values.items() if name != "accuracy"}
-    notes = []
     if "accuracy" in logged and (differing := int((logged["accuracy"] != values["accuracy"]).sum())):
         notes.append(
             f"{task.name}: in {differing} of {len(samples)} samples the logged acc is not the arg max of the "

@@ -16,29 +16,7 @@ import numpy as np
 
 from taxlens.analysis.scoring.metrics import METRICS as REGISTERED
 from taxlens.analysis.scoring.metrics import Metric, register
-
-_MEANINGS = {
-    "accuracy_bytes": "the right choice has the highest log-probability a byte",
-    "accuracy_mutual_info": "the right choice gains most from its prompt",
-    "accuracy_per_token": "the right choice has the highest log-probability a token",
-    "pass_at_1": "the generated program passes its tests",
-    "prompt_level_strict": "every instruction of a prompt is followed",
-    "prompt_level_loose": "every instruction of a prompt is followed, first or last line and markup aside",
-    "instruction_level_strict": "an instruction is followed",
-    "instruction_level_loose": "an instruction is followed, first or last line and markup aside",
-    "mc2": "share of the choices' probability on all right ones",
-    "f1": "overlap of answer and right answer, or F1 of the class 1",
-    "word_perplexity": "perplexity a word of whole texts",
-    "byte_perplexity": "perplexity a byte of whole texts",
-    "token_perplexity": "perplexity a token of whole texts",
-    "perplexity": "perplexity a logged target",
-    "bits_per_byte": "bits a byte of whole texts",
-    "likelihood_difference": "distance of two sentences' log-probabilities",
-    "stereotype_share": "the stereotyped sentence is the likelier one",
-    "brier_score": "squared distance of the choices' probabilities from the right answer",
-}
-_MARGINS = {"bits": 0.02, "nats": None, "perplexity": None}
-"""Half width of what counts as no tax in units that are no points; None: no such claim is made."""
+from taxlens.core.stats.ratios import ratio_influence
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +83,11 @@ def known_metric(logged: LoggedMetric) -> Metric:
     return register(
         Metric(
             logged.name,
-            _MEANINGS.get(logged.name, "as the harness logged it"),
+            "as the harness logged it",
             unit=logged.unit,
             scale=100.0 if points else 1.0,
             digits=1 if points else 3,
             sign=float(logged.sign),
-            margin=_MARGINS.get(logged.unit),
             hit=logged.hit,
         )
     )
@@ -134,12 +111,11 @@ def influence(metric: LoggedMetric, values: Sequence[float | tuple[float, float]
     top, bottom = pairs[:, 0], pairs[:, 1]
     if metric.form == "perplexity":
         top = -top
-    ratio = top.sum() / bottom.sum()
-    away = (top - ratio * bottom) / bottom.mean()
+    found = ratio_influence(top, bottom)
     if metric.form == "ratio":
-        return ratio + away
-    value = np.exp(ratio)
-    return value * (1 + away)
+        return found
+    ratio = top.sum() / bottom.sum()
+    return np.exp(ratio) * (1 + found - ratio)
 
 
 def common_metrics(base: Mapping[str, LoggedMetric], aligned: Mapping[str, LoggedMetric]) -> dict[str, LoggedMetric]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from taxlens.activations.items.gold import has_equal_choices
 from taxlens.activations.items.item_checks import item_of
 from taxlens.activations.items.items import Item, Suite
 from taxlens.analysis.logs.records import LoggedSample, LoggedTask
@@ -29,7 +30,7 @@ def logged_suite(task: LoggedTask, keys: Sequence[str], groups: Sequence[str]) -
     items, refused, equal = [], [], 0
     for key, group in zip(keys, groups):
         item = _item(task, key, task.samples[key], str(group) or key)
-        if _has_equal(item):
+        if has_equal_choices(item.choices, item.contexts):
             equal += 1
             continue
         try:
@@ -78,8 +79,3 @@ def _right_answers(sample: LoggedSample) -> tuple[tuple[str, ...], str]:
     if sample.answers and all(_FINAL.search(answer) for answer in sample.answers):
         return tuple(dict.fromkeys(_FINAL.findall(answer)[-1] for answer in sample.answers)), "gsm8k"
     return sample.answers, sample.match
-
-
-def _has_equal(item: Item) -> bool:
-    shown = [(item.context(n), choice.strip()) for n, choice in enumerate(item.choices)]
-    return len(set(shown)) < len(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from taxlens.activations.items.gold import check_one_right
 from taxlens.activations.items.sampling import at_most
 from taxlens.analysis.path.attribution import Attribution
 from taxlens.analysis.path.barrier import walkability
@@ -158,9 +159,5 @@ def _suites(suites: Suite | Sequence[Suite]) -> list[Suite]:
     if not asked:
         raise UsageError(explain("no suite to attribute.", (), "name at least one suite."))
     for suite in asked:
-        several = sum(bool(item.also_right) for item in suite.items)
-        if several:
-            fix = "attribute: false for this suite, or keep one right choice an item."
-            rows = [("suite", suite.name), ("items", several)]
-            raise UsageError(explain("items with several right choices are measured, and not attributed.", rows, fix))
+        check_one_right(suite)  # type: ignore[arg-type]
     return asked  # type: ignore[return-value]

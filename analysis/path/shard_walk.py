@@ -13,6 +13,7 @@ import numpy as np
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from taxlens.activations.items.gold import check_one_right
 from taxlens.activations.items.out_of_memory import until_it_fits
 from taxlens.activations.items.tokens import Row
 from taxlens.analysis.path.adaptive_quadrature import Choices, Walked, Walker
@@ -190,7 +191,12 @@ def checkpointed(model: Any, on: bool) -> Iterator[None]:
 
 
 def choices_of(shard: ItemShard, suite: Suite) -> Choices:
-    """Return which rows of a shard are whose choices, items counted from the shard's first."""
+    """Return which rows of a shard are whose choices, items counted from the shard's first.
+
+    Raises:
+        UsageError: an item has several right choices.
+    """
+    check_one_right(suite)
     items = sorted({row.item for row in shard.rows})
     place = {item: n for n, item in enumerate(items)}
     item = np.array([place[row.item] for row in shard.rows])

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
+from taxlens.activations.items.gold import check_one_right
 from taxlens.activations.items.items import Suite
 from taxlens.activations.items.sampling import at_most
 from taxlens.activations.items.tokens import Row
@@ -171,6 +172,7 @@ def _every_layer(model: LoadedModel, places: Sequence[tuple[int, int]]) -> Itera
 
 def _rows(suite: Suite, template: str, found: dict[str, np.ndarray], draws: int, seed: int) -> list[dict[str, Any]]:
     """Return the rows of one suite: each model's mean by layer, and the paired difference."""
+    check_one_right(suite)
     gold = np.array([item.gold for item in suite.items])
     width = [len(item.choices) for item in suite.items]
     place = [(n, c) for n, size in enumerate(width) for c in range(size)]

@@ -101,6 +101,13 @@ class SuiteScores:
         """[n] the index of the choice that the model prefers (first of equals)."""
         return np.argmax(np.where(np.isnan(self.logp), -np.inf, self.logp), axis=1)
 
+    @property
+    def hit(self) -> np.ndarray:
+        """[n] bool, whether that choice is a right one."""
+        if self.right is None:
+            return self.choice == self.gold
+        return self.right[np.arange(len(self.gold)), self.choice]
+
 
 def one_right(scores: np.ndarray, gold: np.ndarray, right: np.ndarray, *, together: bool) -> np.ndarray:
     """Scores with one right choice an item: at ``gold`` stands what all right ones have together, or the best of them.
@@ -224,7 +231,7 @@ def score_suite(
             found = score_rows(hf, rows, **how)
             scored = (found.logp, found.greedy)
     check_finite(scored[0])
-    return _by_item(suite, prompting.template, rows, scored, shared)
+    return scores_by_item(suite, prompting.template, rows, scored, shared=shared)
 
 
 def joined_scores(parts: Sequence[SuiteScores]) -> SuiteScores:
@@ -273,13 +280,23 @@ def _check_distinct(suite: Suite, rows: Sequence[Row]) -> None:
             raise ItemError(explain("two choices of an item become the same tokens.", where, fix))
 
 
-def _by_item(
+def scores_by_item(
     suite: Suite,
     template: str,
     rows: Sequence[Row],
     scored: tuple[np.ndarray, np.ndarray],
+    *,
     shared: bool,
 ) -> SuiteScores:
+    """Scores of rows, put together item by item.
+
+    Args:
+        suite: the items.
+        template: that the rows are in.
+        rows: one a choice, item after item.
+        scored: log-probability [rows] and whether greedy decoding would say it [rows].
+        shared: whether choices shared the computation of their prompt.
+    """
     kept = sorted({row.item for row in rows})
     place = {item: n for n, item in enumerate(kept)}
     items = [suite.items[i] for i in kept]

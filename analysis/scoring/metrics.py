@@ -277,6 +277,8 @@ def _check(scores: np.ndarray, gold: np.ndarray) -> None:
 
 
 _LM_EVAL = ("lm-evaluation-harness, ConfigurableTask.process_results",)
+_IFEVAL = ("Zhou et al. 2023, arXiv 2311.07911",)
+_PERPLEXITY = {"unit": "perplexity", "scale": 1.0, "digits": 3, "sign": -1.0}
 _NATS = {"unit": "nats", "scale": 1.0, "digits": 2}
 
 for _metric in (
@@ -306,8 +308,28 @@ for _metric in (
     ),
     Metric("exact_match", "share of prompts whose generated answer is right", hit=True),
     Metric("refused", "share of prompts whose generated answer refuses"),
+    Metric("accuracy_bytes", "the right choice has the highest log-probability a byte", hit=True, cites=_LM_EVAL),
+    Metric("accuracy_mutual_info", "the right choice gains most from its prompt", hit=True, cites=_LM_EVAL),
+    Metric("accuracy_per_token", "the right choice has the highest log-probability a token", hit=True),
+    Metric("mc2", "share of the choices' probability on all right ones", cites=("Lin et al. 2022",)),
+    Metric("f1", "overlap of answer and right answer, or F1 of the class 1"),
+    Metric("pass_at_1", "the generated program passes its tests", hit=True),
+    Metric("prompt_level_strict", "every instruction of a prompt is followed", hit=True, cites=_IFEVAL),
+    Metric("prompt_level_loose", "every instruction of a prompt is followed in a loose reading", hit=True, cites=_IFEVAL),
+    Metric("instruction_level_strict", "an instruction is followed", cites=_IFEVAL),
+    Metric("instruction_level_loose", "an instruction is followed in a loose reading", cites=_IFEVAL),
+    Metric("word_perplexity", "perplexity a word of whole texts", **_PERPLEXITY, margin=0.5),
+    Metric("byte_perplexity", "perplexity a byte of whole texts", **_PERPLEXITY, margin=0.02),
+    Metric("token_perplexity", "perplexity a token of whole texts", **_PERPLEXITY, margin=0.2),
+    Metric("bits_per_byte", "bits a byte of whole texts", unit="bits", scale=1.0, digits=3, sign=-1.0, margin=0.02),
+    Metric(
+        "likelihood_difference", "distance of two sentences' log-probabilities, nats", unit="nats", scale=1.0, digits=3,
+        sign=-1.0, margin=0.1,
+    ),
+    Metric("stereotype_share", "the stereotyped sentence is the likelier one", sign=-1.0),
+    Metric("brier_score", "squared distance of the choices' probabilities from the right answer", sign=-1.0),
     Metric("prior_kl", "KL divergence between the models' priors over the choices, nats", words="prior KL", **_NATS),
-    Metric("perplexity", "exponential of the mean nats a token", unit="per token", scale=1.0, sign=-1.0),
+    Metric("perplexity", "exponential of the mean nats a token", unit="per token", scale=1.0, sign=-1.0, margin=0.2),
 ):  # fmt: skip
     register(_metric)
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.batches import Piece, packed
+from taxlens.activations.items.gold import check_one_right
 from taxlens.activations.models.lengths import length_class
 from taxlens.activations.models.prompts import one_prompting
 from taxlens.analysis.scoring.shared_prompt import (
@@ -89,6 +90,7 @@ def lay_out(
         batch_tokens: most padded tokens in a batch.
         share: read a prompt once for all choices, where both models can.
     """
+    check_one_right(suite)
     rows = one_prompting(pair, suite, template).rows(suite)
     items = sorted({row.item for row in rows})
     place = {item: number for number, item in enumerate(items)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taxlens.activations.items.items import Item, Suite
+from taxlens.activations.items.items import Suite
 from taxlens.analysis.frontier.trained_plans import training
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure
 from taxlens.analysis.state.verdict import Evidence
@@ -104,5 +105,7 @@ def shuffled_answers(suite: Suite, *, seed: int) -> Suite:
         donor = suite.items[int(other)]
         answer = donor.choices[donor.gold or 0]
         wrong = next((choice for choice in item.choices if choice != answer), " ")
-        items.append(Item(item.id, item.group, item.prompt, choices=(answer, wrong), gold=0))
+        prompt = item.context(item.gold or 0) if item.contexts else item.prompt
+        asked = dataclasses.replace(item, prompt=prompt, contexts=())
+        items.append(dataclasses.replace(asked, choices=(answer, wrong), gold=0, also_right=()))
     return Suite(suite.name, tuple(items), suite.kind, suite.source)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from taxlens.activations.items.items import Suite
 from taxlens.analysis.scoring.choices import SuiteScores, score_suite
-from taxlens.analysis.scoring.metrics import item_metrics, log_sum_exp, metric_of
+from taxlens.analysis.scoring.metrics import log_sum_exp, metric_of
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.analysis.tax.tax import Tax
 from taxlens.analysis.tax.tax_tables import PRIOR
@@ -112,10 +112,7 @@ def measure_prior(
         if paired.suite not in priors:
             continue
         prior = priors[paired.suite]
-        sides = [
-            (item_metrics(s.logp, s.gold, metrics=METRICS), item_metrics(s.logp - p.logp, s.gold, metrics=METRICS))
-            for s, p in zip(scores, prior)
-        ]
+        sides = [(s.metrics(METRICS), replace(s, logp=s.logp - p.logp).metrics(METRICS)) for s, p in zip(scores, prior)]
         measured.append(replace(paired, base=sides[0][1], aligned=sides[1][1]))
         rows += _parts(paired, sides, bootstrap=bootstrap, seed=seed)
         rows += _shift(paired, prior, bootstrap=bootstrap, seed=seed)
@@ -143,8 +140,10 @@ def _parts(
 def _shift(paired: Paired, prior: Sequence[SuiteScores], *, bootstrap: int, seed: int) -> list[dict[str, object]]:
     base, aligned = (scores.logp - log_sum_exp(scores.logp)[:, None] for scores in prior)
     divergence = np.nansum(np.exp(aligned) * (aligned - base), axis=1)
-    places = np.arange(len(base)), prior[0].gold
-    gold = np.exp(base[places]) - np.exp(aligned[places])
+    right = prior[0].right
+    if right is None:
+        right = np.arange(base.shape[1]) == prior[0].gold[:, None]
+    gold = np.where(right, np.exp(base) - np.exp(aligned), 0).sum(axis=1)
     rows = []
     for metric, values in (("prior_kl", divergence), ("prior_gold", gold)):
         found = mean_interval(values, paired.groups, draws=bootstrap, seed=seed)

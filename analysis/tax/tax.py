@@ -68,7 +68,7 @@ class Tax(Result):
         rows = []
         for paired, (base, aligned) in zip(self.measured, self.scores):
             chosen, gold = (base.choice, aligned.choice), base.gold
-            moved = (chosen[0] == gold).astype(int) - (chosen[1] == gold)
+            moved = base.hit.astype(int) - aligned.hit
             for n in np.flatnonzero(moved):
                 change = "lost" if moved[n] > 0 else "won"
                 item = texts[paired.suite, paired.items[n]]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from taxlens.activations.items.batches import Piece, packed, pad
+from taxlens.activations.items.gold import check_one_right
 from taxlens.activations.items.out_of_memory import until_it_fits
 from taxlens.activations.models.lengths import length_class, network
 from taxlens.activations.models.prompts import Prompting
@@ -152,6 +153,7 @@ def metric_slopes(rows: Sequence[Row], scores: torch.Tensor, suite: Suite, metri
         suite: the items.
         metric: one with a gradient.
     """
+    check_one_right(suite)
     known, items = metric_of(metric), sorted({row.item for row in rows})
     place = {item: number for number, item in enumerate(items)}
     at = np.array([place[row.item] for row in rows]), np.array([row.choice for row in rows])

@@ -50,6 +50,24 @@ def joint_ratio(
     return _interval(top / bottom, low, high, groups, draws, level)
 
 
+def ratio_influence(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """A ratio of sums item by item, R + (n - R d) / mean(d): the mean of it is R, and its spread that of R to first order.
+
+    Args:
+        top: [items] numerators.
+        bottom: [items] denominators; their sum is not 0.
+
+    Returns:
+        [items] float64.
+
+    Example:
+        >>> float(ratio_influence(np.array([1.0, 0.0]), np.array([1.0, 3.0])).mean())
+        0.25
+    """
+    ratio = top.sum() / bottom.sum()
+    return ratio + (top - ratio * bottom) / bottom.mean()
+
+
 def _drawn(sides: Sequence[Columns], groups: Columns, draws: int, seed: int) -> list[np.ndarray]:
     """The drawn sums of means of each side, [draws]; all sides of a suite share its draws."""
     found = [np.zeros(draws) for _ in sides]

@@ -22,7 +22,7 @@ from taxlens.stages.section import ASKED_IN, Dtype, Section, Template, registere
 from taxlens.stages.stage import Stage
 
 Format = Annotated[str, registered(Lazy("taxlens.suites.formats:format_names"), "format of a suite")]
-Skip = Literal["equal_choices"]
+Skip = Literal["equal_choices", "too_long"]
 EMBEDDED_BENEFITS = ("demo:harm", "suite:refuse_harmful")
 """Embedded suites that are of kind "benefit" where a config does not say."""
 EMBEDDED_ANSWERED = ("suite:lookalikes", "suite:refuse_harmful")
@@ -78,9 +78,18 @@ class SuiteSection(Section):
         default={},
         description="of a published format: usual field name (question, choices, answer, ...) -> name in the file",
     )
-    skip: tuple[Skip, ...] = Field(default=(), description="of a published format: items that are left out and counted")
-    generate: bool = Field(
-        default=False, description="whether both models answer it: refusals, exact match, versatility, tokens and time"
+    skip: tuple[Skip, ...] = Field(
+        default=(), description="items that are left out and counted: with two equal choices, longer than a model reads"
+    )
+    generate: bool | None = Field(
+        default=None,
+        description="whether both models answer it: refusals, exact match, versatility, tokens and time; null: "
+        "tax.generate_items of its items, for the bill alone",
+    )
+    answers: bool = Field(
+        default=False,
+        description="whether both models' own answers (generated) are suites too: NAME.base_answers and "
+        "NAME.aligned_answers are scored, captured and attributed",
     )
 
     @model_validator(mode="before")

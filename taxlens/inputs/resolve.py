@@ -51,8 +51,9 @@ def resolve_adapter(text: str, root: Path | str) -> str:
 
 def section_suite(section: SuiteSection, root: Path | str) -> Suite:
     """Return the suite that a section of the config names, every option of its format included."""
-    names = ("group_by", "ask", "letters", "first_answer", "fields", "skip")
+    names = ("group_by", "ask", "letters", "first_answer", "fields")
     options: dict[str, Any] = {name: getattr(section, name) for name in names}
+    options["skip"] = tuple(what for what in section.skip if what != "too_long")  # that is decided with the models
     return resolve_suite(section.name, section.file, kind=section.kind, root=root, shape=section.format, **options)
 
 
@@ -71,7 +72,9 @@ def resolve_suite(name: str, file: str, *, kind: str, root: Path | str, shape: s
         ConfigError: if the file is missing, or an option does not go with the shape.
         ItemError: if an item in it cannot be used.
     """
-    given = [option for option, value in options.items() if value not in (None, (), {}) and value is not False]
+    skip = tuple(options.get("skip") or ())
+    given = [name for name, value in options.items() if value not in (None, (), {}, []) and value is not False]
+    given = [name for name in given if name != "skip"]
     embedded = file.startswith((suites.PREFIX, catalogue.PREFIX))
     if given and shape == "items":
         rows = [("suite", name), ("given", ", ".join(given)), ("format", "items")]
@@ -89,7 +92,7 @@ def resolve_suite(name: str, file: str, *, kind: str, root: Path | str, shape: s
             explain("the suite's file does not exist.", rows, "a path relative to the config, or demo:NAME")
         )
     if shape == "items":
-        return read_suite(path, name=name, kind=kind)
+        return read_suite(path, name=name, kind=kind, skip=skip)
     from taxlens.suites.formats import read_shape
 
     return read_shape(path, shape=shape, name=name, kind=kind, **options)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from taxlens.activations.items.gold import has_several_right
 from taxlens.config.schema import Config, SuiteSection
-from taxlens.core.errors import TaxlensError, UsageError, explain
+from taxlens.core.errors import ItemError, TaxlensError, UsageError, explain
 from taxlens.core.progress import SILENT, Progress
 from taxlens.inputs.resolve import section_suite
 from taxlens.runs.folder import Run
@@ -96,14 +98,32 @@ class RunContext:
 
     @cached_property
     def suites(self) -> dict[str, Suite]:
-        """The suites by name, read and checked."""
-        root = self.run.root
-        read = {section.name: section_suite(section, root) for section in self.config.suites}
+        """The suites by name, read and checked; without the items that a section asks to skip."""
+        read = {section.name: self._without_too_long(section) for section in self.config.suites}
         self.facts["suites"] = {
             name: {"items": len(suite), "groups": len(set(suite.groups)), "kind": suite.kind, "sha256": suite.sha256}
+            | ({"left out": suite.left_out} if suite.left_out else {})
             for name, suite in read.items()
         }
         return read
+
+    @cached_property
+    def _files(self) -> dict[str, Suite]:
+        """The suites as their files have them."""
+        return {section.name: section_suite(section, self.run.root) for section in self.config.suites}
+
+    def _without_too_long(self, section: SuiteSection) -> Suite:
+        suite = self._files[section.name]
+        if "too_long" not in section.skip:
+            return suite
+        from taxlens.activations.models.prompts import fitting
+
+        room = self.config.tax.max_new_tokens if section.generate or section.answers else 0
+        kept = fitting(self.pair, suite, self.config.templates, room=room)
+        if not kept:
+            rows = [("suite", suite.name), ("items", len(suite))]
+            raise ItemError(explain("every item of the suite is longer than a model reads.", rows, "shorter items"))
+        return replace(suite.subset(kept), left_out=suite.left_out + len(suite) - len(kept))
 
     def made_from(self, stage: str) -> dict[str, Any]:
         """Return what a stage is made from now: its settings, the hashes of checkpoints and items, the software.
@@ -118,18 +138,44 @@ class RunContext:
     @cached_property
     def _suite_hashes(self) -> dict[str, str] | None:
         try:
-            return suite_files(self.config, self.suites)
+            return suite_files(self.config, self._files)
         except TaxlensError:
             return None
 
-    def by_template(self, *, attributed: bool = False) -> dict[str, list[Suite]]:
-        """The suites that can be scored (of them those to attribute), by the template in which each is localised."""
+    def by_template(self, *, attributed: bool = False, several_right: bool = False) -> dict[str, list[Suite]]:
+        """The suites that can be scored, by the template in which each is localised.
+
+        Args:
+            attributed: of them those to attribute.
+            several_right: also those whose items have several right choices: they are measured, and nothing more.
+        """
         grouped: dict[str, list[Suite]] = {}
         for section in self.config.suites:
             suite = self.suites[section.name]
+            if has_several_right(suite) and not several_right:
+                continue
             if any(item.choices for item in suite.items) and (section.attribute or not attributed):
                 grouped.setdefault(self.template_of(section), []).append(suite)
         return grouped
+
+    def answers_path(self, section: SuiteSection, side: str) -> Path:
+        """Where the suite of one model's own answers to a suite is: made by the tax stage where the section asks for it."""
+        from taxlens.analysis.answers.kept.answer_suites import answers_name
+
+        return self.run.folder / "suites" / f"{answers_name(section.name, side)}.jsonl"
+
+    def answer_suites(self) -> dict[str, list[Suite]]:
+        """The suites of both models' own answers that the tax stage made, by the template in which they were given."""
+        from taxlens.activations.items.items import read_suite
+
+        found: dict[str, list[Suite]] = {}
+        for section in (one for one in self.config.suites if one.answers):
+            for path in (self.answers_path(section, side) for side in ("base", "aligned")):
+                name = f"suites/{path.name}"
+                if self.run.has_file(name):
+                    suite = read_suite(self.run.checked(name), kind=section.kind)
+                    found.setdefault(self.template_of(section), []).append(suite)
+        return found
 
     def template_of(self, section: SuiteSection) -> str:
         """The template in which a suite is localised: its own, or the first of the config's."""

@@ -12,7 +12,7 @@ from taxlens.core.json_text import JsonError, parse_json
 WRITING = ".writing"
 """Names of files that a stage under way has begun: what a killed one leaves is known by it."""
 NOT_OUTPUTS = ("run.json", "log.jsonl", ".lock", WRITING)
-RESUMABLE = ("activations.shards/", "activations.h5", "frontier/")
+RESUMABLE = ("activations.shards/", "activations.h5", "frontier/", "answers/")
 """What a stage that was stopped takes up again: files that it checks by itself."""
 
 

@@ -36,9 +36,12 @@ def once(job: RunContext, name: str, work: Callable[[], float]) -> float:
     return job.measured[name]
 
 
-def scored(job: RunContext, *, attributed: bool = False, kind: str | None = None) -> list[tuple[str, Suite]]:
+def scored(
+    job: RunContext, *, attributed: bool = False, several_right: bool = False, kind: str | None = None
+) -> list[tuple[str, Suite]]:
     """Return the suites with choices, each with the template in which it is localised."""
-    pairs = [(t, suite) for t, suites in job.by_template(attributed=attributed).items() for suite in suites]
+    found = job.by_template(attributed=attributed, several_right=several_right)
+    pairs = [(t, suite) for t, suites in found.items() for suite in suites]
     return [(t, suite) for t, suite in pairs if kind in (None, suite.kind)]
 
 

@@ -156,9 +156,21 @@ def _gsm8k(row: Mapping[str, Any], where: str) -> Filled:
 
 
 def _ifeval(row: Mapping[str, Any], where: str) -> Filled:
-    ids = row.get("instruction_id_list")
-    labels = {"instructions": " ".join(ids) if isinstance(ids, list) else ""}
-    return {"prompt": _said(row, "prompt", where), "labels": labels}
+    ids, given = row.get("instruction_id_list"), row.get("kwargs")
+    if not isinstance(ids, list) or not isinstance(given, list) or len(ids) != len(given):
+        rows = [("at", where), ("fields", ", ".join(map(str, row)))]
+        raise ItemError(explain("a row of IFEval has instruction_id_list and as many kwargs.", rows))
+    instructions = tuple({"id": str(one), **_arguments(more)} for one, more in zip(ids, given))
+    return {
+        "prompt": _said(row, "prompt", where),
+        "instructions": instructions,
+        "labels": {"instructions": " ".join(ids)},
+    }
+
+
+def _arguments(given: Any) -> dict[str, Any]:
+    """The arguments of an instruction that are there: a table writes those of all kinds, empty."""
+    return {str(name): value for name, value in dict(given or {}).items() if value is not None}
 
 
 def _xstest(row: Mapping[str, Any], where: str) -> Filled:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from taxlens.activations.items.gold import has_equal_choices
 from taxlens.activations.items.item_files import records
 from taxlens.activations.items.items import Item, Suite
 from taxlens.core.errors import ConfigError, ItemError, explain, one_of
@@ -14,8 +14,8 @@ from taxlens.suites.fields import further_labels, grouped, renamed
 
 Rows = Iterable[Mapping[str, Any]]
 
-SKIPS = ("equal_choices", "too_long")
-"""What `skip` may leave out: items with two equal choices, and items longer than a model reads."""
+SKIPS = ("equal_choices",)
+"""What `skip` may leave out here; a config's ``too_long`` is decided with the models (`activations.models.prompts.fitting`)."""
 
 
 def build_suite(
@@ -39,7 +39,7 @@ def build_suite(
         kind: "capability" or "benefit".
         source: where the rows come from, for errors.
         fields: usual field name -> the name that the rows have.
-        skip: which items are left out and counted, of `SKIPS` ("too_long" is decided with the models).
+        skip: which items are left out and counted, of `SKIPS`.
 
     Raises:
         ItemError: no row is left, or one cannot be used.
@@ -54,7 +54,7 @@ def build_suite(
     items, left = [], 0
     for number, (row, item_id, group, labels) in enumerate(zip(given, ids, groups, further_labels(given)), start=1):
         filled = fill(row, f"{source or name}, row {number}")
-        if "equal_choices" in skip and equal_choices(filled):
+        if "equal_choices" in skip and has_equal_choices(filled.get("choices"), filled.get("contexts")):
             left += 1
             continue
         item = Item(id=item_id, group=group, **filled)
@@ -63,13 +63,3 @@ def build_suite(
         found = [("suite", source or name), ("rows", len(given)), ("left out", left)]
         raise ItemError(explain("no row is left as an item.", found, "give a file with rows, or leave skip out."))
     return Suite(name, tuple(items), kind=kind, source=source, left_out=left)
-
-
-def equal_choices(filled: Mapping[str, Any]) -> bool:
-    """Whether two choices of an item are one text after one context, white space and Unicode form aside."""
-    contexts = filled.get("contexts") or ("",) * len(filled.get("choices", ()))
-    seen = [
-        unicodedata.normalize("NFC", f"{context}\0{choice.strip()}")
-        for context, choice in zip(contexts, filled.get("choices", ()))
-    ]
-    return len(set(seen)) < len(seen)

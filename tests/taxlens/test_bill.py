@@ -92,6 +92,6 @@ def test_embedded_over_refusal_is_answered_and_not_only_chosen():
             "suites": [{"name": "o", "file": "suite:lookalikes"}, {"name": "c", "file": "suite:capitals"}],
         }
     )
-    assert [suite.generate for suite in made.suites] == [True, False]
+    assert [suite.generate for suite in made.suites] == [True, None]  # null: a few items, for the bill
     with pytest.raises(ConfigError, match="format of a suite"):
         build_config({"name": "x", "pair": pair, "suites": [{"name": "o", "file": "a.jsonl", "format": "mmlv"}]})

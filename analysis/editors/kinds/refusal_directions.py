@@ -9,6 +9,7 @@ A direction u is taken out by W <- W - strength * u u' W of every matrix that wr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -242,11 +243,16 @@ def direction_hooks_edit(
 
 def prompt_rows(task: EditTask, name: str, part: Mapping[str, Suite]) -> list[Row]:
     """Rows of a suite's prompts without any answer."""
-    asked = [Item(i.id, i.group, i.prompt) for i in part[name].items if (i.prompt or "").strip()]
+    asked = [_unanswered(item) for item in part[name].items if (item.prompt or "").strip()]
     if not asked:
         return []
     suite = Suite(name, tuple(asked))
     return task.prompting(suite).prompt_rows(suite)
+
+
+def _unanswered(item: Item) -> Item:
+    """An item without its choices, asked as it is with them."""
+    return dataclasses.replace(item, choices=(), gold=None, also_right=())
 
 
 def first_log_probabilities(model: Any, rows: Sequence[Row]) -> torch.Tensor:

@@ -40,7 +40,9 @@ def stage_attribute(job: RunContext, section: AttributionSection) -> None:
     closure_segments (a list of aligned), attribution_seeds (a list of seeds), restoration (`stitch`).
     """
     parts: dict[str, list[pd.DataFrame]] = {}
-    for template, suites in job.by_template(attributed=True).items():
+    grouped, own = job.by_template(attributed=True), job.answer_suites()
+    for template in dict.fromkeys([*grouped, *own]):
+        suites = [*grouped.get(template, ()), *own.get(template, ())]
         found, further = _walked(job, suites, template)
         asked = [suite.subset(_places(suite, found.suites[suite.name].items)) for suite in suites]
         tables = _tables(job, found) | further | _read(job, asked, found)

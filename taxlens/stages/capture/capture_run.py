@@ -11,6 +11,7 @@ from taxlens.stages.capture.capture_section import CaptureSection
 from taxlens.stages.stage import StageCost
 
 if TYPE_CHECKING:
+    from taxlens.activations.items.items import Suite
     from taxlens.runs.context import RunContext
 
 
@@ -25,7 +26,7 @@ def stage_capture(job: RunContext, section: CaptureSection) -> None:
         return
     store = capture(
         job.pair,
-        list(job.suites.values()),
+        _suites(job),
         to=job.store_path,
         **_options(job, section),
         part=job.part,
@@ -42,7 +43,7 @@ def _capture_in_parts(job: RunContext, section: CaptureSection) -> None:
     from taxlens.activations.capture.merge import merge
     from taxlens.activations.capture.request import resolve
 
-    part, suites, options = active_part(), list(job.suites.values()), _options(job, section)
+    part, suites, options = active_part(), _suites(job), _options(job, section)
     assert part is not None
     count = min(part.count, len(resolve(job.pair, suites, **options).shards()))
     folder = part.folder / f"capture-{part.request[:12]}-{count}"
@@ -64,6 +65,11 @@ def _capture_in_parts(job: RunContext, section: CaptureSection) -> None:
         store = merge(parts, to=job.store_path, whole=True)
     job.run.note(self_check=store.manifest["self_check"])
     store.close()
+
+
+def _suites(job: RunContext) -> list[Suite]:
+    """The config's suites, and those of both models' own answers where it asks for them."""
+    return [*job.suites.values(), *(suite for suites in job.answer_suites().values() for suite in suites)]
 
 
 def _options(job: RunContext, section: CaptureSection) -> dict[str, Any]:

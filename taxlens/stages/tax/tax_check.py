@@ -21,12 +21,13 @@ def check_tax(context: CheckContext, section: TaxSection) -> None:
         if not any(item.prompt is not None and not item.contexts for item in context.suites[name].items):
             context.refuse("tax.generate", f"suite {name!r} has no prompts to answer.", [("got", name)], place=place)
     for place, suite in enumerate(context.config.suites):
-        if suite.generate and not any(
+        if (suite.generate or suite.answers) and not any(
             item.prompt is not None and not item.contexts for item in context.suites[suite.name].items
         ):
             rows = [("suite", suite.name)]
+            key = "generate" if suite.generate else "answers"
             context.refuse(
-                f"suites.{place}.generate", f"suite {suite.name!r} has no prompts to answer.", rows, "generate: false"
+                f"suites.{place}.{key}", f"suite {suite.name!r} has no prompts to answer.", rows, f"{key}: false"
             )
     if section.samples == 1:
         context.refuse("tax.samples", "versatility needs two samples or more.", [("got", 1)], "0 leaves it out")

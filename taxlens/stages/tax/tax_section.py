@@ -32,6 +32,9 @@ class TaxSection(Section):
     generate: tuple[str, ...] = Field(
         default=(), description="suites that both models answer: exact match, refusals, length, time, KL by position"
     )
+    generate_items: int = Field(
+        default=24, ge=0, description="most items that are answered of a suite whose generate is null; 0: none"
+    )
     generate_templates: tuple[Template, ...] | None = Field(
         default=None, description="templates of these answers; null: each suite in the template of its attribution"
     )
@@ -40,5 +43,5 @@ class TaxSection(Section):
         default=None,
         ge=0,
         le=10_000,
-        description="continuations a prompt for versatility; 0: none, else at least 2; null: 4 where a suite is generated",
+        description="continuations a prompt for versatility; 0: none, else at least 2; null: 4 where suites say generate or null",
     )

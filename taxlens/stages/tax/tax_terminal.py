@@ -23,7 +23,17 @@ def tax_terminal(run: RunView) -> Iterator[str | Table]:
 def tax_tables(run: RunView) -> Iterator[Table]:
     """Yield the ledger, then a table for each of the other taxes that the run measured."""
     yield ledger_table(run.table("tax"), run.config.tax.interval)
-    for name, show in (("prior", _prior), ("costs", _costs), ("divergence", _divergence), ("surrogate", _surrogate)):
+    shown = (
+        ("prior", _prior),
+        ("bill", _bill),
+        ("costs", _costs),
+        ("divergence", _divergence),
+        ("surrogate", _surrogate),
+    )
+    whole = run.has("divergence") and len(run.table("divergence"))  # else a few answers a suite: the bill is all
+    for name, show in shown:
+        if name == "costs" and not whole:
+            continue
         if run.has(name) and len(frame := run.table(name)):
             yield show(frame)
     if run.has("power") and len(frame := run.table("power")):
@@ -61,6 +71,20 @@ def _prior(frame: pd.DataFrame) -> Table:
             found = part.loc[name]
             cells += [signed(found["value"], str(metric)), span(found["low"], found["high"], str(metric))]
         table.add_row(str(suite), str(template), str(metric), *cells)
+    return table
+
+
+def _bill(frame: pd.DataFrame) -> Table:
+    table = new_table(
+        "the alignment tax bill (positive is loss; answers of a suite without generate: true are of a few items)",
+        ("tax", "suite", "template", "measure"),
+        ("base", "aligned", "cost", "95 %", "unit", "items", "groups"),
+    )
+    for row in frame.itertuples():
+        scale = 100.0 if row.unit == "points" else 1.0
+        ends = "-" if pd.isna(row.low) else rf"\[{scale * row.low:+.3g}, {scale * row.high:+.3g}]"
+        numbers = (f"{scale * row.base:.3g}", f"{scale * row.aligned:.3g}", f"{scale * row.cost:+.3g}", ends, row.unit)
+        table.add_row(row.tax, row.suite, row.template, row.measure, *numbers, str(row.n_items), str(row.n_groups))
     return table
 
 

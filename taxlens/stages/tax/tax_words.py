@@ -18,8 +18,29 @@ def tax_clauses(run: RunView, suite: str) -> list[str]:
 
 
 def tax_closing(run: RunView) -> list[str]:
-    """Return what alignment was for: how each benefit suite changed."""
-    return _benefit(run, main_metric(run)) if run.has("tax") else []
+    """Return what alignment was for: how each benefit suite changed; and what both models' answers refuse."""
+    return [*_benefit(run, main_metric(run)), *_refusals(run)] if run.has("tax") else []
+
+
+def _refusals(run: RunView) -> list[str]:
+    """How often both models' answers refuse, of benefit suites and where harmless prompts are refused more often."""
+    if not run.has("costs"):
+        return []
+    frame = run.table("costs")
+    said = []
+    for row in frame[frame["measure"] == "refusal_rate"].to_dict("records"):
+        if row["kind"] == "benefit":
+            what = f"{row['suite']}: refused by generation"
+        elif row["low"] > 0:
+            what = f"Over-refusal: harmless prompts of {row['suite']} are refused by generation"
+        else:
+            continue
+        before, after, change, low, high = (100 * float(row[n]) for n in ("base", "aligned", "change", "low", "high"))
+        said.append(
+            f"{what} in {before:.0f} % of base's and {after:.0f} % of aligned's answers "
+            f"({change:+.0f} points [{low:.0f}, {high:.0f}], {row['n_items']} prompts)."
+        )
+    return said
 
 
 def _loss(suite: str, row: pd.Series) -> str:
