@@ -117,7 +117,9 @@ def _without_choices(
         )
     if other is None:
         return LoggedSample(logp=None, match="text", **shared)
-    return LoggedSample(logp=None, answers=_answers(line.get("target")), **shared)
+    document = line["doc"] if isinstance(line.get("doc"), dict) else {}
+    told = _instructions(document)
+    return LoggedSample(logp=None, answers=_answers(line.get("target")), instructions=told, **shared)
 
 
 def _with_choices(
@@ -259,6 +261,15 @@ def _value(name: str, value: Any, where: str) -> tuple[str, float | tuple[float,
     if known is not None and known.form == "ratio" and all(isinstance(v, bool | int | float) for v in value):
         return name, (float(sum(value)), float(len(value)))
     return None
+
+
+def _instructions(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """The instructions of a document of IFEval, with the arguments that are there; empty for all others."""
+    ids, given = document.get("instruction_id_list"), document.get("kwargs")
+    if not isinstance(ids, list) or not isinstance(given, list) or len(ids) != len(given):
+        return ()
+    told = [{name: value for name, value in dict(one or {}).items() if value is not None} for one in given]
+    return tuple({"id": str(name), **one} for name, one in zip(ids, told))
 
 
 def _answers(target: Any) -> tuple[str, ...]:

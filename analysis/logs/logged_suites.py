@@ -69,8 +69,9 @@ def _item(task: LoggedTask, key: str, sample: LoggedSample, group: str) -> Item:
         messages=sample.messages,
         rendered=sample.rendered,
         special_tokens=None if sample.messages else task.special_tokens,
-        answers=answers,
-        match=match,
+        answers=() if sample.instructions else answers,
+        match="" if sample.instructions else match,
+        instructions=sample.instructions,
     )
 
 

@@ -40,6 +40,7 @@ class LoggedSample:
         rendered: whether the prompt holds its chat template already.
         answers: accepted answers of a generation.
         match: how a generated answer is compared (see `Item.match`).
+        instructions: what a generated answer must keep to (IFEval), see `Item.instructions`.
         continuation: the one continuation whose likelihood was logged, where there are no choices.
     """
 
@@ -59,6 +60,7 @@ class LoggedSample:
     answers: tuple[str, ...] = ()
     match: str = ""
     continuation: str = ""
+    instructions: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

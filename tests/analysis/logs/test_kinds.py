@@ -243,6 +243,17 @@ def answered(target, answers, match=""):
     return holds
 
 
+def instructed(ids, kwargs, wanted):
+    """The instructions of IFEval come along, so that new answers can be checked."""
+
+    def holds(logs):
+        doc = {"key": 1, "prompt": "Write.", "instruction_id_list": ids, "kwargs": kwargs}
+        lines = [generated(n, {"prompt_level_strict_acc": True}, doc=doc, target=0) for n in range(3)]
+        assert [dict(one) for one in logs.pair(lines).suite.items[0].instructions] == wanted
+
+    return holds
+
+
 def group(names, values):
     """A group of tasks is one suite and a row of its own, added up as the log does it."""
 
@@ -339,6 +350,11 @@ KINDS = {
         "a word": answered("Paris", ("Paris",)), "aliases": answered(["Paris", "Lutetia"], ("Paris", "Lutetia")),
         "a list as text": answered("['Paris', 'Lutetia']", ("Paris", "Lutetia")), "a worked solution": answered("so it is\n#### 42", ("42",),
         "gsm8k"),
+    },
+    "4 instructions come along": {
+        "one": instructed(["punctuation:no_comma"], [{}], [{"id": "punctuation:no_comma"}]),
+        "empty arguments": instructed(["punctuation:no_comma"], [{"num_words": None}], [{"id": "punctuation:no_comma"}]),
+        "two": instructed(["punctuation:no_comma", "startend:quotation"], [{}, None], [{"id": "punctuation:no_comma"}, {"id": "startend:quotation"}]),
     },
     "4 groups": {"two tasks": group(("quiz_a", "quiz_b"), 0.75), "three": group(("quiz_a", "quiz_b", "quiz_c"), 0.75),
     "other names": group(("alpha", "beta"), 0.75)},
