@@ -17,6 +17,8 @@ from taxlens.analysis.answers.exact_match import answer_surrogate, exact_match
 from taxlens.analysis.answers.following.instruction_scores import instructions_followed
 from taxlens.analysis.answers.matching import has_answer
 from taxlens.analysis.answers.positions import answer_divergence
+from taxlens.analysis.answers.refusal_rates import judge_error
+from taxlens.analysis.answers.refusals import Judge
 from taxlens.analysis.answers.versatility import measure_versatility
 from taxlens.analysis.tax.ledger import Paired, tax_frame
 from taxlens.core.progress import SILENT, Progress
@@ -52,7 +54,8 @@ def measure_other_taxes(
     bootstrap: int = 2000,
     seed: int = 0,
     batch_tokens: int = 4096,
-    costs_only: bool = False,
+    brief: Sequence[tuple[Suite, str]] = (),
+    judge: Judge | None = None,
     folder: Path | None = None,
     progress: Progress = SILENT,
 ) -> OtherTaxes:
@@ -66,12 +69,13 @@ def measure_other_taxes(
         bootstrap: draws of the group bootstrap.
         seed: of the draws and of the sampling.
         batch_tokens: padded tokens in one batch.
-        costs_only: count refusals, tokens, time and versatility alone: no exact match, no divergence.
+        brief: further suites, of which refusals, tokens, time and versatility alone are counted.
+        judge: who says which answers refuse; None: the package's rule.
         folder: where answers are kept as they are made, so that a killed run goes on at the next prompt.
         progress: told of every batch.
 
     Returns:
-        OtherTaxes; all frames are empty where ``suites`` is.
+        OtherTaxes; all frames are empty where ``suites`` and ``brief`` are.
 
     Raises:
         ItemError: a suite without prompts.
@@ -83,7 +87,8 @@ def measure_other_taxes(
     surrogates = []
     every: dict[tuple[str, str], Answers] = {}
     shared: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed}
-    for suite, template in suites:
+    error = judge_error(judge) if (suites or brief) and judge is not None else None
+    for suite, template, costs_only in [*((*one, False) for one in suites), *((*one, True) for one in brief)]:
         answers = generate_answers(
             pair,
             suite,
@@ -95,7 +100,7 @@ def measure_other_taxes(
         )
         every[suite.name, template] = answers
         frames["answers"].append(answers.to_frame())
-        costs.append(answer_costs(answers, **shared))
+        costs.append(answer_costs(answers, judge=judge, error=error, **shared))
         if samples:
             varied = measure_versatility(
                 pair, suite, template=template, samples=samples, max_new_tokens=max_new_tokens,

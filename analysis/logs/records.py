@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,9 @@ from taxlens.core.json_text import JsonError, parse_json
 GROUP_FIELDS = ("group", "subject", "category", "topic", "type", "document", "passage", "context", "article")
 """Fields of a document that are taken for its group, in order, where values repeat."""
 
-LONGEST_FIELD = 400
-"""Characters of a document's field that are kept: groups need no more, and a log of 10^5 samples stays small."""
+LONGEST_FIELD = 80
+"""Characters of a document's field that are kept whole; of a longer one its start and a hash stand for it: groups need no
+more, and a log of 10^5 samples stays small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,13 @@ class LoggedSample:
     continuation: str = ""
     instructions: tuple[Mapping[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Hold each text once: two logs of one task, and the choices of all its documents, mostly repeat them."""
+        for name in ("prompt", "doc_hash", "prompt_hash", "continuation"):
+            object.__setattr__(self, name, sys.intern(str(getattr(self, name))))
+        for name in ("choices", "contexts", "answers"):
+            object.__setattr__(self, name, tuple(sys.intern(str(text)) for text in getattr(self, name)))
+
 
 @dataclass(frozen=True, slots=True)
 class LoggedTask:
@@ -97,12 +107,18 @@ class LoggedTask:
 
 
 def short_fields(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a document that may group it: texts and whole numbers, not too long (the start of a long text)."""
+    """The fields of a document that may group it: texts and whole numbers; a long text by its start and a hash."""
     return {
-        str(name): value[:LONGEST_FIELD] if isinstance(value, str) else value
+        sys.intern(str(name)): sys.intern(_short(value)) if isinstance(value, str) else value
         for name, value in document.items()
         if isinstance(value, str | int) and not isinstance(value, bool)
     }
+
+
+def _short(text: str) -> str:
+    if len(text) <= LONGEST_FIELD:
+        return text
+    return f"{text[: LONGEST_FIELD - 12]}… {hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:10]}"
 
 
 def inside(folder: Path, file: Path) -> Path:

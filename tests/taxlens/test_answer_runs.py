@@ -29,7 +29,7 @@ attribution: {levels: [component], items: 8, metrics: [nll], reading: 0}
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("answers")
     whole = taxlens.suite("demo:facts")
-    rows = [item.to_json() for item in whole.subset(range(0, len(whole), 8)).items]
+    rows = [item.to_json() for item in whole.subset(range(0, len(whole), 7)).items]
     rows.append(rows[0] | {"id": "long", "prompt": " ".join([rows[0]["prompt"]] * 40)})
     (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     several = [row | {"gold": [0, 1]} for row in rows[:12]]

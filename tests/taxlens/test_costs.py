@@ -34,7 +34,7 @@ def cost(tmp_path):
 
     def of(name, *, suites=("facts",), whole=False, measured=(), **sections):
         given = {
-            "name": "small", "pair": {"base": "demo:base", "aligned": "demo:planted"}, "tax": {"bootstrap": 100},
+            "name": "small", "pair": {"base": "demo:base", "aligned": "demo:planted"}, "tax": {"bootstrap": 100, "generate_items": 0},
             "suites": [{"name": one, "file": f"demo:{one}"} for one in suites], "templates": ["plain"], **sections,
         }  # fmt: skip
         config = build_config(given)
@@ -54,7 +54,8 @@ def test_the_tax_takes_what_its_tokens_templates_and_answers_take(cost):
     assert cost("tax", templates=["plain", "chat"]) > 1.9 * one
     assert cost("tax", suites=("facts", "copy")) > 1.8 * one
     assert cost("tax", tax={"bootstrap": 100, "generate": ["facts"], "max_new_tokens": 16}) > one
-    assert cost("tax", tax={"bootstrap": 100, "metrics": ["nll"]}) < one
+    assert cost("tax", tax={"bootstrap": 100, "generate_items": 24}) > one
+    assert cost("tax", tax={"bootstrap": 100, "generate_items": 0, "metrics": ["nll"]}) < one
 
 
 def test_attribution_takes_what_its_gradients_items_and_methods_take(cost):

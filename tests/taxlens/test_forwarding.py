@@ -30,6 +30,7 @@ VALUES = {
     "tax": {
         "metrics": ("nll", "margin"), "bootstrap": 123, "interval": "bca", "margin": 0.07, "prior": True,
         "generate": ("facts",), "generate_templates": ("chat",), "max_new_tokens": 9, "samples": 3,
+        "generate_items": 5, "judge_address": "http://localhost:1/v1", "judge_model": "judge",
     },
     "capture": {
         "sites": ("mlp_out", "attn_out"), "layers": (1, 2), "positions": "mean", "templates": ("chat",), "dtype": "float16",
@@ -112,7 +113,7 @@ ALIKE = Alike(
 )  # fmt: skip
 OTHER = SimpleNamespace(
     tax=TAX.frame([]), costs=COSTS.frame([]), divergence=DIVERGENCE.frame([]), answers=ANSWERS.frame([]),
-    surrogate=SURROGATE.frame([]),
+    surrogate=SURROGATE.frame([]), said={},
 )  # fmt: skip
 COMPARED = SimpleNamespace(to_frame=lambda: EDITORS_TABLE.frame([]), fronts_frame=lambda: EDITOR_SETTINGS.frame([]))
 CAPTURED = SimpleNamespace(manifest={"self_check": {}}, close=lambda: None)
@@ -158,6 +159,9 @@ NAMED = {
 
 SEEN = {
     ("tax", "generate"): lambda calls: [suite.name for suite, _ in calls["measure_other_taxes"]["suites"]] == ["facts"],
+    ("tax", "generate_items"): lambda calls: {len(suite) for suite, _ in calls["measure_other_taxes"]["brief"]} == {5},
+    ("tax", "judge_address"): lambda calls: calls["measure_other_taxes"]["judge"].address == "http://localhost:1/v1",
+    ("tax", "judge_model"): lambda calls: calls["measure_other_taxes"]["judge"].model == "judge",
     ("tax", "generate_templates"): lambda calls: calls["measure_other_taxes"]["suites"][0][1] == "chat",
     ("features", "suites"): lambda calls: [suite.name for suite in calls["report_features"]["suites"]] == ["facts"],
     ("features", "dictionaries"): lambda calls: (

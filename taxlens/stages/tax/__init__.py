@@ -31,7 +31,7 @@ TAX_STAGE = Stage(
         Figure("lost_won", ("tax",), Lazy(f"{_DRAWINGS}:lost_won_drawings"), group="Tax", alone=True),
         Figure("items", ("items",), Lazy(f"{_DRAWINGS}:items_drawings"), group="Tax", first=("items_SUITE_*",), each=True),
         Figure("bill", ("bill",), Lazy(f"{_DRAWINGS}:bill_drawings"), group="Tax"),
-        Figure("costs", ("costs",), Lazy(f"{_DRAWINGS}:costs_drawings"), optional=("divergence",), group="Tax"),
+        Figure("costs", ("costs",), Lazy(f"{_DRAWINGS}:costs_drawings"), optional=("divergence", "bill"), group="Tax"),
         Figure("divergence", ("divergence",), Lazy(f"{_DRAWINGS}:divergence_drawings"), group="Tax", alone=True),
         Figure("prior", ("prior",), Lazy(f"{_DRAWINGS}:prior_drawings"), group="Tax", alone=True),
         Figure("power", ("power",), Lazy(f"{_DRAWINGS}:power_drawings"), group="Tax"),

@@ -33,7 +33,7 @@ def lost_won_drawings(tables: Tables, width: float) -> Jobs:
 def costs_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the drawings of kind costs: (file name, function that draws)."""
     frame = tables["costs"]
-    if not len(tables.get("divergence", ())):  # a few answers a suite: the bill shows them
+    if "bill" in tables and "divergence" not in tables:  # a few answers a suite: the bill shows the rest
         frame = frame[frame["measure"] == "refusal_rate"]
     for measure in dict.fromkeys(frame["measure"]):
         yield f"costs_{measure}", lambda m=measure: draw_costs(frame, measure=m, width=width)

@@ -96,10 +96,11 @@ def sampled_suites(job: RunContext, section: TaxSection) -> list[tuple[Suite, st
         whole = job.suites[one.name]
         if one.generate is not None or one.answers or one.name in section.generate or not _can_be_answered(whole):
             continue
+        few = at_most(whole, section.generate_items, seed=job.config.seed)
         for template in _templates(job, section, one.name):
-            kept = fitting(job.pair, whole, (template,), room=section.max_new_tokens)
+            kept = fitting(job.pair, few, (template,), room=section.max_new_tokens)
             if kept:
-                found.append((at_most(whole.subset(kept), section.generate_items, seed=job.config.seed), template))
+                found.append((few.subset(kept), template))
     return found
 
 
@@ -133,15 +134,15 @@ def _generated_taxes(
     config = job.config
     shared = arguments(section, measure_other_taxes, leave=("samples",))
     shared |= {"samples": samples_of(config, section), "seed": config.seed, "folder": folder, "progress": job.progress}
-    found = measure_other_taxes(job.pair, whole, **shared)
-    brief = measure_other_taxes(job.pair, some, **shared, costs_only=True)
-    costs = COSTS.join([found.costs, brief.costs])
-    job.run.write(COSTS, costs)
-    job.run.write(ANSWERS, ANSWERS.join([found.answers, brief.answers]))
-    for table in (DIVERGENCE, SURROGATE) if whole else ():
+    if section.judge_address:
+        from taxlens.analysis.answers.judge import ChatJudge
+
+        shared["judge"] = ChatJudge(section.judge_address, model=section.judge_model)
+    found = measure_other_taxes(job.pair, whole, brief=some, **shared)
+    for table in (COSTS, ANSWERS, *((DIVERGENCE, SURROGATE) if whole else ())):
         job.run.write(table, getattr(found, table.name))
     remove_answers(folder, [(suite.name, template) for suite, template in (*whole, *some)])
-    return found.tax, costs, found.said
+    return found.tax, found.costs, found.said
 
 
 def remove_answers(folder: Path | None, asked: Iterable[tuple[str, str]]) -> None:

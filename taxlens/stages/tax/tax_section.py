@@ -38,6 +38,12 @@ class TaxSection(Section):
     generate_templates: tuple[Template, ...] | None = Field(
         default=None, description="templates of these answers; null: each suite in the template of its attribution"
     )
+    judge_address: str = Field(
+        default="",
+        description="address of a chat-completions server that judges which answers refuse; blank: the package's rule, "
+        "and nothing is sent",
+    )
+    judge_model: str = Field(default="", description="what that server calls its model")
     max_new_tokens: int = Field(default=32, ge=1, le=100_000, description="tokens at which an answer is cut")
     samples: int | None = Field(
         default=None,

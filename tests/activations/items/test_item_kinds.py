@@ -152,7 +152,7 @@ KINDS = {
     "6 questions that say why": {
         "twice": told("stands twice", Q | {"options": ["x", "x", "y"], "answer": "x"}),
         "none": told("names none", Q | {"options": ["x", "y"], "answer": "z"}),
-        "null": told("between others", Q | {"options": ["x", None, "y"], "answer": 0}),
+        "null": told("empty or missing", Q | {"options": ["x", None, "y"], "answer": 0}),
     },
 }  # fmt: skip
 
