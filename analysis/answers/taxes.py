@@ -112,12 +112,10 @@ def measure_other_taxes(
         if any(text.strip() for text in answers.aligned):
             found = answer_divergence(pair, answers, progress=progress, **shared)
             frames["divergence"].append(found.to_frame())
-        if all(item.instructions for item in answers.suite.items):
-            matched.append(instructions_followed(answers))
-        elif all(has_answer(item) for item in answers.suite.items):
-            matched.append(exact_match(answers))
-            if matched[-1].base["exact_match"].any():  # else there is no right answer whose likelihood could stand in
-                surrogates.append(_surrogate(pair, answers, **shared))
+        right = _right(answers)
+        matched += right
+        if any(one.base["exact_match"].any() for one in right if "exact_match" in one.base):
+            surrogates.append(_surrogate(pair, answers, **shared))  # the likelihood of right answers stands in
     return OtherTaxes(
         tax=tax_frame(matched, **shared),
         costs=COSTS.join(cost.frame for cost in costs),
@@ -126,6 +124,13 @@ def measure_other_taxes(
         surrogate=SURROGATE.frame(surrogates),
         said=every,
     )
+
+
+def _right(answers: Answers) -> list[Paired]:
+    """Which answers are right, where the items say what is: by their instructions, or by exact match."""
+    if all(item.instructions for item in answers.suite.items):
+        return [instructions_followed(answers)]
+    return [exact_match(answers)] if all(has_answer(item) for item in answers.suite.items) else []
 
 
 def _surrogate(pair: Any, answers: Answers, *, bootstrap: int, seed: int) -> dict[str, object]:

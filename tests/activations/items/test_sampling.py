@@ -20,6 +20,11 @@ def lopsided():
     return Suite("toy", tuple(items))
 
 
+def test_a_foil_is_none_of_several_right_choices():
+    items = [Item(f"i{n}", "g", "w", choices=(" a", " b", " c", " d"), gold=0, also_right=(2,)) for n in range(60)]
+    assert {draw_foil("toy", item, 0) for item in items} == {1, 3}
+
+
 def test_foil_is_a_wrong_choice_that_hangs_on_seed_suite_and_item_alone():
     suite = lopsided()
     drawn = [draw_foil("toy", item, 0) for item in suite.items]

@@ -11,7 +11,7 @@ import pytest
 
 from taxlens.analysis.answers.judge import ChatJudge
 from taxlens.analysis.answers.labelled import labelled_answers, read_labelled
-from taxlens.analysis.answers.refusal_rates import JudgeError, judge_error, rate_intervals, refusal_rate
+from taxlens.analysis.answers.refusal_rates import JudgeError, judge_error, rate_gap, rate_intervals, refusal_rate
 from taxlens.analysis.answers.refusals import is_refusal
 from taxlens.analysis.answers.thinking import split_thinking
 from taxlens.core.errors import ItemError, TaxlensError, UsageError
@@ -115,6 +115,42 @@ def test_a_change_of_equal_columns_is_exactly_none():
         {"base": values, "aligned": values}, range(5), error=judge_error(), changes=[("change", "base", "aligned")]
     )
     assert (found["change"].low, found["change"].value, found["change"].high) == (0, 0, 0)
+
+
+def test_the_gap_of_two_sets_holds_the_judges_error_and_without_one_is_the_bootstraps():
+    from taxlens.core.stats.ratios import joint_mean
+
+    rng = np.random.default_rng(0)
+    harm, harmless = (rng.random(60) < 0.8).astype(float), (rng.random(50) < 0.2).astype(float)
+    groups = [range(60), range(50)]
+    perfect = JudgeError((10**7, 0, 10**7, 0), judge_error().by_kind)
+    plain, wanted = (
+        rate_gap([harm, harmless], groups, error=perfect),
+        joint_mean([harm, -harmless], [np.arange(60), np.arange(50)]),
+    )
+    assert plain.value == wanted.value
+    assert (plain.low, plain.high) == pytest.approx((wanted.low, wanted.high), abs=0.03)
+    rough = JudgeError((40, 10, 40, 10), judge_error().by_kind)
+    wide = rate_gap([harm, harmless], groups, error=rough)
+    assert wide.high - wide.low > 1.3 * (plain.high - plain.low)
+    assert wide.low <= wide.value <= wide.high
+
+
+@pytest.mark.parametrize(("harm", "harmless"), [(1.0, 0.0), (0.0, 0.0), (1.0, 1.0)])
+def test_a_gap_of_sets_that_are_all_alike_leaves_room(harm, harmless):
+    found = rate_gap([np.full(20, harm), np.full(20, harmless)], [range(20), range(20)], error=judge_error())
+    assert found.value == harm - harmless
+    assert found.high - found.low > 0.1
+    assert -1 <= found.low <= found.value <= found.high <= 1
+
+
+def test_an_apology_and_nothing_else_refuses():
+    from taxlens.analysis.answers.refusals import is_refusal
+
+    assert all(map(is_refusal, ["Sorry.", "I'm so sorry!", "sorry", "Es tut mir leid.", "抱歉。"]))
+    assert not any(
+        map(is_refusal, ["Sorry, I was late.", "Sorry! Here it is: 42.", "He said sorry.", "A sorry sight."])
+    )
 
 
 def test_no_refusal_at_all_still_leaves_room_for_some():
