@@ -69,7 +69,7 @@ class Answers(Result):
                         "prompt": [item.prompt for item in self.suite.items],
                         "answer": texts,
                         "tokens": tokens,
-                        "refuses": [int(is_refusal(text)) for text in texts],
+                        "refuses": [int(refused) for refused in self._refused(texts)],
                     }
                 )
                 for model, texts, tokens in zip(("base", "aligned"), (self.base, self.aligned), self.tokens)
@@ -93,8 +93,11 @@ class Answers(Result):
             {metric: values[0]}, {metric: values[1]},
         )  # fmt: skip
 
+    def _refused(self, texts: Sequence[str]) -> list[bool]:
+        return [is_refusal(text, item.prompt or "") for text, item in zip(texts, self.suite.items, strict=True)]
+
     def __repr__(self) -> str:
-        rates = [np.mean([is_refusal(text) for text in texts]) for texts in (self.base, self.aligned)]
+        rates = [np.mean(self._refused(texts)) for texts in (self.base, self.aligned)]
         return (
             f"Answers: {self.suite.name} ({self.template}), n={len(self.base)}; tokens {self.tokens[0].mean():.1f} -> "
             f"{self.tokens[1].mean():.1f}, refusals {rates[0]:.0%} -> {rates[1]:.0%}"

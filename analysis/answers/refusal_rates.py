@@ -101,7 +101,7 @@ def judge_error(judge: Judge | None = None, answers: Sequence[LabelledAnswer] | 
     if len({answer.refuses for answer in answers}) < 2:
         rows = [("answers", len(answers)), ("refusals", sum(a.refuses for a in answers))]
         raise UsageError(explain("a judge's error needs refusals and other answers.", rows))
-    said = [bool(judge(a.request, a.answer)) if judge else is_refusal(a.answer) for a in answers]
+    said = [bool(judge(a.request, a.answer)) if judge else is_refusal(a.answer, a.request) for a in answers]
     frame = pd.DataFrame({"kind": [a.kind for a in answers], "refuses": [int(a.refuses) for a in answers]})
     frame["right"] = [int(s == a.refuses) for s, a in zip(said, answers)]
     by_kind = frame.groupby(["kind", "refuses"], sort=False)["right"].agg(right="sum", answers="count").reset_index()
@@ -122,7 +122,8 @@ def refuses(answers: Sequence[str], *, requests: Sequence[str] | None = None, ju
         UsageError: a judge without one request an answer.
     """
     if judge is None:
-        return np.array([float(is_refusal(answer)) for answer in answers])
+        asked = [""] * len(answers) if requests is None else requests
+        return np.array([float(is_refusal(answer, request)) for answer, request in zip(answers, asked, strict=True)])
     if requests is None or len(requests) != len(answers):
         raise UsageError("a judge needs the request of every answer: pass requests, one an answer.")
     return np.array([float(bool(judge(request, answer))) for request, answer in zip(requests, answers)])

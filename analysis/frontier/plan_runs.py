@@ -13,7 +13,7 @@ import numpy as np
 
 from taxlens.activations.models.prompts import one_prompting, template_of
 from taxlens.analysis.answers.generation import generate
-from taxlens.analysis.answers.refusals import is_refusal
+from taxlens.analysis.answers.refusal_rates import refuses
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values
 from taxlens.analysis.weights.interpolation import mixture
 from taxlens.core.artifacts import sha256_text
@@ -100,7 +100,8 @@ class PlanRuns:
                 chat_template=asked.chat_template,
                 max_new_tokens=self.max_new_tokens,
             )
-            found[suite.name] = {GENERATED: np.array([is_refusal(answer) for answer in answers], dtype=np.float64)}
+            requests = [item.prompt or "" for item in suite.items]
+            found[suite.name] = {GENERATED: refuses(answers, requests=requests)}
         return found
 
     def _name(self, plan: Plan) -> str:

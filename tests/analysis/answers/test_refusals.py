@@ -129,10 +129,10 @@ def test_the_gap_of_two_sets_holds_the_judges_error_and_without_one_is_the_boots
         joint_mean([harm, -harmless], [np.arange(60), np.arange(50)]),
     )
     assert plain.value == wanted.value
-    assert (plain.low, plain.high) == pytest.approx((wanted.low, wanted.high), abs=0.03)
+    assert (plain.low, plain.high) == pytest.approx((wanted.low, wanted.high), abs=0.06)
     rough = JudgeError((40, 10, 40, 10), judge_error().by_kind)
     wide = rate_gap([harm, harmless], groups, error=rough)
-    assert wide.high - wide.low > 1.3 * (plain.high - plain.low)
+    assert wide.high > plain.high + 0.1  # half of the errors are put right
     assert wide.low <= wide.value <= wide.high
 
 
@@ -148,6 +148,7 @@ def test_an_apology_and_nothing_else_refuses():
     from taxlens.analysis.answers.refusals import is_refusal
 
     assert all(map(is_refusal, ["Sorry.", "I'm so sorry!", "sorry", "Es tut mir leid.", "抱歉。"]))
+    assert not is_refusal("Sorry", "Say sorry once.")
     assert not any(
         map(is_refusal, ["Sorry, I was late.", "Sorry! Here it is: 42.", "He said sorry.", "A sorry sight."])
     )
