@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _state = {"interrupted": False}
+_resume = {"command": ""}
 
 
 @contextmanager
@@ -19,6 +20,7 @@ def interruptible() -> Iterator[None]:
     better. Outside the main thread nothing changes.
     """
     _state["interrupted"] = False
+    _resume["command"] = ""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -29,6 +31,16 @@ def interruptible() -> Iterator[None]:
         _state["interrupted"] = False
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def resumed_by(command: str) -> None:
+    """Remember the command that goes on with what is under way, for whoever tells of an interrupt."""
+    _resume["command"] = command
+
+
+def resume_command() -> str:
+    """Return the command that goes on with what was interrupted; blank: nothing was begun."""
+    return _resume["command"]
 
 
 def interrupted(error: BaseException | None = None) -> bool:

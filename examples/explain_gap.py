@@ -11,8 +11,8 @@ from pathlib import Path
 import taxlens
 from taxlens.analysis.logs.import_eval import import_eval
 
-HERE = Path(__file__).parent if "__file__" in globals() else Path.cwd()
-LOGS = next(path for path in (HERE / "logs", Path("examples/logs")) if path.is_dir())
+places = (Path("logs"), Path("examples/logs"), Path(taxlens.__file__).resolve().parents[1] / "examples" / "logs")
+LOGS = next(path for path in places if path.is_dir())
 folder = Path(tempfile.mkdtemp())
 gap = import_eval(LOGS / "base", LOGS / "aligned", out=folder / "facts.jsonl")
 gap

@@ -223,7 +223,7 @@ def _check_whole(item: Item, where: str) -> None:
     given = [item.prompt is not None, item.text is not None, bool(item.contexts)]
     if sum(given) != 1:
         got = "neither" if not any(given) else "both" if not item.contexts else "contexts and another"
-        fix = "keep one of the two (contexts stand in the prompt's place)."
+        fix = "keep one of the two (contexts replace the prompt)."
         raise _fail("an item has either a prompt or a text.", where, got, fix)
     if item.text is not None and item.choices:
         raise _fail("a text item has no choices.", where, "choices", 'write "prompt" instead of "text".')

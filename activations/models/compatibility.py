@@ -37,10 +37,11 @@ class CompatibilityReport:
 
     @property
     def summary(self) -> str:
-        """One line: the architecture, and how many fields differ."""
+        """One line: the architecture, and in which fields the two differ."""
         values = {name: base for name, base, _ in self.rows}
-        different = sum(base != aligned for _, base, aligned in self.rows)
-        return f"{values['architecture']}, {values['layers']} layers of {values['d_model']}, {different} fields differ"
+        different = [name for name, base, aligned in self.rows if base != aligned]
+        said = f"differs in {', '.join(different)}" if different else "alike in every field"
+        return f"{values['architecture']}, {values['layers']} layers of {values['d_model']}, {said}"
 
     def to_frame(self) -> pd.DataFrame:
         """Return the comparison as a table: field, base, aligned, same."""

@@ -94,7 +94,7 @@ FRONTIER_LEAKS = Table(
         "suite": of.SUITE,
         "key": text("group, gold, ...: what is compared"),
         "kept_apart": flag("whether the split keeps it apart"),
-        "shared": count("held-out items whose value stands in the training half too"),
+        "shared": count("held-out items whose value is in the training half too"),
         "share": number("of the held-out items"),
         "n_train": count("items of the training half"),
         "n_held": count("items held out"),

@@ -36,7 +36,7 @@ class Screen:
         metric: "probability", "margin" or "nll".
         units: "L.attn" and "L.mlp".
         effects: loss that the patch is predicted to take back, float64 [items, units].
-        checked: units that were patched in earnest.
+        checked: units that were verified by full activation patching.
         measured: what those patches took back, float64 [items, checked].
     """
 
@@ -101,7 +101,7 @@ def attribution_patch(
         suite: items with choices.
         metric: "probability", "margin" or "nll".
         template: "plain" or "chat".
-        check: components of the largest predicted effect, and as many of the others, that are patched in earnest.
+        check: components of the largest predicted effect, and as many of the others, that are verified by full patching.
         batch_tokens: padded tokens in a batch.
         progress: told of each batch and check.
 

@@ -137,7 +137,7 @@ class Walker:
             before = rule_before(ladder, number, given=bool(rules))
             account = self.account(rule, before)
             reason = unmet([account], self.tolerance, nodes=len(rule.nodes))
-            self.note(reason or "closed")
+            self.note(f"after {len(self.seen)} gradients: {reason}" if reason else "closed")
             reason = (account.hopeless or reason) if reason else reason
             if not reason or number == len(ladder) - 1 or account.hopeless:
                 return self.result(rule, before, reason)
@@ -182,6 +182,8 @@ class Walker:
         slopes = []
         for t in rule.nodes:
             if float(t) not in self.seen:
+                done = sum(float(node) in self.seen for node in rule.nodes)
+                self.note(f"gradient {done + 1} of {len(rule.nodes)} (at most {self.max_gradients})")
                 self.seen[float(t)] = self.gradient(float(t))
             slopes.append(self.seen[float(t)][0].units["component"].double().sum(1).numpy())
         table = self.choices.table
@@ -239,7 +241,7 @@ def unmet(accounts: Sequence[RuleAccount], tolerance: float, *, nodes: int) -> s
         t = max(inner, key=lambda place: inner[place])
         return f"scores at t = {t:g}, between panels, are off by {inner[t]:.2%} of their move"
     if nodes > 1 and any(one.before is None for one in accounts):
-        return "one rule has nothing to be compared with"
+        return "effects of one rule alone, with no other rule to compare them with"
     for metric in accounts[0].taxes:
         tax = sum(one.taxes[metric] for one in accounts) / count
         effects = np.sum([one.effects[metric] for one in accounts], axis=0) / count

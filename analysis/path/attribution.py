@@ -338,7 +338,7 @@ class Attribution(Result):
         top = int(np.argmax(np.abs(effect)))
         state = f"NOT closed: {why}" if (why := found.open(metric)) else "closed"
         if self.walkability is not None and not self.walkability.fit:
-            state += f", path NOT fit to walk (barrier {self.walkability.barrier:.0%})"
+            state += f", perplexity barrier too high ( {self.walkability.barrier:.0%})"
         return (
             f"Attribution of {name} {metric}: tax {interval.value:+.4g} [{interval.low:.4g}, {interval.high:.4g}], "
             f"attributed {effect.sum():+.4g}, first {found.units['component'][top]} {effect[top]:+.4g}; n={len(tax)} "

@@ -1,4 +1,4 @@
-"""Is the path fit to walk? Plain perplexity between base and aligned, and the barrier it crosses."""
+"""Is the straight path reliable? Plain perplexity between base and aligned, and the barrier it crosses."""
 
 from __future__ import annotations
 
@@ -65,7 +65,11 @@ class Walkability:
         worst = float(self.times[np.argmax(self.perplexity / self.chord)])
         rows = [("barrier", f"{self.barrier:.1%} at t = {worst:g}"), ("limit", f"{LIMIT:.0%}")]
         fix = "walk intermediate checkpoints (a list of aligned), or ask with anyway=True."
-        return explain("the straight path between base and aligned is not fit to walk.", rows, fix)
+        return explain(
+            "perplexity rises too far along the straight path from base to aligned: effects of single parts are unreliable.",
+            rows,
+            fix,
+        )
 
 
 def walkability(path: Walk, tokenizer: Any, suites: Sequence[Suite], *, batch_tokens: int = 1024) -> Walkability:

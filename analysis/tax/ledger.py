@@ -7,12 +7,12 @@ harness's logs) makes no difference: one home for every table of differences.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.scoring.metrics import metric_of
+from taxlens.analysis.scoring.metrics import Metric, metric_of
 from taxlens.analysis.tax.tax_tables import TAX
 from taxlens.core.errors import UsageError, explain
 from taxlens.core.stats.intervals import (
@@ -43,6 +43,7 @@ class Paired:
         groups: [n] item groups.
         base: {metric: [n]} of the base model.
         aligned: {metric: [n]} of the aligned model, the same metrics.
+        own: metrics of the caller's own among them, by name.
     """
 
     suite: str
@@ -52,6 +53,7 @@ class Paired:
     groups: np.ndarray
     base: Mapping[str, np.ndarray]
     aligned: Mapping[str, np.ndarray]
+    own: Mapping[str, Metric] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes = {len(values) for side in (self.base, self.aligned) for values in side.values()}
@@ -59,9 +61,13 @@ class Paired:
             rows = [("base", sorted(self.base)), ("aligned", sorted(self.aligned)), ("items", len(self.items))]
             raise UsageError(explain(f"the two models of {self.suite} are not measured on the same items.", rows))
 
+    def metric(self, name: str) -> Metric:
+        """What is known of a metric: the registered one, or the caller's own."""
+        return self.own.get(name) or metric_of(name)
+
     def loss(self, metric: str) -> np.ndarray:
         """What each item lost in a metric, [n]: positive is loss."""
-        return metric_of(metric).sign * (self.base[metric] - self.aligned[metric])
+        return self.metric(metric).sign * (self.base[metric] - self.aligned[metric])
 
     def changes(self, metric: str = "accuracy") -> np.ndarray:
         """[n] 'lost' (right to wrong), 'won' (wrong to right) or '' for each item."""
@@ -109,15 +115,15 @@ def tax_frame(
 def _row(paired: Paired, metric: str, *, bootstrap: int, seed: int, margin: float, interval: str) -> dict[str, object]:
     loss, groups = paired.loss(metric), paired.groups
     found = mean_interval(loss, groups, draws=bootstrap, seed=seed, method=interval)
-    hits = metric if metric_of(metric).hit else "accuracy" if "accuracy" in paired.base else None
+    hits = metric if paired.metric(metric).hit else "accuracy" if "accuracy" in paired.base else None
     changes = paired.changes(hits) if hits else np.empty(0)
     lost, won = int((changes == "lost").sum()), int((changes == "won").sum())
     low, high = around_zero(found.value, found.low, found.high)
     flip = sign_flip_p(np.where(is_rounding(loss), 0.0, loss), groups, seed=seed)
-    exact = metric_of(metric).hit
+    exact = paired.metric(metric).hit
     means = group_means(loss, groups)
     macro = mean_interval(means, range(len(means)), draws=bootstrap, seed=seed, method=interval)
-    single, within = np.arange(len(loss)), metric_of(metric).equivalence(margin)
+    single, within = np.arange(len(loss)), paired.metric(metric).equivalence(margin)
     return {
         "suite": paired.suite,
         "kind": paired.kind,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,12 +12,12 @@ import pandas as pd
 from taxlens.activations.items.items import Item, Suite
 from taxlens.activations.models.prompts import as_asked, template_notes
 from taxlens.analysis.scoring.choices import SuiteScores, joined_scores, parts_of, score_suite
-from taxlens.analysis.scoring.metrics import CHOICE_METRICS, shown_metric
+from taxlens.analysis.scoring.metrics import CHOICE_METRICS, METRICS, Metric, main_metric, shown_metric
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
 from taxlens.analysis.tax.tax_tables import CHANGED, ITEMS, metric_columns
 from taxlens.analysis.tax.two_by_two import headline, two_by_two_frame
 from taxlens.core.errors import ItemError, UsageError, explain
-from taxlens.core.progress import SILENT, Progress
+from taxlens.core.progress import SILENT, Named, Progress
 from taxlens.core.result import Result
 from taxlens.core.shared_work import active_part, shared
 from taxlens.core.stats.intervals import Interval
@@ -51,6 +51,21 @@ class Tax(Result):
     def to_frame(self) -> pd.DataFrame:
         """tax.csv: one row a suite, template and metric (columns `tax_tables.TAX`)."""
         return self.frame.copy()
+
+    def shown_frame(self) -> pd.DataFrame:
+        """One row a suite and template in the metric that a run is told in, in its unit."""
+        rows = []
+        for row in self.frame[self.frame["metric"] == main_metric(self.frame["metric"])].itertuples():
+            known = shown_metric(row.metric)
+            tax = f"{known.shown(row.tax, sign=True)} [{known.shown(row.low)}, {known.shown(row.high)}]"
+            turned = [row.lost, row.won] if pd.notna(row.lost) else ["", ""]
+            rows.append(
+                (row.suite, row.template, tax, known.shown(row.base), known.shown(row.aligned), *turned, row.n_items)
+            )
+        names = self.frame["metric"]
+        unit = f"{main_metric(names)} lost ({shown_metric(main_metric(names)).unit or 'own numbers'})"
+        columns = ["suite", "prompt", unit, "base", "aligned", "items lost", "items won", "items"]
+        return pd.DataFrame(rows, columns=columns)
 
     def two_by_two(self) -> pd.DataFrame:
         """tax_2x2.csv: weights, template, interaction and total; empty where one template was measured."""
@@ -100,13 +115,16 @@ class Tax(Result):
 
     def __repr__(self) -> str:
         frame = self.frame
-        first = frame[frame["metric"] == ("accuracy" if "accuracy" in set(frame["metric"]) else frame["metric"][0])]
         parts = []
-        for row in first.itertuples():
+        for row in frame[frame["metric"] == main_metric(frame["metric"])].itertuples():
             known = shown_metric(row.metric)
+            unit = "%" if known.unit == "points" else known.unit
+            one = pd.isna(row.low)
+            span = "(one group: no interval)" if one else f"[{known.shown(row.low)}, {known.shown(row.high)}]"
             parts.append(
-                f"{row.suite} ({row.template}) {known.shown(row.tax, sign=True)} {known.unit} "
-                f"[{known.shown(row.low)}, {known.shown(row.high)}], n={row.n_items} items in {row.n_groups} groups"
+                f"{row.suite} ({row.template}) {known.shown(row.tax, sign=True)} {known.unit} {span} of "
+                f"{known.words or known.name} ({known.shown(row.base)} -> {known.shown(row.aligned)} {unit}".rstrip()
+                + f", n={row.n_items} items in {row.n_groups} groups)"
             )
         return "Tax: " + "; ".join(parts)
 
@@ -121,6 +139,7 @@ def measure_tax(
     seed: int = 0,
     margin: float = EQUIVALENCE_MARGIN,
     interval: str = "percentile",
+    functions: Mapping[str, Metric | Callable[[np.ndarray, np.ndarray], np.ndarray]] | None = None,
     batch_tokens: int = 4096,
     progress: Progress = SILENT,
 ) -> Tax:
@@ -136,6 +155,9 @@ def measure_tax(
         seed: of the draws.
         margin: half width of "no tax" for equivalence, in metrics of 0..1.
         interval: ``percentile`` or ``bca``.
+        functions: metrics of your own, beside ``metrics``, by name: a function (scores [items, choices] in nats with NaN for
+            no choice, gold [items]) -> [items], of which a fall is a loss and whose numbers are shown as they are; or a
+            `Metric`, which says its sign, unit and margin.
         batch_tokens: most padded tokens in one batch.
         progress: told of every batch.
 
@@ -145,6 +167,7 @@ def measure_tax(
     Raises:
         ItemError: no suite has items with choices, or choices that become the same tokens.
         ModelLoadError: ``chat`` is asked and neither model has a template.
+        UsageError: an own metric has the name of a registered one, or gives no number an item.
 
     Example:
         >>> tax = measure_tax(pair, suite, templates=["plain"])  # doctest: +SKIP
@@ -157,13 +180,14 @@ def measure_tax(
         raise ItemError(explain("no suite has items with choices.", names, "add choices and gold to the items."))
     notes = [f"{s.name}: no item has choices, so it has no tax here." for s in given if s not in usable]
     notes += template_notes(pair, templates)
+    own = {name: _own_metric(name, function) for name, function in (functions or {}).items()}
     measured, scores = [], []
     found = _scored(pair, usable, templates, batch_tokens, progress)
     for number, suite in enumerate(usable):
         for template in templates:
             both = (found[number, template, "base"], found[number, template, "aligned"])
-            base, aligned = both[0].metrics(metrics), both[1].metrics(metrics)
-            measured.append(Paired(suite.name, suite.kind, template, both[0].items, both[0].groups, base, aligned))
+            base, aligned = (side.metrics(metrics) | _own_values(side, own) for side in both)
+            measured.append(Paired(suite.name, suite.kind, template, both[0].items, both[0].groups, base, aligned, own))
             scores.append(both)
     return Tax(
         measured=tuple(measured),
@@ -185,7 +209,12 @@ def _scored(
         model = getattr(pair, name)
         asked = as_asked(pair, model, template)
         return score_suite(
-            model, suites[number], prompting=asked, batch_tokens=batch_tokens, part=(part, count), progress=progress
+            model,
+            suites[number],
+            prompting=asked,
+            batch_tokens=batch_tokens,
+            part=(part, count),
+            progress=Named(progress, f"{suites[number].name}, {name}, {template}"),
         )
 
     whole = [(n, t, m) for n in range(len(suites)) for t in templates for m in ("base", "aligned")]
@@ -194,6 +223,38 @@ def _scored(
     for unit, found in zip(units, shared("scores", units, score), strict=True):
         parts.setdefault(unit[:3], []).append(found)
     return {key: joined_scores(held) for key, held in parts.items()}
+
+
+def _own_metric(name: str, function: Metric | Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Metric:
+    known = shown_metric(name)
+    if isinstance(function, Metric):
+        found = function
+    elif hasattr(function, "value"):  # a `ScoreMetric`, as attribution takes it
+        found = replace(known, value=function.value, sign=function.sign)
+    else:
+        found = replace(known, value=function)
+    if name in METRICS or found.name != name:
+        rows = [("name", name), *([("metric", found.name)] if found.name != name else [])]
+        raise UsageError(explain("an own metric needs a name of its own.", rows, "another key in functions."))
+    return found
+
+
+def _own_values(scores: SuiteScores, own: Mapping[str, Metric]) -> dict[str, np.ndarray]:
+    found = {}
+    for name, metric in own.items():
+        of_scores = metric.value
+        values = np.asarray(of_scores(scores.logp, scores.gold), float) if of_scores else np.empty(0)
+        if values.shape != (len(scores.items),) or not np.isfinite(values).all():
+            rows = [
+                ("metric", name),
+                ("items", len(scores.items)),
+                ("got", f"shape {values.shape}, {int(np.isfinite(values).sum())} finite"),
+            ]
+            raise UsageError(
+                explain("an own metric gives one finite number an item.", rows, "return an array [items].")
+            )
+        found[name] = values
+    return found
 
 
 def _asked(item: Item) -> str:

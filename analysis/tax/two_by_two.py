@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from taxlens.analysis.scoring.metrics import metric_of, shown_metric
+from taxlens.analysis.scoring.metrics import shown_metric
 from taxlens.analysis.tax.ledger import Paired
 from taxlens.analysis.tax.tax_tables import TAX_2X2
 from taxlens.core.errors import UsageError, explain
@@ -35,7 +35,7 @@ def item_effects(plain: Paired, chat: Paired, metric: str) -> np.ndarray:
     if plain.items != chat.items:
         rows = [("plain", f"{len(plain.items)} items"), ("chat", f"{len(chat.items)} items")]
         raise UsageError(explain(f"the two templates of {plain.suite} hold different items.", rows))
-    sign = metric_of(metric).sign
+    sign = plain.metric(metric).sign
     weights = sign * (plain.base[metric] - plain.aligned[metric])
     template = sign * (plain.base[metric] - chat.base[metric])
     total = sign * (plain.base[metric] - chat.aligned[metric])

@@ -15,7 +15,7 @@ import typer
 
 from taxlens.cli.features import features_app
 from taxlens.core.errors import TaxlensError, explain, plain
-from taxlens.core.interrupts import interrupted, interruptible
+from taxlens.core.interrupts import interrupted, interruptible, resume_command
 from taxlens.demo import model_names
 from taxlens.stages import FIGURES, STAGES
 from taxlens.stages.capture import CAPTURE_STAGE
@@ -70,16 +70,23 @@ def run_app(arguments: list[str]) -> int:
         try:
             done = app(arguments, standalone_mode=False)
             if done == _INTERRUPTED:  # typer met the interrupt first
-                print("interrupted.", file=sys.stderr)
+                _tell_interrupt()
             return done if isinstance(done, int) else 0
         except (Exception, KeyboardInterrupt) as error:
             if interrupted(error) or isinstance(error, typer.Abort):
-                print("interrupted.", file=sys.stderr)
+                _tell_interrupt()
                 return _INTERRUPTED
             if isinstance(error, _ClickError):
                 error.show(file=sys.stderr)  # type: ignore[attr-defined]
                 return 2
             return _told(error)
+
+
+def _tell_interrupt() -> None:
+    """Say that the work stopped, and how to go on with it where a run was under way."""
+    command = resume_command()
+    said = f" What is finished is kept. Go on with: {command}" if command else ""
+    print(f"interrupted.{said}", file=sys.stderr)
 
 
 def _told(error: BaseException) -> int:
@@ -177,6 +184,24 @@ Shard = Annotated[
 ]
 
 
+@app.command()
+def init(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A folder, a hub id or demo:NAME.")],
+    aligned: Annotated[str, typer.Argument(metavar="ALIGNED", help="The same; with --adapter a PEFT adapter of base.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Item files, or demo:NAME: a suite each.")],
+    benefit: Annotated[
+        list[str] | None,
+        typer.Option("--benefit", metavar="FILE", help="Item file of what alignment was for; may be repeated."),
+    ] = None,
+    adapter: Annotated[bool, typer.Option("--adapter", help="ALIGNED is a PEFT adapter on top of base.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Config to write.")] = Path("mine.yaml"),
+) -> None:
+    """Write a commented config for a pair and item files."""
+    from taxlens.cli.init_config import do_init
+
+    do_init(base, aligned, files, benefits=benefit or [], adapter=adapter, out=out)
+
+
 def _stage(name: str, text: str, *, shared: bool = False) -> Callable[..., None]:
     def command(
         source: Source,
@@ -269,7 +294,7 @@ def report(
 def restore(
     source: RunFolder,
     plan: Annotated[str, typer.Option("--plan", help="Name of a plan in the run's frontier table.")],
-    out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Folder of the checkpoint to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the checkpoint to write.")],
     accept: Annotated[bool, typer.Option("--accept-benefit-loss", help="Write it although benefit is lost.")] = False,
     as_adapter: Annotated[bool, typer.Option("--as-adapter", help="Write a LoRA adapter (LoRA pairs).")] = False,
     as_json: Json = False,
@@ -286,7 +311,7 @@ def import_eval(
         Path, typer.Argument(help="Per-item log of the base model (lm-eval, Inspect, lighteval or OLMES).")
     ],
     aligned: Annotated[Path, typer.Argument(help="Per-item log of the aligned model.")],
-    out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Suite to write (JSON lines).")],
+    out: Annotated[Path, typer.Option("--out", help="Suite to write (JSON lines).")],
     task: Annotated[str | None, typer.Option("--task", help="Only this task, or group of tasks, of the logs.")] = None,
     group_by: Annotated[str | None, typer.Option("--group-by", help="Field of the documents that groups.")] = None,
     variant: Annotated[str | None, typer.Option("--variant", help="Filter or scorer, if several.")] = None,
@@ -304,7 +329,7 @@ def import_eval(
 @app.command()
 def merge(
     parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="What `--shard` left.")],
-    out: Annotated[Path, typer.Option("--out", envvar="TAXLENS_OUT", help="Run folder (or store) to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder (or store) to write.")],
     as_json: Json = False,
 ) -> None:
     """Put the parts of one stage together."""

@@ -100,10 +100,19 @@ def do_figures(source: Path, *, only: str | None, venue: str | None, width: str 
 
     opened = Run.open(source)
     section = opened.config.figures
-    options = {"venue": venue or section.venue, "width": width or section.width, "only": only}
+    options = {
+        "venue": venue or section.venue,
+        "width": width or section.width,
+        "only": only,
+        "progress": terminal_progress(),
+    }
     paths = redo_view(opened, "figures", lambda: draw_run(opened, **options), keep=only is not None)
     names = [str(path) for path in paths]
-    print(json.dumps({"figures": names}) if as_json else "\n".join(names))
+    if as_json:
+        print(json.dumps({"figures": names}))
+        return
+    print(*dict.fromkeys(str(path.with_suffix("")) for path in paths), sep="\n")
+    print("each as .pdf, .png, .svg, .csv (the plotted numbers) and .txt (the caption)")
 
 
 def do_report(source: Path, *, latex: bool, as_json: bool) -> None:

@@ -237,12 +237,32 @@ def _section_at(keys: Sequence[str | int]) -> type[BaseModel] | None:
     return model
 
 
-def _told(error: ValidationError, path: Path | None) -> ConfigError:
+_EXPECTED = {
+    "int_parsing": "a whole number", "int_type": "a whole number", "int_from_float": "a whole number",
+    "float_parsing": "a number", "float_type": "a number", "finite_number": "a finite number",
+    "bool_parsing": "true or false", "bool_type": "true or false", "string_type": "a text",
+    "tuple_type": "a list", "list_type": "a list", "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values", "greater_than": "more than {gt}", "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}", "less_than_equal": "at most {le}", "literal_error": "one of {expected}",
+    "too_short": "at least {min_length}", "string_too_short": "at least {min_length} letters",
+    "string_too_long": "at most {max_length} letters",
+}  # fmt: skip
+
+
+def _expected(first: Any) -> str:
+    """What a value should be, in plain words."""
+    words = _EXPECTED.get(first["type"])
+    return words.format(**first.get("ctx", {})) if words else str(first["msg"])
+
+
+def _told(error: ValidationError, path: Path | None, overrides: Sequence[str] = ()) -> ConfigError:
     first = error.errors()[0]
     keys = list(first["loc"])
     dotted = ".".join(str(key) for key in keys)
     line = line_of(path, [k for k in keys if isinstance(k, str | int)]) if path else None
     where = f"{path}, line {line}" if line else str(path or "the given values")
+    given = [text for text in overrides if dotted.startswith(text.partition("=")[0].strip())]
+    where = f"--set {given[-1]}" if given else where
     if first["type"] == "extra_forbidden":
         section = _section_at(keys[:-1])
         if keys[-1] in getattr(section, "engine_chooses", ()):
@@ -258,7 +278,7 @@ def _told(error: ValidationError, path: Path | None) -> ConfigError:
         ("where", where),
         ("key", dotted),
         ("got", repr(first.get("input"))[:120]),
-        ("expected", first["msg"]),
+        ("expected", _expected(first)),
     ]
     if first["type"] == "missing":
         rows = [("where", where), ("key", dotted), ("expected", "a value; it has no default")]
@@ -298,8 +318,13 @@ def stored_values(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def build_config(values: dict[str, Any], *, path: Path | None = None) -> Config:
+def build_config(values: dict[str, Any], *, path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Return a checked config from plain values.
+
+    Args:
+        values: the config.
+        path: the file that it is from, for errors.
+        overrides: `key=value` texts that are in the values already: an error of such a key names them.
 
     Raises:
         ConfigError: unknown key or wrong type, with file, line and the nearest key.
@@ -309,7 +334,7 @@ def build_config(values: dict[str, Any], *, path: Path | None = None) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise _told(error, path) from error
+        raise _told(error, path, overrides) from error
 
 
 def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Config:
@@ -326,7 +351,7 @@ def load_config(path: Path | str, *, overrides: Sequence[str] = ()) -> Config:
     values = read_yaml(path)
     if not isinstance(values, dict):
         return build_config(values, path=path)
-    return build_config(apply_overrides(values, overrides), path=path)
+    return build_config(apply_overrides(values, overrides), path=path, overrides=overrides)
 
 
 def config_schema() -> dict[str, Any]:

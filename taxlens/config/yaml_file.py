@@ -117,7 +117,15 @@ def read_yaml(path: Path | str) -> Any:
     except FileNotFoundError:
         near = sorted(p.as_posix() for p in path.parent.glob("*.y*ml"))[:5] if path.parent.is_dir() else []
         rows = [("path", path), ("configs beside it", ", ".join(near) or "none")]
-        raise ConfigError(explain("the config file does not exist.", rows)) from None
+        title = "the config file does not exist."
+        if path.suffix not in (".yaml", ".yml"):
+            title = "there is no run folder and no config file of this name."
+            held = path.parent.glob("*/run.json") if path.parent.is_dir() else []
+            rows = [
+                *rows,
+                ("run folders beside it", ", ".join(sorted(p.parent.as_posix() for p in held)[:5]) or "none"),
+            ]
+        raise ConfigError(explain(title, rows)) from None
     except (ValueError, OSError) as error:
         raise ConfigError(explain("the config file cannot be read.", [("path", path), ("reason", error)])) from error
     return parse_yaml(text, where=str(path))

@@ -16,6 +16,7 @@ from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
 from taxlens.core.result import Result
 from taxlens.face.layer_arrays import LayerArrays, chosen_layers
+from taxlens.face.notebook_progress import face_progress
 from taxlens.probes.pair.result import PairProbe
 from taxlens.stages.probe.probe_section import ProbeSection
 from taxlens.stages.probe.store_probes import ProbeTables, probe_store
@@ -61,6 +62,19 @@ class ProbeCurve(Curve):
 
     tables: ProbeTables
 
+    def shown_frame(self) -> pd.DataFrame:
+        """One row a layer of each label: the leading score of both models."""
+        frame = self.frame
+        metric = next((name for name in HEADLINES if (frame["metric"] == name).any()), "")
+        own = (frame["metric"] == metric) & (frame["fitted_on"] == frame["read_on"])
+        for column in ("control", "map"):
+            own &= (frame[column].fillna("none") == "none") if column in frame else True
+        where = [name for name in ("suite", "template", "label", "site", "head", "layer") if name in frame]
+        where = [name for name in where if frame.loc[own, name].notna().any()]
+        rows = frame[own].set_index([*where, "read_on"])["value"].unstack("read_on").reset_index()
+        rows.columns.name = None
+        return rows.rename(columns={model: f"{metric}, {model}" for model in ("base", "aligned")})
+
     def companions(self) -> dict[str, pd.DataFrame]:
         """Return the drops, which the figure marks layers by."""
         return self.more
@@ -105,7 +119,7 @@ def open_activations(path: str | Path) -> Activations:
     Raises:
         StoreError: if it is truncated, foreign or damaged.
     """
-    return Activations(Store.open(Path(path)))
+    return Activations(Store.open(Path(path)), progress=face_progress())
 
 
 class Activations:

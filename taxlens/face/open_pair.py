@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taxlens.core.errors import one_of
-from taxlens.core.progress import SILENT, Progress
+from taxlens.core.progress import Progress
+from taxlens.face.notebook_progress import face_progress
 from taxlens.face.pair import Pair
 from taxlens.inputs.checkpoints import Names, load_chain
 
@@ -26,7 +27,7 @@ def load_pair(
     device: str = "auto",
     chat_template: str = "own",
     revision: str | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> Pair:
     """Return the pair of a base and an aligned checkpoint, checked for compatibility.
 
@@ -44,7 +45,7 @@ def load_pair(
         device: "auto", "cpu", "cuda", "cuda:1".
         chat_template: "own", "aligned" or a file.
         revision: of a hub id.
-        progress: shows what is under way, here and in the pair's methods.
+        progress: shows what is under way, here and in the pair's methods; by default bars in a notebook, nothing elsewhere.
 
     Raises:
         ModelLoadError: if a checkpoint is missing, unreadable or refused.
@@ -69,4 +70,4 @@ def load_pair(
         chat_template=chat_template,
         revision=revision,
     )
-    return Pair(models, steps=steps, several=several, progress=progress)
+    return Pair(models, steps=steps, several=several, progress=face_progress() if progress is None else progress)

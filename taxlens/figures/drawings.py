@@ -16,3 +16,8 @@ Jobs = Iterator[tuple[str, Callable[[], Drawn]]]
 def main_metric(frame: pd.DataFrame) -> str:
     """Return the metric that figures of one metric show (see `scoring.metrics.main_metric`)."""
     return metrics.main_metric(frame["metric"])
+
+
+def filled_in(frame: pd.DataFrame, **values: str | None) -> pd.DataFrame:
+    """Return a table with columns that a result of plain arrays does not know, such as the suite."""
+    return frame.assign(**{name: value for name, value in values.items() if name not in frame})

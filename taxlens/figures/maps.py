@@ -14,6 +14,7 @@ from taxlens.words.amounts import unit_of
 SIGNED = 0.35
 """Cells whose effect is above this share of the largest carry their sign, for readers in grey."""
 
+_SIGNS = f"Cells above {SIGNED:.0%} of the largest carry their sign, for readers in grey.".replace("%", " %")
 _OUTSIDE = ("embed", "final_norm", "unembed", "added_tokens")
 _HEAD = re.compile(r"^(\d+)\.attn\.(h|kv)(\d+)$")
 
@@ -47,7 +48,7 @@ def draw_layer_map(frame: pd.DataFrame, *, suite: str, metric: str = "probabilit
     rest = ", ".join(f"{r.component} {r.effect * unit_of(metric)[1]:.3g}" for r in outside.itertuples())
     figure = _heat(grid, kinds, layers, metric, width=width, x="layer")
     caption = (
-        f"Path effect on {suite} in {written(metric)} by layer and kind ({unit_of(metric)[0]}; positive is loss)."
+        f"Path effect on {suite} in {written(metric)} by layer and kind ({unit_of(metric)[0]}; positive is loss). {_SIGNS}"
         + (f" Outside the blocks: {rest}." if rest else "")
     )
     return Drawn(figure, blocks[["component", "layer", "kind", "effect", "low", "high"]], caption)
@@ -73,7 +74,10 @@ def draw_head_map(frame: pd.DataFrame, *, suite: str, metric: str = "probability
         grid[columns.index((m[2], int(m[3]))), layers.index(int(m[1]))] = row.effect
     figure = _heat(grid, [f"{kind}{number}" for kind, number in columns], layers, metric, width=width, x="layer")
     unit = unit_of(metric)[0]
-    caption = f"Path effect on {suite} in {written(metric)} by attention head ({unit}; positive is loss); h: heads, kv: grouped keys and values."
+    caption = (
+        f"Path effect on {suite} in {written(metric)} by attention head ({unit}; positive is loss); h: heads, kv: grouped keys "
+        f"and values. {_SIGNS}"
+    )
     plotted = pd.DataFrame(
         [{"component": r.component, "effect": r.effect, "low": r.low, "high": r.high} for _, r in heads]
     )

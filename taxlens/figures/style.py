@@ -120,4 +120,4 @@ def new_figure(width: float, height: float) -> Figure:
 
 def interval_words(n_items: object, n_groups: object, *, level: float = 0.95) -> str:
     """Return the caption's words on intervals: which, and of how many items and groups."""
-    return f"{level:.0%} intervals by group bootstrap over {n_items} items in {n_groups} groups"
+    return f"{100 * level:.0f} % intervals by group bootstrap over {n_items} items in {n_groups} groups"

@@ -10,8 +10,8 @@ from taxlens.words.suite_rows import capital
 def limits(run: RunView) -> list[str]:
     """Return sentences on what this run can and cannot show: the run's own, each stage's, then the notes it left."""
     said = [
-        "Intervals are 95 % by group bootstrap over items; they speak of other items of the same kind, not of other "
-        "training seeds: one pair of checkpoints was compared."
+        "Intervals are 95 % by group bootstrap over items. They generalise to other items of the same kind, not to other "
+        "training runs: one pair of checkpoints was compared."
     ]
     said += _small(run)
     said += [sentence for stage in STAGES if stage.words.limits for sentence in stage.words.limits(run)]

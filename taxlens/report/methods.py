@@ -26,7 +26,7 @@ def _pair(run: RunView) -> str:
     how = f"{escaped(facts.get('architecture', ''))}, {escaped(facts.get('layers', '?'))} layers{size}, {escaped(facts.get('dtype', ''))}"
     return (
         f"\\paragraph{{Pair.}} We compare two checkpoints of one architecture ({how}; "
-        f"{escaped(facts.get('attention', 'eager'))} attention) before and after alignment; SHA-256 of both stand in "
+        f"{escaped(facts.get('attention', 'eager'))} attention) before and after alignment; SHA-256 of both are in "
         "the checklist."
     )
 

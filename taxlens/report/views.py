@@ -86,9 +86,6 @@ VIEWS: dict[str, View] = {
     ),
     "path": View("lines", "value", x="t", series=("suite",), panel="metric", scaled=False, across="base (0) to aligned (1)"),
     "power": View("lines", "power", x="tax", series=("suite", "template"), scaled=False, words="power", across="tax (share)"),
-    "projections": View(
-        "points", "y", ("item",), x="x", series=("model", "suite"), scaled=False, words="second axis", across="first axis"
-    ),
 }  # fmt: skip
 """By the beginning of a figure's file name; a figure of another name is shown as printed."""
 
@@ -110,6 +107,8 @@ def view_of(run: RunView, name: str) -> dict[str, Any] | None:
     if not kinds or not path.is_file():
         return None
     view, frame = VIEWS[max(kinds, key=len)], _read(path)
+    if view.shape == "cascade" and "layer" in frame:  # no component carries a tenth: the map of all of them
+        view = VIEWS["layer_map"]
     if view.panel == "kind":
         frame = _with_kinds(run, frame)
     needed = [view.value, *view.label, *filter(None, (view.x, view.row, view.panel))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from taxlens.config.schema import apply_overrides, build_config, load_config, stored_values
 from taxlens.config.yaml_file import read_yaml
 from taxlens.core.errors import CheckError, UsageError, explain
-from taxlens.core.interrupts import check_interrupted, interrupted
+from taxlens.core.interrupts import check_interrupted, interrupted, resumed_by
 from taxlens.core.progress import SILENT, Progress
 from taxlens.runs.checking import CheckContext, check_stages
 from taxlens.runs.context import RunContext
@@ -65,7 +66,17 @@ def run(
     with opened.locked(), opened.logged():
         job = RunContext(opened, progress=progress, resume=resume)
         wanted = _settled(job, asked, stages, part)
+        resumed_by(_going_on(opened.folder, stages, part))
         return _work(job, wanted, skip_done=resume and stages is None)
+
+
+def _going_on(folder: Path, stages: Sequence[str] | None, part: tuple[int, int] | None) -> str:
+    """The command that goes on with a run that is interrupted."""
+    place = shlex.quote(str(folder))
+    if stages is None:
+        return f"taxlens run {place} --resume"
+    shard = f" --shard {part[0]}/{part[1]}" if part else ""
+    return f"taxlens {stages[0]} {place}{shard} --resume"
 
 
 def open_or_create(
@@ -162,14 +173,15 @@ def _work(job: RunContext, stages: Sequence[str], *, skip_done: bool) -> Run:
     run.note(status="started", error=None)
     try:
         with workers_of(run, stages if any(not run.done(name) for name in stages) or not skip_done else ()) as share:
-            for name in stages:
+            for number, name in enumerate(stages, start=1):
                 why = _reason(run, name) if skip_done else ""
                 if why is None:
                     logger.info("stage %s was done before", name)
                     continue
                 if why:
                     job.tell(f"stage {name} is done again: {why}")
-                _one_stage(job, name, share)
+                with job.progress.stage(name, number=number, of=len(stages)):
+                    _one_stage(job, name, share)
     except BaseException as error:
         stopped = interrupted(error)
         logger.exception("run ended by %s", type(error).__name__)

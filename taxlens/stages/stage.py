@@ -28,6 +28,8 @@ class Figure:
         rank: figures of lower rank come first among those.
         alone: whether the stage draws it when it is asked alone.
         each: whether there is a drawing for every suite or template: then only the leading ones are drawn by default.
+        together: whether one drawing shows all suites: then `each` is about templates alone.
+        asked: whether it is drawn only where it is named, or where every figure is drawn.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Figure:
     rank: int = 1
     alone: bool = False
     each: bool = False
+    together: bool = False
+    asked: bool = False
 
     @property
     def prefixes(self) -> tuple[str, ...]:

@@ -104,4 +104,5 @@ def figure_count(job: RunContext) -> int:
     every = job.config.figures.which == "all"
     suites = max(1, len(scored(job, attributed=True)))
     metrics = len(job.config.attribution.metrics) if every else 1
-    return sum(metrics * (suites if every and figure.each else 1) for s in planned for figure in s.figures)
+    drawn = [figure for stage in planned for figure in stage.figures if every or not figure.asked]
+    return sum(metrics * (suites if every and figure.each else 1) for figure in drawn)

@@ -32,8 +32,10 @@ def test_html_escapes_names_and_says_what_is_left_out():
 
 
 def test_plot_is_drawn_by_what_the_front_named(monkeypatch):
-    monkeypatch.setitem(lazy._DRAW, "draw", lambda kind, frame, scale=1: (kind, len(frame) * scale))
-    assert Shown(3).plot(scale=2) == ("shown-in-test", 6)
+    monkeypatch.setitem(lazy._DRAW, "draw", lambda kind, frame, name, width: (kind, len(frame), name, width))
+    assert Shown(3).plot("shown_nll", width=3.03) == ("shown-in-test", 3, "shown_nll", 3.03)
+    with pytest.raises(TypeError):
+        Shown(3).plot(scale=2)
 
 
 def test_a_result_without_a_figure_says_so():

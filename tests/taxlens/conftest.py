@@ -1,5 +1,6 @@
 """Whole tables for tests that are about a few columns; a place for commands that must be refused, and how."""
 
+import re
 import time
 from pathlib import Path
 
@@ -80,5 +81,24 @@ def refused(capsys):
         assert len(said) < 6000
         assert time.monotonic() - started < 60
         return said
+
+    return check
+
+
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
+@pytest.fixture(scope="session")
+def parts_add_up():
+    """Check that the parts of the sentences that split a whole add to it, to the printed digit; returns how many did."""
+
+    def check(paragraph):
+        checked = 0
+        for sentence in re.split(r"(?<=[.)]) (?=[A-Z])", paragraph):
+            if sentence.startswith(("Of the", "From base")):
+                whole, *parts = [float(n) for n in NUMBER.findall(re.sub(r"\d+\.(?:mlp|attn|norm)\b", "", sentence))]
+                assert sum(parts) == pytest.approx(whole, abs=1e-9), sentence
+                checked += 1
+        return checked
 
     return check

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from taxlens.config.schema import apply_overrides, build_config, config_schema, load_config
-from taxlens.config.yaml_file import parse_yaml
+from taxlens.config.yaml_file import parse_yaml, read_yaml
 from taxlens.core.errors import ConfigError
 
 GOOD = """name: small
@@ -49,7 +49,7 @@ def test_a_wrong_type_is_answered_with_line_got_and_expected(tmp_path):
     text = str(caught.value)
     assert "line 5" in text
     assert "'many'" in text
-    assert "integer" in text
+    assert "a whole number" in text
 
 
 def test_a_missing_key_says_that_it_has_no_default(tmp_path):
@@ -127,3 +127,35 @@ def test_a_list_is_no_config():
 def test_the_schema_is_json_and_names_every_section():
     schema = json.loads(json.dumps(config_schema()))
     assert {"pair", "suites", "attribution", "frontier"} <= set(schema["properties"])
+
+
+@pytest.mark.parametrize(
+    "override, expected",
+    [
+        ("tax.bootstrap=ten", "a whole number"),
+        ("tax.bootstrap=-1", "at least"),
+        ("seed=1.5", "a whole number"),
+        ("figures.venue=cosmo", "one of"),
+        ("templates=plain", "a list"),
+        ("suites=[]", "at least 1"),
+        ("frontier.shares=[2]", "at most 1"),
+        ("tax=3", "a mapping"),
+        ("pair.base=3", "a text"),
+    ],
+)
+def test_a_value_of_the_command_line_is_refused_in_plain_words_where_it_was_given(tmp_path, override, expected):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: a\npair: {base: a, aligned: b}\nsuites: [{name: f, file: f}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        load_config(path, overrides=[override])
+    said = str(refused.value)
+    assert f"--set {override}" in said
+    assert expected in said
+    assert "Input should be" not in said
+
+
+def test_a_folder_that_is_not_there_is_not_called_a_config(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"no run folder and no config file[\s\S]*real"):
+        read_yaml(tmp_path / "nothere")

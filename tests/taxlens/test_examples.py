@@ -1,44 +1,34 @@
 """The notebooks in examples/ run from top to bottom, and what each cell shows can be shown."""
 
 import ast
+import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import taxlens
+from benchmarks.house.notebooks import cells_of, run_cell
 from taxlens.figures.style import Drawn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
-def cells(path):
-    """(kind, source) of each cell of a percent script."""
-    parts = path.read_text(encoding="utf-8").split("# %%")[1:]
-    return [("markdown" if part.startswith(" [markdown]") else "code", part.partition("\n")[2]) for part in parts]
-
-
-def run_cell(source, names):
-    """Run a cell as a notebook does, and return what its last line shows."""
-    tree = ast.parse(source)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), names)
-    return None if last is None else eval(compile(ast.Expression(last.value), "cell", "eval"), names)
-
-
 @pytest.fixture(scope="module")
-def ran():
-    """Each script run once: its names, and what its cells showed."""
+def ran(tmp_path_factory):
+    """Each script run once, in an empty folder: its names, and what its cells showed."""
     found = {}
 
     def run(name):
         if name not in found:
             before, names = Path.cwd(), {"__name__": "__main__"}
-            os.chdir(EXAMPLES)
+            os.chdir(tmp_path_factory.mktemp(name))
             try:
-                shown = [run_cell(source, names) for kind, source in cells(EXAMPLES / f"{name}.py") if kind == "code"]
+                code = [source for kind, source in cells_of(EXAMPLES / f"{name}.py") if kind == "code"]
+                shown = [run_cell(source, names)[1] for source in code]
             finally:
                 os.chdir(before)
             found[name] = (names, shown)
@@ -50,9 +40,26 @@ def ran():
 def test_there_are_three_notebooks_that_begin_with_what_they_are_for():
     assert [path.stem for path in SCRIPTS] == ["diff_layers", "explain_gap", "restore_checkpoint"]
     for path in SCRIPTS:
-        kind, source = cells(path)[0]
+        kind, source = cells_of(path)[0]
         assert kind == "markdown"
-        assert source.startswith("# # ")
+        assert source.startswith("# ")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_the_notebook_is_the_script_with_what_its_cells_show(path):
+    book = json.loads(path.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    assert (book["nbformat"], book["metadata"]["kernelspec"]["name"]) == (4, "python3")
+    assert [(cell["cell_type"], "".join(cell["source"])) for cell in book["cells"]] == cells_of(path)
+    assert len({cell["id"] for cell in book["cells"]}) == len(book["cells"])
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            last = ast.parse("".join(cell["source"])).body[-1]
+            assert bool(cell["outputs"]) or not isinstance(last, ast.Expr), "".join(cell["source"])
+    kinds = {kind for cell in book["cells"] for out in cell.get("outputs", ()) for kind in out.get("data", ())}
+    assert {"image/png", "text/html"} <= kinds
+    text = path.with_suffix(".ipynb").read_text(encoding="utf-8")
+    assert not re.search(r"/(?:work|home|root|tmp|Users)/", text)
+    assert len(text) < 1_000_000
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -110,6 +117,20 @@ def test_two_runs_stand_side_by_side_as_table_html_and_figure(two_runs):
     drawn = both.plot()
     assert set(drawn.plotted["run"]) == {"demo-refusal", "demo-rlhf"}
     assert drawn.figure.axes[0].get_xlabel().startswith("tax in probability")
+
+
+def test_suites_of_one_name_and_other_items_are_not_drawn_on_one_row(two_runs):
+    both = taxlens.compare(two_runs)
+    assert both.different == ()
+    before = two_runs[1].manifest["suites"]["facts"]["sha256"]
+    two_runs[1].manifest["suites"]["facts"]["sha256"] = "beef" + before[4:]
+    try:
+        assert both.different == ("facts",)
+        assert "not the same items in all: facts" in repr(both)
+        assert {"facts #beef", f"facts #{before[:4]}"} <= set(both.to_frame()["suite"])
+        assert "harm" in set(both.to_frame()["suite"])
+    finally:
+        two_runs[1].manifest["suites"]["facts"]["sha256"] = before
 
 
 def test_pair_run_and_store_complete_by_tab_with_what_they_can_do(two_runs, ran):

@@ -64,10 +64,11 @@ def swallowed(job, section):
 
 
 @pytest.mark.parametrize("compute", [plainly, by_interrupt, turned_into_another_error, swallowed])
-def test_a_signal_cancels_the_run_and_is_told_so(run_with, compute, capsys):
+def test_a_signal_cancels_the_run_and_is_told_with_how_to_go_on(run_with, compute, capsys, tmp_path):
     code, manifest = run_with(compute)
     assert code == 130
-    assert capsys.readouterr().err.strip() == "interrupted."
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last == f"interrupted. What is finished is kept. Go on with: taxlens run {tmp_path / 'r'} --resume"
     assert manifest["status"] == "cancelled"
     assert manifest["stages"]["tax"]["status"] == "cancelled"
     assert "report" not in manifest["stages"]

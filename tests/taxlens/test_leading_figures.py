@@ -4,11 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.house.legible import illegible
 from taxlens.core.errors import UsageError
+from taxlens.figures.style import VENUES
+from taxlens.stages import FIGURES
+from taxlens.stages.attribute.attribute_drawings import attribution_drawings
+from taxlens.stages.attribute.attribution_figure import is_spread
 from taxlens.stages.attribute.layer_profile_figure import draw_layer_profile, layer_rows
 from taxlens.stages.attribute.suite_matrix_figure import draw_suite_matrix
 from taxlens.stages.figures.drawing import leading_rows, leading_suites
+from taxlens.stages.similarity.similarity_drawings import similarity_drawings
 from taxlens.stages.tax.item_scatter_figure import draw_item_scatter, paired_items
+from taxlens.stages.tax.other_taxes_figure import draw_power
 
 
 class Tables:
@@ -118,3 +125,84 @@ def test_the_scatter_says_which_items_were_lost():
     assert drawn.plotted["aligned"].to_numpy() == pytest.approx(0.9 - 0.15 * np.arange(6))
     with pytest.raises(UsageError, match="no items"):
         draw_item_scatter(items(), suite="facts", template="chat")
+
+
+KINDS = ("attn", "mlp", "norm", "embed", "unembed", "selection")
+
+
+def effects_of_every_kind(largest=0.3):
+    rows = [
+        (f"{n % 3}.{kind}" if n < 3 else kind, n % 3 if n < 3 else -1, kind, largest / (n + 1))
+        for n, kind in enumerate(KINDS)
+    ]
+    frame = pd.DataFrame(rows, columns=["component", "layer", "kind", "effect"])
+    frame = frame.assign(suite="facts", metric="probability", method="path", level="component")
+    return frame.assign(low=frame["effect"] - 0.01, high=frame["effect"] + 0.01)
+
+
+def closure_of(frame, **more):
+    tax = frame["effect"].sum()
+    facts = {"suite": "facts", "metric": "probability", "method": "path", "tax": tax, "residual": 0.0}
+    return pd.DataFrame([facts | more])
+
+
+@pytest.mark.parametrize("width", sorted({inches for pair in VENUES.values() for inches in pair}))
+def test_a_legend_of_every_kind_stays_on_the_page_at_every_venue(width):
+    frame = effects_of_every_kind()
+    drawn = dict(attribution_drawings({"attribution": frame, "closure": closure_of(frame)}, width))[
+        "attribution_facts_probability"
+    ]()
+    assert illegible(drawn.figure) == []
+    assert set(KINDS) <= set(drawn.plotted["kind"])
+
+
+def test_where_no_component_carries_a_tenth_a_map_of_all_stands_in_for_the_bars():
+    rows = [(f"{layer}.{kind}", layer, kind, 0.01) for layer in range(15) for kind in ("attn", "mlp")]
+    frame = pd.DataFrame(rows, columns=["component", "layer", "kind", "effect"])
+    frame = frame.assign(suite="facts", metric="probability", method="path", level="component", low=0.0, high=0.02)
+    drawn = dict(attribution_drawings({"attribution": frame, "closure": closure_of(frame)}, 5.5))[
+        "attribution_facts_probability"
+    ]()
+    assert len(drawn.plotted) == 30
+    assert "No component carries a tenth of the tax" in drawn.caption
+    one = frame.assign(effect=frame["effect"].where(frame["component"] != "3.mlp", 0.2))
+    assert not is_spread(one, suite="facts", metric="probability")
+    bars = dict(attribution_drawings({"attribution": one, "closure": closure_of(one)}, 5.5))[
+        "attribution_facts_probability"
+    ]()
+    assert "measured tax" in set(bars.plotted["component"])
+    doubt = closure_of(frame, closed=False, reason="effects still change by 7 %")
+    said = dict(attribution_drawings({"attribution": frame, "closure": doubt}, 5.5))[
+        "attribution_facts_probability"
+    ]().caption
+    assert "Not settled by the stopping rule: effects still change by 7 %" in said
+
+
+def test_figures_of_text_are_drawn_only_when_asked_for():
+    assert FIGURES["directions"].asked
+    assert not any(figure.asked for name, figure in FIGURES.items() if name != "directions")
+
+
+def test_every_suite_has_a_look_of_its_own_in_the_picture_of_power():
+    frame = pd.DataFrame(
+        [(f"s{n}", template, "probability", tax, 0.5, 10, 5, 100, 20) for n in range(8) for template in ("plain", "chat") for tax in (0.01, 0.1)],
+        columns=["suite", "template", "metric", "tax", "power", "items_needed", "groups_needed", "n_items", "n_groups"],
+    )  # fmt: skip
+    (axes,) = draw_power(frame, metric="probability").figure.axes
+    looks = [
+        (line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines if line.get_label()[0] == "s"
+    ]
+    assert len(set(looks)) == 16
+
+
+def test_parts_of_drift_have_a_figure_of_their_own():
+    rows = [
+        (name, layer, layer, 0.9) for name in ("cka", "drift", "drift_rank", "linear_r2_back") for layer in range(3)
+    ]
+    frame = pd.DataFrame(rows, columns=["measure", "layer_base", "layer_aligned", "value"])
+    frame = frame.assign(
+        suite=None, template="plain", site="resid_post", low=0.8, high=1.0, null=0.0, n_items=50, n_groups=9
+    )
+    jobs = dict(similarity_drawings({"similarity": frame}, 5.5))
+    assert set(jobs["similarity"]().plotted["measure"]) == {"cka", "drift"}
+    assert set(jobs["similarity_parts"]().plotted["measure"]) == {"drift_rank", "linear_r2_back"}

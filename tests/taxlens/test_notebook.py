@@ -1,10 +1,15 @@
 """What a notebook does with activations: arrays of every kind, own probes, cells that run twice."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
 import taxlens
 from taxlens.core.errors import TaxlensError, UsageError
+from taxlens.core.progress import SILENT
+from taxlens.face.notebook_progress import face_progress
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +139,44 @@ def test_a_suite_shows_itself_in_a_line_and_a_small_table(facts):
     assert "43 more items" in page
     hostile = taxlens.Suite("x", (taxlens.Item("<b>", "<i>", text="<script>alert(1)</script>"),))
     assert "<script>" not in hostile._repr_html_()
+
+
+def test_results_of_plain_arrays_plot_too():
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 2, 96), np.repeat(np.arange(24), 4)
+    X = rng.normal(size=(96, 6)) + labels[:, None]
+    from taxlens.probes.pair.probe_pair import probe_pair
+    from taxlens.probes.similarity.similarity import similarity
+
+    probed = probe_pair({0: (X, X + 0.1), 1: (X, 2 * X)}, labels, groups, permutations=9)
+    assert set(probed.plot().plotted["layer"]) == {0, 1}
+    assert len(similarity((X, 2 * X), measures=["cka"]).plot(width=3.03).plotted) == 1
+
+
+def test_a_probe_shows_one_row_a_layer(acts):
+    shown = acts.probe("correct", permutations=9).shown_frame()
+    assert list(shown["layer"]) == [0, 1, 2, 3]
+    assert {"auc, base", "auc, aligned"} <= set(shown.columns)
+
+
+def test_a_name_of_no_drawing_is_answered_with_those_there_are(pair, facts):
+    tax = pair.tax(facts)
+    assert tax.plot("tax_nll").plotted["metric"].unique().tolist() == ["nll"]
+    assert tax.plot().plotted["metric"].unique().tolist() == ["probability"]
+    with pytest.raises(UsageError, match="tax_probability"):
+        tax.plot("tax_bits")
+
+
+def test_a_notebook_shows_bars_and_a_script_nothing(monkeypatch, capsys):
+    assert face_progress() is SILENT
+    kernel = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: kernel))
+    progress = face_progress()
+    with progress.task("score facts, base, plain", total=4, unit="rows") as task:
+        task.advance(0, note="gradient 1 of 3")
+        task.advance(4)
+    said = capsys.readouterr().err
+    assert "score facts, base, plain" in said
+    assert "gradient 1 of 3" in said
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert face_progress() is SILENT

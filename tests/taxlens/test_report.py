@@ -66,21 +66,7 @@ def test_the_answer_says_loss_template_and_place_with_one_prompt_for_both_models
     )
 
 
-NUMBER = re.compile(r"-?\d+\.\d+")
-
-
-def parts_add_up(paragraph):
-    """Whether the parts of the sentences that split a whole add to it, to the printed digit."""
-    checked = 0
-    for sentence in re.split(r"(?<=[.)]) (?=[A-Z])", paragraph):
-        if sentence.startswith(("Of the", "From base")):
-            whole, *parts = [float(n) for n in NUMBER.findall(re.sub(r"\d+\.(?:mlp|attn|norm)\b", "", sentence))]
-            assert sum(parts) == pytest.approx(whole, abs=1e-9), sentence
-            checked += 1
-    return checked
-
-
-def test_parts_add_to_the_whole_to_the_printed_digit(opened, put):
+def test_parts_add_to_the_whole_to_the_printed_digit(opened, put, parts_add_up):
     rng = np.random.default_rng(0)
     for _ in range(20):
         effects = rng.normal(size=7) / 20 + np.array([0.3, 0.2, 0, 0, 0, 0, 0])

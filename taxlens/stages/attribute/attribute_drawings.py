@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pandas as pd
+
 from taxlens.analysis.interventions.effects import APART_KIND
 from taxlens.figures.drawings import Jobs, Tables, main_metric
 from taxlens.figures.maps import draw_head_map, draw_layer_map
-from taxlens.stages.attribute.attribution_figure import draw_attribution
+from taxlens.figures.style import Drawn
+from taxlens.stages.attribute.attribution_figure import draw_attribution, is_spread, unsettled
 from taxlens.stages.attribute.layer_profile_figure import draw_layer_profile
 from taxlens.stages.attribute.methods_figure import draw_methods
 from taxlens.stages.attribute.path_figure import draw_profile
@@ -23,10 +28,22 @@ def attribution_drawings(tables: Tables, width: float) -> Jobs:
         name = f"attribution_{key.suite}_{key.metric}" + ("" if key.level == "component" else f"_{key.level}")
         yield (
             name,
-            lambda k=key: draw_attribution(
-                frame, closure=closure, suite=k.suite, metric=k.metric, level=k.level, width=width
+            lambda k=key: (
+                _spread(frame, closure, k.suite, k.metric, width)
+                if k.level == "component" and is_spread(frame, suite=k.suite, metric=k.metric)
+                else draw_attribution(
+                    frame, closure=closure, suite=k.suite, metric=k.metric, level=k.level, width=width
+                )
             ),
         )
+
+
+def _spread(frame: pd.DataFrame, closure: pd.DataFrame, suite: str, metric: str, width: float) -> Drawn:
+    """The map of all components where none of them carries a tenth: bars of the first ten would show the smaller part."""
+    drawn = draw_layer_map(frame, suite=suite, metric=metric, width=width)
+    doubt = unsettled(closure, suite=suite, metric=metric)
+    caption = f"{drawn.caption} No component carries a tenth of the tax, so all of them are shown."
+    return replace(drawn, caption=caption + (f" Not settled by the stopping rule: {doubt}." if doubt else ""))
 
 
 def methods_drawings(tables: Tables, width: float) -> Jobs:

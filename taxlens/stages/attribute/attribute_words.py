@@ -87,7 +87,7 @@ def attribute_limits(run: RunView) -> list[str]:
     path = frame[frame["method"] == "path"]
     said = [
         f"The path's effects sum to the measured tax to {path['residual'].abs().max():.1e} at worst. Closure certifies the sum, "
-        "not each effect: the quadrature error of each stands in attribution.csv, and the path depends on the "
+        "not each effect: the quadrature error of each is in attribution.csv, and the path depends on the "
         "parametrisation."
     ]
     if "closed" in path:

@@ -99,15 +99,35 @@ def draw_attribution(
         axes = figure.subplots()
         waterfall(axes, bars, scale=scale)
         axes.set_xlabel(effect_label("effect on", metric, width=width) + (" *" if doubt else ""))
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=6)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=6 if width > 4.5 else 3)
     tax = bars.loc[bars["kind"] == "tax", "effect"].iloc[0]
     closed = interval_words("the attributed", "their own")
     caption = (
-        f"Where the tax of {suite} in {written(metric)} was lost{f' ({names})' if names else ''}: path attribution by {level}; "
+        f"Which {_LEVELS.get(level, level)} cost {written(metric)} on {suite}{f' ({names})' if names else ''}: path attribution; "
         f"bars run from zero to the measured tax of {tax * scale:.3g} {unit}, with the unexplained remainder drawn. "
         f"Whiskers: {closed}.{f' * Not settled by the stopping rule: {doubt}.' if doubt else ''}"
     )
     return Drawn(figure, bars, caption)
+
+
+_LEVELS = {
+    "component": "components", "head": "heads and components", "neuron": "neurons", "singular": "directions of the weight change",
+}  # fmt: skip
+SPREAD = 0.1
+"""Where no component carries this share of the tax, a map of all of them says more than bars of a few."""
+
+
+def is_spread(frame: pd.DataFrame, *, suite: str, metric: str) -> bool:
+    """Whether no component carries a tenth of what all path effects of a suite are together, in size.
+
+    Args:
+        frame: attribution.csv [rows, columns].
+        suite: which suite.
+        metric: which metric.
+    """
+    here = (frame["suite"] == suite) & (frame["metric"] == metric) & (frame["level"] == "component")
+    effects = frame.loc[here & (frame["method"] == "path") & (frame["kind"] != APART_KIND), "effect"]
+    return len(effects) > 0 and effects.abs().max() < SPREAD * abs(effects.sum())
 
 
 def unsettled(closure: pd.DataFrame, *, suite: str, metric: str) -> str:

@@ -71,5 +71,5 @@ def _states(run: RunView) -> str:
         [escaped(r.suite), escaped(r.template), escaped(r.state), escaped(str(r.reason)[:90])]
         for r in overall.itertuples()
     ]
-    caption = "State of each capability and the rule that fired; evidence by layer stands in evidence.csv."
+    caption = "State of each capability and the rule that fired; evidence by layer is in evidence.csv."
     return booktabs(["suite", "template", "state", "reason"], rows, caption=caption, label="tab:states", left=4)

@@ -54,6 +54,6 @@ def draw_states(frame: pd.DataFrame, *, width: float = 5.5) -> Drawn:
         axes.set_xlabel("layer")
         figure.legend(handles=handles, loc="outside upper center", ncols=2 if width < 4.5 else 4)
     caption = (
-        "State of each capability by layer; the evidence and the rule that fired stand in evidence.csv and states.csv."
+        "State of each capability by layer; the evidence and the rule that fired are in evidence.csv and states.csv."
     )
     return Drawn(figure, rows[["suite", "template", "site", "layer", "state"]], caption)

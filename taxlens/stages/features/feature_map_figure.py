@@ -38,7 +38,7 @@ def draw_feature_map(
     with paper_style():
         figure = new_figure(width, 0.62 * width if width < 4.5 else 2.6)
         axes = figure.subplots()
-        for kept, colour, label in ((~told, GREY, "not told from none"), (told, BLUE, "adjusted p < .05")):
+        for kept, colour, label in ((~told, GREY, "not distinguishable from zero"), (told, BLUE, "adjusted p < .05")):
             part = both[kept]
             axes.plot(part["difference"], part["effect"], ls="", marker="o", color=colour, label=label)
         axes.axhline(0, color=BLACK, lw=0.5)

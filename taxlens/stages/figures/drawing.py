@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from taxlens.core.errors import UsageError, explain, one_of
+from taxlens.core.progress import SILENT, Progress
 from taxlens.figures.drawings import main_metric
 from taxlens.figures.save import save_figure
 from taxlens.figures.style import Drawn, width_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def stage_figures(job: RunContext, section: FigureSection) -> None:
     """Draw the figures that the run's tables allow: the leading ones, or all of them."""
-    draw_run(job.run, venue=section.venue, width=section.width, which=section.which)
+    draw_run(job.run, venue=section.venue, width=section.width, which=section.which, progress=job.progress)
 
 
 def draw_alone(job: RunContext, stage: Stage) -> None:
@@ -36,7 +37,13 @@ def draw_alone(job: RunContext, stage: Stage) -> None:
 
 
 def draw_run(
-    run: RunView, *, venue: str = "neurips", width: str = "page", only: str | None = None, which: str = "all"
+    run: RunView,
+    *,
+    venue: str = "neurips",
+    width: str = "page",
+    only: str | None = None,
+    which: str = "all",
+    progress: Progress = SILENT,
 ) -> list[Path]:
     """Draw and save the figures that the run's tables allow, and return the written paths.
 
@@ -47,27 +54,32 @@ def draw_run(
         only: draw this kind alone, every drawing of it.
         which: "all", or "leading": the main metric only, and of kinds with a drawing for each suite or template those
             of the suites that lost most, in the first template.
+        progress: shows figure by figure.
 
     Raises:
         UsageError: unknown venue, width or figure, or `only` names a figure whose tables the run lacks.
     """
     inches = width_of(venue, width)
     kinds = [FIGURES[one_of(only, list(FIGURES), what="figure")]] if only else list(FIGURES.values())
-    written: list[Path] = []
+    jobs: list[tuple[str, Callable[[], Drawn]]] = []
     for kind in kinds:
         missing = [name for name in kind.tables if not run.has(name)]
         if missing and only:
             rows = [("figure", only), ("missing tables", ", ".join(missing))]
             raise UsageError(explain("the run lacks what the figure shows.", rows, "run the stage that writes them"))
-        if missing:
+        if missing or (kind.asked and which == "leading" and not only):
             continue
         tables = {name: run.table(name) for name in (*kind.tables, *kind.optional) if run.has(name)}
         if which == "leading" and not only:
-            tables = leading_rows(run, tables, each=kind.each)
+            tables = leading_rows(run, tables, each=kind.each, together=kind.together)
         if "truth" in kind.optional:
             tables["truth"] = planted_components(run.config)
-        for name, draw in kind.jobs(tables, inches):
+        jobs += kind.jobs(tables, inches)
+    written: list[Path] = []
+    with progress.task("figures", total=len(jobs), unit="figures") as task:
+        for name, draw in jobs:
             written += save_figure(draw(), run.folder / "figures", name)
+            task.advance(note=name)
     return written
 
 
@@ -87,12 +99,14 @@ def leading_suites(run: RunView) -> list[str]:
     return list((sure if len(sure) else largest.head(1))["suite"])
 
 
-def leading_rows(run: RunView, tables: dict[str, pd.DataFrame], *, each: bool) -> dict[str, pd.DataFrame]:
+def leading_rows(
+    run: RunView, tables: dict[str, pd.DataFrame], *, each: bool, together: bool = False
+) -> dict[str, pd.DataFrame]:
     """Return the rows of the main metric and, for kinds with many drawings, of the leading suites and the first template.
 
-    Rows without a suite stay. A table that would be left empty stays whole.
+    With `together` every suite stays. Rows without a suite stay. A table that would be left empty stays whole.
     """
-    suites = leading_suites(run) if each else []
+    suites = leading_suites(run) if each and not together else []
     found = {}
     for name, table in tables.items():
         rows = table

@@ -25,6 +25,9 @@ _MORE = (
 KEPT = 0.95
 """Share of the benefit at which orders are compared."""
 
+FAINT = 0.25
+"""Opacity of plans that another plan of their order beats in both."""
+
 
 def looks() -> dict[str, tuple[str, str, str]]:
     """Return colour, marker and dashes of every order."""
@@ -154,6 +157,7 @@ def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Draw the front into axes and return what was drawn [rows, columns]."""
     parts = [by_order(total_rows(frame, metric)), left_out_rows(frame, metric)]
     curves = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    faint = False
     for order, part in curves.groupby("order", sort=False):
         colour, marker, dash = _look(str(order))
         if len(part) == 1:  # no curve: there is nothing between it and undoing nothing
@@ -168,17 +172,20 @@ def front_panel(axes: Axes, frame: pd.DataFrame, metric: str) -> pd.DataFrame:
             )
             continue
         line, rest = efficient(pd.concat([_START, part], ignore_index=True))
-        axes.plot(rest["benefit_kept"], rest["returned"], color=colour, marker=marker, linestyle="none", alpha=0.25)
+        axes.plot(rest["benefit_kept"], rest["returned"], color=colour, marker=marker, linestyle="none", alpha=FAINT)
+        faint |= len(rest) > 0
         axes.fill_between(
             line["benefit_kept"], line["returned_low"], line["returned_high"], color=colour, alpha=0.12, linewidth=0
         )
         axes.plot(
             line["benefit_kept"], line["returned"], color=colour, marker=marker, linestyle=dash, label=_said(str(order))
         )
-    axes.axvline(KEPT, color=GREY, linewidth=0.8)
+    if faint:
+        axes.plot([], [], color=GREY, marker="o", linestyle="none", alpha=FAINT, label="beaten by its own order")
+    axes.axvline(KEPT, color=GREY, linewidth=0.8, label=f"{KEPT:.0%} of the benefit")
     axes.axhline(0, color="black", linewidth=0.4)
-    axes.set_xlabel("share of benefit kept")
-    axes.set_ylabel("share of tax returned")
+    axes.set_xlabel("share of benefit kept (right is better)")
+    axes.set_ylabel("share of tax returned (up is better)")
     low = max(-0.5, float(curves["benefit_kept"].min()) - 0.08)
     high = min(1.3, float(curves["returned_high"].max()))
     axes.set_xlim(low, max(1.05, float(curves["benefit_kept"].max()) + 0.03))

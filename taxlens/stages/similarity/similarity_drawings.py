@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taxlens.figures.curves import draw_similarity_curves
-from taxlens.figures.drawings import Jobs, Tables
+from taxlens.figures.drawings import Jobs, Tables, filled_in
 from taxlens.stages.similarity.directions_figure import draw_direction_effects, draw_direction_names
 from taxlens.stages.similarity.similarity_map_figure import draw_similarity_map
 from taxlens.stages.similarity.spectra_figure import draw_spectra
@@ -11,11 +11,19 @@ from taxlens.stages.similarity.spectra_figure import draw_spectra
 
 def similarity_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the drawings of kind similarity: (file name, function that draws)."""
-    frame = tables["similarity"]
+    frame = filled_in(tables["similarity"], suite=None, template="given")
     sites = list(dict.fromkeys(frame["site"])) if "site" in frame else [None]
+    measures = list(dict.fromkeys(frame["measure"]))
+    parts = tuple(name for name in measures if name.startswith("drift_") or name.endswith("_back"))
+    whole = tuple(name for name in measures if name not in parts)
     for number, site in enumerate(sites):
         name = "similarity" if number == 0 else f"similarity_{site}"
-        yield name, lambda s=site: draw_similarity_curves(frame, site=s, width=width)
+        for ending, chosen in (("", whole or parts), ("_parts", parts if whole else ())):
+            if chosen:
+                yield (
+                    f"{name}{ending}",
+                    lambda s=site, m=chosen: draw_similarity_curves(frame, site=s, measures=m, width=width),
+                )
 
 
 def similarity_map_drawings(tables: Tables, width: float) -> Jobs:

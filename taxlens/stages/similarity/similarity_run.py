@@ -9,9 +9,12 @@ import pandas as pd
 from taxlens.stages.section import arguments
 from taxlens.stages.similarity.similarity_section import SimilaritySection
 from taxlens.stages.similarity.similarity_tables import (
+    ACTIVATION_PLANE,
     DIRECTION_EFFECTS,
     DIRECTIONS,
     DRIFT_POSITIONS,
+    REFUSAL_DIRECTION,
+    REFUSAL_PROJECTIONS,
     SIMILARITY,
     SPECTRA,
 )
@@ -25,6 +28,7 @@ def stage_similarity(job: RunContext, section: SimilaritySection) -> None:
     """Compare the two models' activations: similarity.csv, spectra.csv, and what the directions found are and do."""
     from taxlens.analysis.directions.naming import Vocabulary
     from taxlens.stages.probe.probe_files import probe_directions, save_directions
+    from taxlens.stages.similarity.planes import activation_plane, refusal_tables
     from taxlens.stages.similarity.store_similarity import similarity_store
 
     named = section.name_directions
@@ -37,6 +41,11 @@ def stage_similarity(job: RunContext, section: SimilaritySection) -> None:
             seed=job.config.seed,
             progress=job.progress,
         )
+        benefits = {suite.name for suite in job.config.suites if suite.kind == "benefit"}
+        projections, course = refusal_tables(store, benefits, seed=job.config.seed, progress=job.progress)
+        job.run.write(ACTIVATION_PLANE, activation_plane(store, progress=job.progress))
+    job.run.write(REFUSAL_PROJECTIONS, projections)
+    job.run.write(REFUSAL_DIRECTION, course)
     job.run.write(SIMILARITY, found.similarity)
     job.run.write(SPECTRA, found.spectra)
     job.run.write(DRIFT_POSITIONS, found.positions)

@@ -98,3 +98,54 @@ DIRECTION_EFFECTS = Table(
     },
     key=("suite", "template", "site", "layer", "intervention", "metric"),
 )
+
+ACTIVATION_PLANE = Table(
+    "activation_plane",
+    "a prompt of one model at a layer",
+    {
+        "suite": of.SUITE,
+        "template": of.TEMPLATE,
+        "layer": of.LAYER,
+        "item": of.ITEM,
+        "model": of.MODEL,
+        "x": number("place on the leading principal axis of both models' prompts together"),
+        "y": number("place on the second axis"),
+        "share": number("share of the variance of the layer that the two axes hold"),
+    },
+    key=("suite", "template", "layer", "item", "model"),
+)
+
+REFUSAL_PROJECTIONS = Table(
+    "refusal_projections",
+    "a prompt of one model at a layer",
+    {
+        "suite": of.SUITE,
+        "kind": of.KIND,
+        "template": of.TEMPLATE,
+        "layer": of.LAYER,
+        "item": of.ITEM,
+        "model": of.MODEL,
+        "value": number(
+            "place along aligned's difference of means, held out; 0 and 1: aligned's means on other and on benefit prompts"
+        ),
+    },
+    key=("suite", "template", "layer", "item", "model"),
+)
+
+REFUSAL_DIRECTION = Table(
+    "refusal_direction",
+    "a layer",
+    {
+        "template": of.TEMPLATE,
+        "layer": of.LAYER,
+        "cosine": number("cosine of base's and aligned's own differences of means"),
+        "norm_base": number("norm of base's difference of means"),
+        "norm_aligned": number("norm of aligned's difference of means"),
+        "auc_base": number(
+            "how well base's benefit prompts separate from the others along aligned's direction, held out"
+        ),
+        "auc_aligned": number("the same of aligned's prompts"),
+        "n_items": count("prompts"),
+    },
+    key=("template", "layer"),
+)

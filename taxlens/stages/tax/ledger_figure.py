@@ -51,7 +51,7 @@ def draw_two_by_two(frame: pd.DataFrame, *, metric: str = "probability", width: 
     caption = (
         f"Is it the weights or the template? The change in {written(metric)} from base with the plain prompt to aligned with the "
         "chat prompt is the sum of the weights' effect (both plain), the template's (both base) and their interaction. "
-        f"{'Suites that gained stand in a panel of their own. ' if len(panels) > 1 else ''}"
+        f"{'Suites that gained have a panel of their own. ' if len(panels) > 1 else ''}"
         "Whiskers: 95 % intervals by group bootstrap."
     )
     return Drawn(figure, rows[["suite", "metric", "effect", "value", "low", "high"]], caption)

@@ -161,18 +161,20 @@ def draw_power(frame: pd.DataFrame, *, metric: str = "accuracy", width: float = 
     with paper_style():
         figure = new_figure(width, 2.3)
         axes = figure.subplots()
-        for number, ((suite, template), part) in enumerate(rows.groupby(["suite", "template"], sort=False)):
-            colour, marker, line = SERIES[number % len(SERIES)]
-            axes.plot(100 * part["tax"], part["power"], color=colour, marker=marker, linestyle=line,
-                      label=f"{suite}, {template}")  # fmt: skip
+        suites, templates = (list(dict.fromkeys(rows[name])) for name in ("suite", "template"))
+        for (suite, template), part in rows.groupby(["suite", "template"], sort=False):
+            number, first = suites.index(suite), template == templates[0]
+            colour, marker = SERIES[number % len(SERIES)][0], (SERIES + SERIES[::-1])[number % (2 * len(SERIES))][1]
+            axes.plot(100 * part["tax"], part["power"], color=colour, marker=marker, linestyle="-" if first else ":",
+                      markerfacecolor=colour if first else "white", label=f"{suite}, {template}")  # fmt: skip
         axes.axhline(0.8, color="black", linewidth=0.6, linestyle=":")
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(f"tax in {written(metric)} (points)")
         axes.set_ylabel("probability of seeing it")
         figure.legend(loc="outside right upper")
     caption = (
-        f"What the suites can see: probability that a two-sided test at .05 tells a tax in {written(metric)} of the given size "
-        "from none, with the items and groups at hand; dotted: four times in five."
+        f"Power: the probability that a two-sided test at .05 detects a tax in {written(metric)} of the given size "
+        "with the items and groups at hand; dotted: 80 % power."
     )
     columns = ["suite", "template", "metric", "tax", "power", "items_needed", "groups_needed", "n_items", "n_groups"]
     return Drawn(figure, rows[columns], caption)

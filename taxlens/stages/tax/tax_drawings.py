@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from taxlens.figures.drawings import Jobs, Tables
+import pandas as pd
+
+from taxlens.figures.drawings import Jobs, Tables, main_metric
 from taxlens.stages.tax.bill_figure import draw_bill
 from taxlens.stages.tax.item_scatter_figure import draw_item_scatter
 from taxlens.stages.tax.ledger_figure import draw_lost_won, draw_two_by_two
@@ -10,17 +12,23 @@ from taxlens.stages.tax.other_taxes_figure import draw_costs, draw_divergence, d
 from taxlens.stages.tax.tax_figure import draw_tax
 
 
+def _main_first(frame: pd.DataFrame) -> list[str]:
+    """The metrics of a table, that in which a run is told first."""
+    names = list(dict.fromkeys(frame["metric"]))
+    return sorted(names, key=lambda name: name != main_metric(frame)) if names else []
+
+
 def tax_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the drawings of kind tax: (file name, function that draws)."""
     frame = tables["tax"]
-    for metric in dict.fromkeys(frame["metric"]):
+    for metric in _main_first(frame):
         yield f"tax_{metric}", lambda m=metric: draw_tax(frame, width=width, metric=m)
 
 
 def two_by_two_drawings(tables: Tables, width: float) -> Jobs:
     """Yield the drawings of kind two_by_two: (file name, function that draws)."""
     frame = tables["tax_2x2"]
-    for metric in dict.fromkeys(frame["metric"]):
+    for metric in _main_first(frame):
         yield f"two_by_two_{metric}", lambda m=metric: draw_two_by_two(frame, metric=m, width=width)
 
 

@@ -44,11 +44,11 @@ def test_perplexity_is_that_of_scoring_the_same_texts(build, words, tokenizer):
 def test_ranking_is_refused_over_a_barrier_and_given_on_request(build, words):
     found = attribute(build("llama"), words(4), rules=[gauss_patterson(3)])
     broken = type(found)(found.template, found.suites, walkability=bumpy(0.4))
-    with pytest.raises(CheckError, match=r"not fit to walk[\s\S]*40.0% at t = 0.5[\s\S]*anyway=True"):
+    with pytest.raises(CheckError, match=r"perplexity rises too far[\s\S]*40.0% at t = 0.5[\s\S]*anyway=True"):
         broken.ranked("words", "nll")
     names = [name for name, _ in broken.ranked("words", "nll", anyway=True)]
     assert len(names) == len(found.effects("words", "nll")[0])
-    assert "NOT fit to walk" in repr(broken)
+    assert "perplexity barrier too high" in repr(broken)
 
 
 def test_ranked_starts_with_the_largest_loss(build, words):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from taxlens.activations.items.items import Item, Suite
+from taxlens.analysis.scoring.metrics import Metric
 from taxlens.analysis.tax.ledger import Paired, tax_frame
 from taxlens.analysis.tax.tax import measure_tax
 from taxlens.analysis.tax.two_by_two import EFFECTS
@@ -140,7 +141,46 @@ def test_asking_for_what_was_not_measured_lists_what_was(tax):
 
 def test_repr_says_points_interval_and_n(tax):
     assert "n=40 items in 10 groups" in repr(tax)
-    assert "points [" in repr(tax)
+    row = tax.to_frame().set_index(["metric", "template"]).loc[("probability", "plain")]
+    said = (
+        f"words (plain) {100 * row['tax']:+.1f} points [{100 * row['low']:.1f}, {100 * row['high']:.1f}] of probability"
+    )
+    assert said.replace("-0.0,", "0.0,") in repr(tax)
+    assert f"({100 * row['base']:.1f} -> {100 * row['aligned']:.1f} %" in repr(tax)
+
+
+def test_a_notebook_shows_the_tax_in_the_unit_that_its_head_says(tax):
+    shown = tax.shown_frame()
+    assert list(shown["suite"]) == ["words", "words"]
+    assert list(shown.columns)[2] == "probability lost (points)"
+    row = tax.to_frame().set_index(["metric", "template"]).loc[("probability", "plain")]
+    assert shown["base"][0] == f"{100 * row['base']:.1f}"
+    assert "<td>words</td>" in tax._repr_html_()
+
+
+def test_own_metrics_are_measured_beside_the_registered_ones(fake_pair, word_suite, tax):
+    def first_choice(scores, gold):
+        return (np.nanargmax(scores, axis=1) == 0).astype(float)
+
+    nll = Metric("surprise", "minus the score of the right choice", unit="nats", scale=1.0, sign=-1.0,
+                 value=lambda scores, gold: -scores[np.arange(len(gold)), gold])  # fmt: skip
+    both = measure_tax(fake_pair, word_suite, functions={"first": first_choice, "surprise": nll})
+    frame = both.to_frame().set_index(["metric", "template"])
+    old = tax.to_frame().set_index(["metric", "template"])
+    for template in ("plain", "chat"):
+        assert frame.loc[("surprise", template), "tax"] == pytest.approx(old.loc[("nll", template), "tax"])
+        base, aligned = (scores.choice == 0 for scores in both.scores[0 if template == "plain" else 1])
+        assert frame.loc[("first", template), "tax"] == pytest.approx(base.mean() - aligned.mean())
+    assert frame.loc[("probability", "plain")].equals(old.loc[("probability", "plain")])
+    effects = both.two_by_two()
+    assert {"first", "surprise"} <= set(effects["metric"])
+
+
+def test_an_own_metric_of_a_taken_name_or_without_a_number_an_item_is_refused(fake_pair, word_suite):
+    with pytest.raises(UsageError, match="a name of its own"):
+        measure_tax(fake_pair, word_suite, functions={"accuracy": lambda scores, gold: gold})
+    with pytest.raises(UsageError, match="one finite number an item"):
+        measure_tax(fake_pair, word_suite, functions={"mean": lambda scores, gold: np.mean(scores)})
 
 
 def test_two_runs_write_identical_bytes(fake_pair, word_suite, tax):
