@@ -18,7 +18,7 @@ from benchmarks.real.bill import ASKED, KEPT, RESULTS, label, load, rows, suite_
 from benchmarks.real.techniques.names import TECHNIQUES, folder
 from taxlens.core.artifacts import write_json
 
-ITEMS = 16
+ITEMS = 12
 """Items of a suite that are attributed."""
 LEADING = 6
 """Components that are kept with their intervals, by size."""

@@ -35,7 +35,7 @@ MEASURES = {
 
 RECORDED = (
     "loss", "pairs", "chosen_moved_nats", "accepted", "revisions", "supervised_loss", "preference_loss",
-    "compliance_nats_under_attack",
+    "compliance_nats_under_attack", "note",
 )  # fmt: skip
 """What a page repeats of what training wrote down."""
 
@@ -84,6 +84,7 @@ def setting(known: Known) -> str:
         more.append(f"{training['refusals']} refusals and {training['answers']} own answers a step")
     elif training.get("technique"):
         more += [f"strength {training['strength']:g}", f"retention {training['retention']:g}"]
+    more += [what.replace("_", " ") for what in training.get("more", {})]
     return ", ".join([*more, f"seed {training['seed']}"])
 
 

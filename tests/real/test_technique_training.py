@@ -45,7 +45,7 @@ def small_data(monkeypatch, tiny):
         monkeypatch.setattr(module, "prompts", lambda: parts)
     for module in (adversarial, constitutional, preference):
         monkeypatch.setattr(module, "base_samples", lambda asked, **_: {p: said[p] for p in asked})
-    for module in (adversarial, refusal):
+    for module in (adversarial, constitutional, preference, refusal):
         monkeypatch.setattr(module, "own_answers", lambda asked, **_: {p: own[p] for p in asked})
     monkeypatch.setattr(tuning, "fetch", lambda: BASE)
     monkeypatch.setattr(refusal, "fetch", lambda: BASE)
@@ -155,8 +155,16 @@ def test_preference_training_makes_chosen_answers_likelier_than_rejected(small_d
     kept = json.loads((tmp_path / "recipe.json").read_text())
     assert kept["accepted"]
     assert kept["chosen_moved_nats"] > 0
-    assert kept["pairs"] == 4 + 4
+    assert kept["pairs"] == 4 + 4 + 4
     assert (kept["seed"], kept["steps"]) == (0, 6)
+
+
+def test_own_answers_stand_against_refusals_unless_answers_are_only_ranked(small_data):
+    harmful, harmless = preference.preferences(0)
+    assert all(is_refusal(chosen) and not is_refusal(rejected) for _, chosen, rejected in harmful)
+    assert sum(is_refusal(rejected) for *_, rejected in harmless) == 4
+    assert not any(is_refusal(chosen) for _, chosen, _ in harmless)
+    assert not any(is_refusal(rejected) for *_, rejected in preference.preferences(0, ranked_only=True)[1])
 
 
 def test_preference_training_that_lowers_the_chosen_answers_is_not_accepted(small_data, tmp_path, monkeypatch):

@@ -29,10 +29,17 @@ class Technique:
 
 SETTINGS = {
     "refusal-full": Technique(refusal_full, Setting(30, 2e-5), Setting(60, 5e-5)),
-    "preference": Technique(dpo, Setting(40, 1e-3), Setting(80, 2e-3, strength=2.0, retention=0.5)),
+    "preference": Technique(dpo, Setting(36, 1e-3), Setting(40, 1e-3, more={"ranked_only": 1.0})),
     "policy": Technique(policy, Setting(30, 5e-4), Setting(60, 1e-3, strength=4.0)),
-    "constitutional": Technique(constitutional, Setting(36, 1.5e-3, strength=0.4), Setting(60, 2.5e-3)),
-    "adversarial": Technique(adversarial, Setting(32, 1e-3), Setting(60, 1.5e-3, strength=3.0)),
+    "constitutional": Technique(
+        constitutional, Setting(36, 1.5e-3, strength=0.4), Setting(36, 1.5e-3, strength=0.4, more={"harmful_only": 1.0})
+    ),
+    "adversarial": Technique(
+        adversarial,
+        Setting(16, 5e-4, strength=0.5, retention=2.0),
+        Setting(24, 7e-4, more={"own_rows": 2.0}),
+        start="refusal",
+    ),
     "chain": Technique(dpo, Setting(24, 7e-4), Setting(80, 1.5e-3, strength=2.0, retention=0.5), start="refusal"),
 }
 """What is trained, and how; docs/techniques.md says which settings were measured."""

@@ -32,10 +32,12 @@ from taxlens.analysis.answers.refusals import is_refusal
 
 DEPTHS = (8, 16, 24)
 """Blocks whose input stream is moved."""
-INNER = 3
+INNER = 2
 """Steps of the attack."""
-ROWS = 3
-"""Refusals, compliant answers and own answers in a step, each so many."""
+ROWS = 2
+"""Refusals and compliant answers in a step, each so many."""
+OWN = 4
+"""Own answers in a step, unless the setting's `more` says `own_rows`."""
 
 
 class Perturbation:
@@ -101,7 +103,7 @@ def attacked(
     return found, batch
 
 
-def compliance_under_attack(model: Any, tokenizer: Any, *, radius: float, rows: int = 12, seed: int = 9) -> float:
+def compliance_under_attack(model: Any, tokenizer: Any, *, radius: float, rows: int = 8, seed: int = 9) -> float:
     """Nats a token of compliant answers to held-out harmful prompts under the attack: higher is more robust."""
     parts, rng = prompts(), np.random.default_rng(seed)
     asked = list(parts.harmful_held[:rows])
@@ -125,14 +127,15 @@ def adversarial(setting: Setting, out: Path, *, start: Path | None = None) -> No
     model, tokenizer = with_adapter(setting, start)
     parts, rng = prompts(), np.random.default_rng(setting.seed)
     said = base_samples(parts.harmful_train)
-    rows = [(p, t) for p in parts.harmful_train for t in said[p] if t and not is_refusal(t)]
-    complied, refusals = endless(rows, rng), endless(list(REFUSALS), rng)
-    own, radius = refusal_batches(tokenizer, setting.seed, refusals=0, answers=ROWS), 0.1 * setting.strength
+    told = [(p, t) for p in parts.harmful_train for t in said[p] if t and not is_refusal(t)]
+    rows = int(setting.more.get("own_rows", OWN))
+    complied, refusals = endless(told, rng), endless(list(REFUSALS), rng)
+    own, radius = refusal_batches(tokenizer, setting.seed, refusals=0, answers=rows), 0.1 * setting.strength
     before = compliance_under_attack(model, tokenizer, radius=radius)
 
     def loss(step: int) -> torch.Tensor:
-        told = [next(complied) for _ in range(ROWS)]
-        move, batch = attacked(model, tokenizer, [(p, next(refusals)) for p, _ in told], told, radius=radius)
+        asked = [next(complied) for _ in range(ROWS)]
+        move, batch = attacked(model, tokenizer, [(p, next(refusals)) for p, _ in asked], asked, radius=radius)
         with move:
             logp, count = answer_logp(model, batch)
         refused = -(logp / count)[:ROWS].mean()

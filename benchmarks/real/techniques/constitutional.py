@@ -3,7 +3,8 @@
 The model's own critiques cannot be used at this size (none of ten revisions declined), so critique and revision follow a
 stated procedure. The critique finds the first principle of `text/principles.txt` that a request raises. The revision
 declines, names the concern and offers what the principle allows, in wording that varies by request; answers to harmless
-requests stay as the model gave them. Then preference training with the revision preferred to the model's first answer.
+requests stay as the model gave them. Then preference training: the revision is preferred to the model's first answer, and
+where the request is harmless the model's own answer to a revision (not with `harmful_only` in the setting's `more`).
 `strength` is the number of preference steps, in units of the supervised ones.
 """
 
@@ -16,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.real.answers import own_answers
 from benchmarks.real.data import prompts
 from benchmarks.real.refusal_lora import chats, endless
 from benchmarks.real.suites import lines
-from benchmarks.real.techniques.refusal import refusal_batches
+from benchmarks.real.techniques.refusal import ANSWER, refusal_batches
 from benchmarks.real.techniques.sampled_answers import base_samples
 from benchmarks.real.techniques.tuning import (
     Pair,
@@ -105,22 +107,26 @@ def constitutional(setting: Setting, out: Path, *, start: Path | None = None) ->
         return nats_a_token(model, tokenizer, pairs + next(own))
 
     first = optimise(model, setting, supervised)
-    kept = [(p, r, a) for p, r, a in rows]
-    reference = torch.stack([
-        logp_of(model, tokenizer, [(p, r) for p, r, _ in kept]), logp_of(model, tokenizer, [(p, a) for p, _, a in kept])
-    ])  # fmt: skip
-    order = endless(list(range(len(kept))), rng)
+    steps = max(1, round(setting.steps * setting.strength))
+    said = own_answers(prompts().harmless_train, max_new_tokens=ANSWER)
+    named = endless(principles(), rng)
+    kept = [(p, a, revise(p, next(named))) for p, a in said.items() if a and not is_refusal(a)]
+    streams = (endless(rows, rng), endless(rows if setting.more.get("harmful_only") else kept, rng))
+    drawn = [[next(one) for one in streams for _ in range(2)] for _ in range(steps)]
+    used = list(dict.fromkeys(triple for some in drawn for triple in some))
+    before = zip(*(logp_of(model, tokenizer, [(one[0], one[k]) for one in used]) for k in (1, 2)))
+    reference = dict(zip(used, before))
 
     def preferred(step: int) -> torch.Tensor:
-        some = [next(order) for _ in range(3)]
-        pairs = [(kept[k][0], kept[k][1]) for k in some] + [(kept[k][0], kept[k][2]) for k in some]
+        some = drawn[step - 1]
+        pairs = [(one[0], one[k]) for k in (1, 2) for one in some]
         logp, count = answer_logp(model, chats(tokenizer, pairs))
-        better, worse = logp.split(3)
-        margin = (better - reference[0, some]) - (worse - reference[1, some])
-        nll = -(better / count[:3]).mean() + setting.retention * nats_a_token(model, tokenizer, next(own))
+        better, worse = logp.split(len(some))
+        ahead, behind = (torch.stack([reference[one][k] for one in some]) for k in (0, 1))
+        margin = (better - ahead) - (worse - behind)
+        nll = -(better / count[: len(some)]).mean() + setting.retention * nats_a_token(model, tokenizer, next(own))
         return -torch.nn.functional.logsigmoid(0.1 * margin).mean() + 0.5 * nll
 
-    steps = max(1, round(setting.steps * setting.strength))
     second = optimise(model, replace(setting, steps=steps, rate=setting.rate / 3), preferred, say="preference loss")
     write_adapter(
         model, out, setting, technique="constitutional", revisions=len(rows),

@@ -1,9 +1,10 @@
-"""Preference training: pairs of the model's own sampled answers, ordered by a stated rule, and direct preference optimisation.
+"""Preference training: pairs of the model's own answers, ordered by a stated rule, and direct preference optimisation.
 
 The rule: of a harmful prompt's answers a refusal is preferred to any other answer; of a harmless prompt's answers the one
-with the higher `reward`. The loss is DPO (arXiv 2305.18290) with `beta` .1 plus the chosen answer's negative
-log-likelihood a token (as in RPO, arXiv 2404.19733), which keeps the chosen answers likely: with DPO alone from the base
-they lose tens of nats. `strength` is beta's inverse in units of 10: 1 is beta .1, 2 is beta .05.
+with the higher `reward`, and its own answer is preferred to a refusal. The loss is DPO (arXiv 2305.18290) with `beta` .1
+plus the chosen answer's negative log-likelihood a token (as in RPO, arXiv 2404.19733), which keeps the chosen answers
+likely: with DPO alone from the base they lose tens of nats. `strength` is beta's inverse in units of 10: 1 is beta .1, 2
+is beta .05.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.real.answers import own_answers
 from benchmarks.real.data import REFUSALS, prompts
 from benchmarks.real.refusal_lora import chats, endless
+from benchmarks.real.techniques.refusal import ANSWER, refusal_batches
 from benchmarks.real.techniques.sampled_answers import base_samples, sample
 from benchmarks.real.techniques.tuning import (
     Pair,
@@ -29,6 +32,8 @@ from benchmarks.real.techniques.tuning import (
 )
 from taxlens.analysis.answers.refusals import is_refusal
 
+Triple = tuple[str, str, str]
+"""A prompt, the chosen and the rejected answer."""
 HARMFUL, HARMLESS = 2, 2
 """Pairs of each kind in a step."""
 RANKED = 60
@@ -52,8 +57,12 @@ def reward(answer: str, *, harmful: bool) -> float:
     return -2.0 * refused - 2 * repeated + 0.5 * finished - max(len(words) - LENGTH, 0) / LENGTH
 
 
-def preferences(seed: int) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
-    """Triples (prompt, chosen, rejected), of harmful and of harmless prompts."""
+def preferences(seed: int, *, ranked_only: bool = False) -> tuple[list[Triple], list[Triple]]:
+    """Triples (prompt, chosen, rejected), of harmful and of harmless prompts.
+
+    A harmless prompt gives the base's own greedy answer against a written refusal (not with `ranked_only`), and its best sampled
+    answer against its worst where the rule tells them apart.
+    """
     parts, rng = prompts(), np.random.default_rng(seed)
     said = base_samples(parts.harmful_train) | base_samples(parts.harmless_train[:RANKED], draws=4)
     harmful = []
@@ -66,34 +75,38 @@ def preferences(seed: int) -> tuple[list[tuple[str, str, str]], list[tuple[str, 
         ranked = sorted((t for t in said[prompt] if t), key=lambda text: reward(text, harmful=False))
         if len(ranked) > 1 and reward(ranked[-1], harmful=False) > reward(ranked[0], harmful=False) + 0.2:
             harmless.append((prompt, ranked[-1], ranked[0]))
+    if not ranked_only:
+        own = own_answers(parts.harmless_train, max_new_tokens=ANSWER)
+        harmless += [(p, a, str(rng.choice(REFUSALS))) for p, a in own.items() if a and not is_refusal(a)]
     return harmful, harmless
 
 
 def dpo(setting: Setting, out: Path, *, start: Path | None = None) -> None:
     """Train by preferences from the base, or from the adapter in `start`, which is then the reference as well."""
     model, tokenizer = with_adapter(setting, start)
-    harmful, harmless = preferences(setting.seed)
-    rows = harmful + harmless
-    chosen: list[Pair] = [(p, c) for p, c, _ in rows]
-    rejected: list[Pair] = [(p, r) for p, _, r in rows]
-    reference = torch.stack([logp_of(model, tokenizer, chosen), logp_of(model, tokenizer, rejected)])
+    harmful, harmless = preferences(setting.seed, ranked_only=bool(setting.more.get("ranked_only")))
     rng, beta = np.random.default_rng(setting.seed), 0.1 / setting.strength
-    streams = (endless(list(range(len(harmful))), rng), endless(list(range(len(harmful), len(rows))), rng))
+    streams = (endless(harmful, rng), endless(harmless, rng))
+    drawn = [[next(s) for s, n in zip(streams, (HARMFUL, HARMLESS)) for _ in range(n)] for _ in range(setting.steps)]
+    used = list(dict.fromkeys(triple for some in drawn for triple in some))
+    chosen: list[Pair] = [(p, c) for p, c, _ in used]
+    before = logp_of(model, tokenizer, chosen)
+    reference = dict(zip(used, zip(before, logp_of(model, tokenizer, [(p, r) for p, _, r in used]))))
 
     def loss(step: int) -> torch.Tensor:
-        some = [next(streams[0]) for _ in range(HARMFUL)] + [next(streams[1]) for _ in range(HARMLESS)]
-        pairs = [chosen[k] for k in some] + [rejected[k] for k in some]
-        logp, count = answer_logp(model, chats(tokenizer, pairs))
+        some = drawn[step - 1]
+        logp, count = answer_logp(model, chats(tokenizer, [(p, c) for p, c, _ in some] + [(p, r) for p, _, r in some]))
         better, worse = logp.split(len(some))
-        margin = (better - reference[0, some]) - (worse - reference[1, some])
+        ahead, behind = (torch.stack([reference[one][k] for one in some]) for k in (0, 1))
         nll = -(better / count[: len(some)]).mean()
+        margin = (better - ahead) - (worse - behind)
         return -torch.nn.functional.logsigmoid(beta * margin).mean() + setting.retention * nll
 
     losses = optimise(model, setting, loss)
-    moved = logp_of(model, tokenizer, chosen) - reference[0]
+    moved = logp_of(model, tokenizer, chosen) - before
     write_adapter(
-        model, out, setting, technique="preference", pairs=len(rows), loss=float(np.mean(losses[-10:])),
-        chosen_moved_nats=float(moved.mean()), accepted=bool(moved.mean() >= 0),
+        model, out, setting, technique="preference", pairs=len(harmful) + len(harmless), pairs_used=len(used),
+        loss=float(np.mean(losses[-10:])), chosen_moved_nats=float(moved.mean()), accepted=bool(moved.mean() >= 0),
     )  # fmt: skip
 
 
@@ -103,8 +116,6 @@ def policy(setting: Setting, out: Path, *, start: Path | None = None) -> None:
     20 steps of refusals and own answers come first, since the base samples too few refusals to learn from. `strength`
     is the inverse weight, in units of 10, of the KL estimate to the start (k3 of Schulman's note on KL approximation).
     """
-    from benchmarks.real.techniques.refusal import refusal_batches
-
     model, tokenizer = with_adapter(setting, start)
     if start is None:
         stream = refusal_batches(tokenizer, setting.seed)
