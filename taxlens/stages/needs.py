@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.runs.context import RunContext
 
-WORKING = 6e7
-"""Bytes that any stage takes for what it imports and keeps."""
+WORKING = 4e7
+"""Bytes that scoring takes for what it imports and keeps."""
+LIBRARIES = 1.5e8
+"""Bytes that a stage takes for the libraries of statistics and storage, and for what earlier stages have not given back."""
 DRAWING = 1.5e8
 """Bytes that drawing takes: fonts, canvases, the picture under way."""
 BATCH = 4096
@@ -46,7 +48,7 @@ def gradient_bytes(job: RunContext) -> float:
     read = min(GRADIENT_BATCH, tokens)
     block = read * (12 * parts.d_model + 4 * parts.d_mlp + 2 * parts.n_heads * longest)
     logits = min(LOGITS, min(read, asked) * _vocabulary(job))
-    return WORKING + 3 * weight_bytes(job) + 4.0 * (block * parts.n_layers + 3 * logits)
+    return LIBRARIES + 3 * weight_bytes(job) + 4.0 * (block * parts.n_layers + 3 * logits)
 
 
 def training_bytes(job: RunContext) -> float:

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
 GRADIENTS = 12
 """Models along the path at which suites settle: 7 or 15, in the middle of both."""
-ITEM_ROW, TOKEN_ROW, UNIT_ROW = 80, 100, 160
+ITEM_ROW, TOKEN_ROW, UNIT_ROW = 62, 69, 157
 """Bytes of a row of attribution_items.csv, attribution_tokens.csv and attribution.csv."""
+TOLD = 5
+"""Rows of a token: all components together, and the four largest."""
+HELD_ROW = 1000
+"""Bytes of a row of attribution_tokens.csv while it is in memory."""
 TRIED = 3
 """Of a trial."""
 
@@ -28,7 +32,7 @@ TRIED = 3
 def attribute_cost(job: RunContext, section: AttributionSection) -> StageCost:
     """Return what the path takes, from a walk of three models on a few items, and what is asked for beside it."""
     gradients = min(section.max_gradients, GRADIENTS)
-    seconds, disk, token = 0.0, 0.0, seconds_a_token(job)
+    seconds, disk, rows, token = 0.0, 0.0, 0.0, seconds_a_token(job)
     parts = (LEADING + CONTROLS) * sum(METHODS[method].scored for method in section.methods)
     cuts = job.pair.base.anatomy.n_layers + 1 if section.stitch == "all" else len(section.stitch)
     fixed, per_token = _walk_times(job)
@@ -41,10 +45,12 @@ def attribute_cost(job: RunContext, section: AttributionSection) -> StageCost:
         patched = tokens_of(job, suite, template, most=min(items, PATCHED_ITEMS))
         seconds += token * patched * (24 * section.patches + 2 * section.screen + (6 if section.screen else 0))
         of_items = items * len(section.metrics) * unit_count(job, "component") * ITEM_ROW
-        disk += of_items + row_tokens(job, suite, template) * items / len(suite) * len(section.metrics) * TOKEN_ROW
+        tokens_told = row_tokens(job, suite, template) * items / len(suite) * TOLD
+        rows += tokens_told * len(section.metrics)
+        disk += of_items + tokens_told * len(section.metrics) * TOKEN_ROW
         disk += len(section.metrics) * sum(unit_count(job, level) for level in section.levels) * UNIT_ROW
     seconds += once(job, "kept for the pair", lambda: 0.0)
-    return StageCost(seconds / 60, disk=disk, memory=gradient_bytes(job))
+    return StageCost(seconds / 60, disk=disk, memory=gradient_bytes(job) + rows * HELD_ROW)
 
 
 def _walk_times(job: RunContext) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from taxlens.core.shared_work import active_part, shared
 from taxlens.stages.capture.capture_section import CaptureSection
+from taxlens.stages.needs import LIBRARIES
 from taxlens.stages.stage import StageCost
 
 if TYPE_CHECKING:
@@ -82,4 +83,4 @@ def capture_cost(job: RunContext, section: CaptureSection) -> StageCost:
 
     target = job.target / "activations.h5"
     found = estimate(job.pair, list(job.suites.values()), to=Path(target), **_options(job, section), part=job.part)
-    return StageCost(found.minutes, disk=found.bytes, memory=found.memory_bytes, words=str(found))
+    return StageCost(found.minutes, disk=found.bytes, memory=LIBRARIES + found.memory_bytes, words=str(found))

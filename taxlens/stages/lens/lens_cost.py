@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taxlens.stages.lens.lens_section import LensSection
-from taxlens.stages.needs import ROW, WORKING, scoring_bytes
+from taxlens.stages.needs import LIBRARIES, ROW, scoring_bytes
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import FEW, few, once, scored, seconds_of, tokens_of
 
@@ -21,7 +21,7 @@ def lens_cost(job: RunContext, section: LensSection) -> StageCost:
     each = once(job, "lens", lambda: _trial(job))
     seconds = sum(each * tokens_of(job, suite, template, most=section.items) for template, suite in pairs)
     rows = len(pairs) * 2 * job.pair.base.anatomy.n_layers
-    return StageCost(seconds / 60, disk=rows * 2 * ROW, memory=scoring_bytes(job) + WORKING)
+    return StageCost(seconds / 60, disk=rows * 2 * ROW, memory=scoring_bytes(job) + LIBRARIES)
 
 
 def _trial(job: RunContext) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taxlens.stages.needs import WORKING
+from taxlens.stages.needs import LIBRARIES
 from taxlens.stages.probe.probe_section import ProbeSection
 from taxlens.stages.stage import StageCost
 from taxlens.stages.trials import once, seconds_of
@@ -29,7 +29,7 @@ def probe_cost(job: RunContext, section: ProbeSection) -> StageCost:
     seconds = sum(places * _one_layer(job, section, *case) for case in cases)
     disk = sum(places * (CASE + 8 * width * values) for _, _, values in cases)
     rows = max((rows for rows, _, _ in cases), default=0)
-    return StageCost(seconds / 60, disk=disk, memory=WORKING + 2 * rows * width * (4 + 4 * 8))
+    return StageCost(seconds / 60, disk=disk, memory=LIBRARIES + 2 * rows * width * (4 + 4 * 8))
 
 
 def _cases(job: RunContext, section: ProbeSection) -> list[tuple[int, int, int]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taxlens.stages.needs import ROW, WORKING
+from taxlens.stages.needs import LIBRARIES, ROW
 from taxlens.stages.similarity.direction_tests import TESTED_ITEMS
 from taxlens.stages.similarity.similarity_section import SimilaritySection
 from taxlens.stages.similarity.store_similarity import MAP_ROWS, MATRICES
@@ -40,7 +40,7 @@ def similarity_cost(job: RunContext, section: SimilaritySection) -> StageCost:
     places, width = templates * len(captured.sites), job.pair.base.anatomy.d_model
     disk = places * layers * (PLACE + 8 * width * section.name_directions) + places * len(section.map) * layers**2 * ROW
     matrices = 8.0 * width**2 * (MATRICES + FOLDS)
-    return StageCost(seconds / 60, disk=disk, memory=WORKING + matrices + 24.0 * width * min(rows, MAP_ROWS))
+    return StageCost(seconds / 60, disk=disk, memory=LIBRARIES + matrices + 24.0 * width * min(rows, MAP_ROWS))
 
 
 def _rows(job: RunContext, rows: int) -> tuple[np.ndarray, np.ndarray]:
