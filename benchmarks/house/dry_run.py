@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.house.memory_peak import held_bytes, peak_bytes, reset_peak
+from benchmarks.house.memory_peak import give_back, held_bytes, peak_bytes, reset_peak
 from taxlens.config.schema import load_config
 from taxlens.config.yaml_file import read_yaml
 from taxlens.demo import demo_config
@@ -37,6 +37,7 @@ def run_stages(source: Path, overrides: Sequence[str], folder: Path) -> dict[str
         _ = job.pair, job.suites
         loaded = held_bytes()
         for stage in (one for one in STAGES if one.name in config.planned):
+            give_back()
             reset_peak()
             disk, started = _size(folder), time.process_time()
             with run.stage(stage.name, made_from=job.made_from(stage.name)):
