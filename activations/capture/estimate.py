@@ -68,7 +68,9 @@ def estimate(pair: ModelPair, suites: Suite | Sequence[Suite], *, to: Path | str
         UsageError: as `capture`.
     """
     wanted = {key: value for key, value in options.items() if key not in ("resume", "progress")}
+    begun = time.process_time()
     request = resolve(pair, suites, **wanted)
+    planned = time.process_time() - begun
     parent = Path(to).absolute()
     while not parent.exists():
         parent = parent.parent
@@ -81,7 +83,7 @@ def estimate(pair: ModelPair, suites: Suite | Sequence[Suite], *, to: Path | str
         shards=len(spans),
         bytes=int(request.total_bytes * 1.02) + (1 << 20),
         disk_free=shutil.disk_usage(parent).free,
-        minutes=sum(_seconds(request, name, loaded) for name, loaded in pair.models()) / 60,
+        minutes=(planned + sum(_seconds(request, name, loaded) for name, loaded in pair.models())) / 60,
         memory_bytes=buffers + _batch_bytes(request, pair.base),
     )
 

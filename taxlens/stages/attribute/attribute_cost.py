@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
 
 
-GRADIENTS = 12
-"""Models along the path at which suites settle: 7 or 15, in the middle of both."""
+GRADIENTS = 16
+"""Models along the path at which suites settle: 7, 15 or 31, in the middle of them."""
 ITEM_ROW, TOKEN_ROW, UNIT_ROW = 62, 69, 157
 """Bytes of a row of attribution_items.csv, attribution_tokens.csv and attribution.csv."""
 TOLD = 5

@@ -12,6 +12,8 @@ from taxlens.stages.trials import figure_count, once, seconds_of
 if TYPE_CHECKING:
     from taxlens.runs.context import RunContext
 
+PAGE = 3.0
+"""Seconds of reading the tables and writing the page."""
 BYTES = 35_000
 """Of a figure inside the page."""
 
@@ -19,7 +21,8 @@ BYTES = 35_000
 def report_cost(job: RunContext, section: Section) -> StageCost:
     """Return what the page takes: every figure of the run is read and made smaller."""
     count = figure_count(job)
-    return StageCost(count * once(job, "picture", lambda: seconds_of(_shrink)) / 60, disk=count * BYTES, memory=DRAWING)
+    seconds = PAGE + count * once(job, "picture", lambda: seconds_of(_shrink))
+    return StageCost(seconds / 60, disk=count * BYTES, memory=DRAWING)
 
 
 def _shrink() -> None:
