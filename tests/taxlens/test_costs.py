@@ -119,7 +119,7 @@ def test_bytes_grow_with_what_is_written(cost):
     def disk(name, **sections):
         return cost(name, whole=True, **sections).disk
 
-    assert disk("tax", suites=("facts", "copy")) > 1.5 * disk("tax")
+    assert disk("tax", suites=("facts", "copy")) > 1.3 * disk("tax")
     assert disk("tax", tax={"bootstrap": 100, "generate": ["facts"]}) > disk("tax")
     assert disk("attribute", attribution={"items": 24}) < disk("attribute")
     assert disk("attribute", attribution={"metrics": ["nll"]}) < 0.5 * disk("attribute")
@@ -132,8 +132,9 @@ def test_memory_of_training_is_more_than_that_of_the_path_and_that_more_than_sco
 
     orders = {"benefit": "harm", "against": "harmless", "unit": "component", "orders": ["path"]}
     path = memory("frontier", **ROLES, frontier=orders)
-    assert memory("frontier", **ROLES, frontier=orders | {"orders": ["path", "relearn"]}) != path
-    assert memory("diagnose", diagnose={}) > memory("attribute") > memory("tax") - 6e7
+    assert memory("frontier", **ROLES, frontier=orders | {"orders": ["path", "relearn"]}) > path
+    assert memory("diagnose", diagnose={}) > memory("tax")
+    assert memory("attribute") > memory("attribute", attribution={"items": 24}) > memory("tax")
 
 
 def test_costs_are_told_in_a_readers_units():
