@@ -45,17 +45,51 @@ KINDS = {
     "trainable tokens": peft.TrainableTokensConfig(token_indices=[5, 9], target_modules=["embed_tokens"]),
 }
 
+MORE = {
+    "lora on the embedding alone": LoraConfig(target_modules=["embed_tokens"], **LORA),
+    "lora on the head alone": LoraConfig(target_modules=["lm_head"], **LORA),
+    "lora on every linear layer": LoraConfig(target_modules="all-linear", **LORA),
+    "both saved whole": LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"]),
+    "lora on the embedding, head saved whole": LoraConfig(
+        target_modules=["embed_tokens"], modules_to_save=["lm_head"], **LORA
+    ),
+    "lora on the embedding, kept tied": LoraConfig(
+        target_modules=["q_proj", "embed_tokens"], ensure_weight_tying=True, **LORA
+    ),
+    "embedding saved whole, kept tied": LoraConfig(
+        r=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True
+    ),
+    "new tokens in both": LoraConfig(
+        r=4, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [3, 7], "lm_head": [3, 7]}
+    ),
+    "dora on the embedding": LoraConfig(target_modules=["embed_tokens", "q_proj"], use_dora=True, **LORA),
+    "norms saved whole": LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["input_layernorm"]),
+    "some left out": LoraConfig(
+        target_modules=["q_proj", "k_proj"], exclude_modules=["layers.0.self_attn.q_proj"], **LORA
+    ),
+    "weights by name": LoraConfig(target_parameters=["mlp.up_proj.weight"], target_modules=["q_proj"], **LORA),
+    "hra": peft.HRAConfig(target_modules=["q_proj"], r=4),
+    "shira": peft.ShiraConfig(target_modules=["q_proj"], r=4),
+    "miss": peft.MissConfig(target_modules=["q_proj"], r=4),
+    "fourierft": peft.FourierFTConfig(target_modules=["q_proj"], n_frequency=40),
+    "randlora": peft.RandLoraConfig(target_modules=["q_proj"], r=4),
+    "road": peft.RoadConfig(target_modules=["q_proj"], group_size=8),
+    "delora": peft.DeloraConfig(target_modules=["q_proj"], r=4),
+    "vblora": peft.VBLoRAConfig(target_modules=["q_proj"], r=2, num_vectors=8, vector_length=16),
+}
+"""Further members of the same kinds: where the vocabulary is adapted, what stays tied, and whatever else PEFT merges."""
+
 
 def held(model):
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters(remove_duplicate=False)}
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE)])
 def test_an_adapter_gives_what_peft_computes_and_the_base_stays_as_it_was(replicas, kind, tied):
     config = {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": tied}
     base = replicas.save(replicas.model(**config), "base")
-    folder, tuned = replicas.adapter(base, KINDS[kind], "adapter")
+    folder, tuned = replicas.adapter(base, (KINDS | MORE)[kind], "adapter")
     digest = sha256_file(base / "model.safetensors")
     pair = replicas.pair(base, adapter=str(folder))
     alone = load_model(base, device="cpu")
