@@ -15,6 +15,7 @@ from taxlens.activations.items.tokens import Row
 from taxlens.activations.models.compatibility import tokenizer_sha256
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.activations.models.pair import ModelPair
+from taxlens.activations.models.prompts import usable_templates
 from taxlens.activations.store.shard import STORED
 from taxlens.core.artifacts import sha256_text
 from taxlens.core.errors import UsageError, explain, one_of
@@ -156,7 +157,7 @@ def resolve(pair: ModelPair, suites: Suite | Sequence[Suite], **options: Any) ->
     """
     o = CaptureOptions(**options)
     suites = (suites,) if isinstance(suites, Suite) else tuple(suites)
-    templates = (o.templates,) if isinstance(o.templates, str) else tuple(o.templates)
+    templates = usable_templates(pair, (o.templates,) if isinstance(o.templates, str) else tuple(o.templates))
     parts = pair.base.anatomy
     named = check_sites(o.sites, parts)
     one_of(o.dtype, tuple(STORED), what="dtype")

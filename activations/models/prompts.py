@@ -168,7 +168,7 @@ def fitting(pair: Any, suite: Suite, templates: Sequence[str], *, room: int = 0)
     kept = set(range(len(suite)))
     for model in (pair.base, pair.aligned):
         limit = position_limit(model)
-        for template in templates if limit else ():
+        for template in usable_templates(pair, templates) if limit else ():
             asked = replace(as_asked(pair, model, template), max_length=NO_LIMIT)
             kept -= {row.item for row in asked.rows(suite) if len(row.ids) > limit}
             kept -= {row.item for row in asked.prompt_rows(suite) if len(row.ids) + room > limit}
@@ -181,11 +181,20 @@ def template_of(pair: Any, model: Any) -> str | None:
     return own or pair.aligned.chat_template or getattr(pair.aligned.tokenizer, "chat_template", None)
 
 
+def usable_templates(pair: Any, templates: Sequence[str]) -> tuple[str, ...]:
+    """The templates that are asked for, without "chat" where "plain" is asked for too and neither model has a chat template."""
+    if {"plain", "chat"} <= set(templates) and not template_of(pair, pair.base):
+        return tuple(template for template in templates if template != "chat")
+    return tuple(templates)
+
+
 def template_notes(pair: Any, templates: Sequence[str]) -> list[str]:
     """What a reader must know of the templates: one borrowed, two that differ, or a BOS that no template writes."""
     if "chat" not in templates:
         return []
     base, aligned = template_of(pair, pair.base), template_of(pair, pair.aligned)
+    if not base and not aligned:
+        return ["neither model has a chat template: plain only."]
     notes = []
     if not getattr(pair.base.tokenizer, "chat_template", None) and aligned:
         notes.append("base has no chat template: the aligned model's serves both.")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.activations.items.items import Item, Suite
-from taxlens.activations.models.prompts import as_asked, template_notes
+from taxlens.activations.models.prompts import as_asked, template_notes, usable_templates
 from taxlens.analysis.scoring.choices import SuiteScores, joined_scores, parts_of, score_suite
 from taxlens.analysis.scoring.metrics import CHOICE_METRICS, METRICS, Metric, main_metric, shown_metric
 from taxlens.analysis.tax.ledger import EQUIVALENCE_MARGIN, Paired, few_groups, tax_frame
@@ -149,7 +149,8 @@ def measure_tax(
         pair: a loaded pair (``.base`` and ``.aligned``).
         suites: items; those without choices are passed over, and a suite without any is noted.
         templates: ``plain``, ``chat`` or both; both give the 2 x 2. Where base has no chat
-            template, aligned's serves both and a note says so.
+            template, aligned's serves both and a note says so; where neither has one, ``plain`` alone is measured, if it is
+            asked for too.
         metrics: which, of `scored_metrics`.
         bootstrap: draws of the group bootstrap.
         seed: of the draws.
@@ -180,6 +181,7 @@ def measure_tax(
         raise ItemError(explain("no suite has items with choices.", names, "add choices and gold to the items."))
     notes = [f"{s.name}: no item has choices, so it has no tax here." for s in given if s not in usable]
     notes += template_notes(pair, templates)
+    templates = usable_templates(pair, templates)
     own = {name: _own_metric(name, function) for name, function in (functions or {}).items()}
     measured, scores = [], []
     found = _scored(pair, usable, templates, batch_tokens, progress)

@@ -7,7 +7,7 @@ from taxlens import Asking
 from taxlens.activations.items.chat import render_chat
 from taxlens.activations.models.chat_templates import asked_with
 from taxlens.activations.models.prompts import as_asked, one_prompting
-from taxlens.core.errors import ConfigError
+from taxlens.core.errors import ConfigError, ModelLoadError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
@@ -90,3 +90,15 @@ def test_what_a_template_does_not_know_is_told_or_refused(replicas):
     assert "has no effect" in notes(None, Asking(system="x"))
     with pytest.raises(ConfigError, match=r"(?s)leaves out the system text.*rendered"):
         pair(DEAF, Asking(system="Be brief."))
+
+
+def test_a_pair_without_a_chat_template_is_asked_plainly_with_a_note_and_refused_where_only_chat_is_asked(replicas):
+    models = replicas.model(), replicas.drift(replicas.model())
+    pair, suite = taxlens.load_pair(*models, tokenizer=replicas.tokenizer(chat=None)), replicas.suite(3)
+    tax = pair.tax(suite, bootstrap=100)  # both templates are asked for by default
+    assert set(tax.to_frame().template) == {"plain"}
+    assert any("neither model has a chat template" in note for note in tax.notes)
+    acts = pair.capture(suite, to=replicas.root / "acts.h5", templates=("plain", "chat"))
+    assert set(acts.store.rows["template"]) == {"plain"}
+    with pytest.raises(ModelLoadError, match="no chat template"):
+        pair.tax(suite, templates=("chat",), bootstrap=100)

@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WEIGHTS = "model.safetensors"
@@ -91,3 +94,128 @@ def test_half_precision_scores_are_those_of_half_precision(replicas):
     wanted = replicas.scores(plain, pair.base.tokenizer, suite)
     found = pair.tax(suite, templates=("plain",), bootstrap=100).scores[0][0].logp
     assert np.abs(found - wanted).max() < 0.5
+
+
+def both(replicas, **options):
+    """A base, a moved one, and their folders."""
+    base, aligned = replicas.model(**options), replicas.drift(replicas.model(**options))
+    return base, aligned
+
+
+@pytest.mark.parametrize("kind", ["its file holds two tensors", "its config says untied", "saved by half"])
+def test_a_config_and_a_file_that_disagree_on_tying_are_read_as_transformers_reads_them(replicas, kind):
+    base, aligned = both(replicas, tie_word_embeddings=kind != "its config says untied")
+    folders = [replicas.save(base, "base"), replicas.save(aligned, "aligned")]
+    if kind == "its file holds two tensors":
+        other = replicas.drift(replicas.model(tie_word_embeddings=False), seed=4).lm_head.weight.detach().clone()
+        held = load_file(folders[1] / WEIGHTS) | {"lm_head.weight": other}
+        save_file(held, folders[1] / WEIGHTS, {"format": "pt"})
+    elif kind == "saved by half":
+        for folder in folders:
+            half = {name: tensor.bfloat16() for name, tensor in load_file(folder / WEIGHTS).items()}
+            save_file(half, folder / WEIGHTS, {"format": "pt"})
+    pair = replicas.pair(*folders)
+    assert replicas.gap(pair, replicas.suite(3), *map(replicas.load, folders)) < 1e-5
+    plain = replicas.load(folders[1])
+    assert pair.aligned.anatomy.tied == (plain.lm_head.weight is plain.model.embed_tokens.weight)
+    assert pair.attribute(replicas.suite(3), metrics=("nll",), bootstrap=100).closed
+
+
+@pytest.mark.parametrize(
+    "kind", ["unknown keys", "named default", "on the router", "experts by name", "fused and turned"]
+)
+def test_adapters_of_all_ages_score_as_peft_computes(replicas, kind):
+    experts = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    name = {"on the router": "mixtral", "experts by name": "qwen3_moe", "fused and turned": "gpt2"}.get(kind, "llama")
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    if kind == "on the router":
+        config = LoraConfig(r=4, target_modules=["q_proj", "gate"])
+    elif kind == "experts by name":
+        config = LoraConfig(r=4, target_modules=["q_proj"], target_parameters=["mlp.experts.gate_up_proj"])
+    elif kind == "fused and turned":
+        config = LoraConfig(r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    options = experts | ({"head_dim": 8, "decoder_sparse_step": 1} if name == "qwen3_moe" else {})
+    base = replicas.save(replicas.model(name, **(options if name in ("mixtral", "qwen3_moe") else {})), "base")
+    folder, tuned = replicas.adapter(base, config, "adapter")
+    if kind == "unknown keys":
+        settings = json.loads((folder / "adapter_config.json").read_text()) | {
+            "a_key_of_tomorrow": 1,
+            "eva_config": None,
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    elif kind == "named default":
+        file = folder / "adapter_model.safetensors"
+        held = {n.replace(".weight", ".default.weight"): tensor for n, tensor in load_file(file).items()}
+        save_file(held, file, {"format": "pt"})
+    pair = replicas.pair(base, adapter=str(folder))
+    assert replicas.gap(pair, replicas.suite(3), replicas.load(base), tuned) < 1e-4
+    assert pair.attribute(replicas.suite(2), metrics=("nll",), bootstrap=100).closed
+
+
+CHATS = {
+    "today's date": "{{ strftime_now('%d %b %Y') }} " + "{chat}",
+    "thinking": "{chat}{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
+    "no generation prompt": "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} {% endfor %}",
+    "ends in a space": "{{ bos_token }}Q: {{ messages[-1]['content'] }}\nA: ",
+    "ends in two lines": "{{ bos_token }}Q: {{ messages[-1]['content'] }}\n\n",
+}
+
+
+@pytest.mark.parametrize("kind", CHATS)
+def test_chat_templates_of_every_make_score_as_a_plain_loop(replicas, kind):
+    chat = CHATS[kind].replace("{chat}", replicas.chat)
+    tokenizer = replicas.tokenizer(chat=chat)
+    base, aligned = both(replicas)
+    folders = [replicas.save(m, n, tokenizer=tokenizer) for m, n in ((base, "base"), (aligned, "aligned"))]
+    pair = replicas.pair(*folders)
+    assert replicas.gap(pair, replicas.suite(3), base, aligned, chat=chat) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["no BOS and no pad", "EOS after the text", "a small limit", "cut and filled"])
+def test_tokenizers_of_every_make_score_as_a_plain_loop(replicas, kind):
+    tokenizer = replicas.tokenizer()
+    if kind == "no BOS and no pad":
+        raw = json.loads(tokenizer.backend_tokenizer.to_str()) | {"post_processor": None}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(raw)), eos_token="</s>")
+    elif kind == "EOS after the text":
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+    elif kind == "a small limit":
+        tokenizer.model_max_length = 512
+    else:
+        tokenizer.backend_tokenizer.enable_truncation(4)
+        tokenizer.backend_tokenizer.enable_padding(length=64)
+    base, aligned = both(replicas)
+    folders = [replicas.save(m, n, tokenizer=tokenizer) for m, n in ((base, "base"), (aligned, "aligned"))]
+    pair, suite = replicas.pair(*folders), replicas.suite(3)
+    plain = replicas.tokenizer()
+    if kind == "no BOS and no pad":
+        plain.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    found = pair.tax(suite, bootstrap=100).scores[0]
+    for model, scores in zip((base, aligned), found, strict=True):
+        wanted = replicas.scores(model, plain, suite)
+        if kind == "EOS after the text":  # the plain loop's rows, without the EOS that would stand in their midst
+            wanted = replicas.scores(model, replicas.tokenizer(), suite)
+        assert np.abs(scores.logp - wanted).max() < 1e-5
+
+
+def test_left_overs_of_old_pythias_are_read_past(replicas):
+    folder = replicas.save(replicas.model("gpt_neox"), "old")
+    place = "gpt_neox.layers.0.attention."
+    extra = {
+        f"{place}bias": torch.ones(1, 1, 8, 8, dtype=torch.bool), f"{place}masked_bias": torch.tensor(-1e9),
+        f"{place}rotary_emb.inv_freq": torch.ones(4),
+    }  # fmt: skip
+    save_file(load_file(folder / WEIGHTS) | extra, folder / WEIGHTS, {"format": "pt"})
+    pair = replicas.pair(folder, folder)
+    assert replicas.gap(pair, replicas.suite(2), replicas.load(folder)) < 1e-5
+
+
+def test_generation_settings_that_contradict_themselves_do_not_hinder(replicas):
+    base, aligned = both(replicas)
+    folders = [replicas.save(base, "base"), replicas.save(aligned, "aligned")]
+    odd = {"do_sample": False, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 5], "_from_model_config": False}
+    (folders[1] / "generation_config.json").write_text(json.dumps(odd))
+    pair = replicas.pair(*folders)
+    assert replicas.gap(pair, replicas.suite(2), base, aligned) < 1e-5
