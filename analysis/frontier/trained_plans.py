@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from taxlens.analysis.weights.interpolation import mixture
 from taxlens.analysis.weights.units import difference_of
 from taxlens.analysis.weights.weight_edits import puts_back
 from taxlens.core.errors import UsageError, explain
+from taxlens.core.memory import refuse_beyond_memory
 from taxlens.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -289,8 +291,15 @@ def training(
     model = pair.aligned.model
     modules = [role.name for role in pair.aligned.anatomy.modules if difference.changed(role.name)]
     weights = {(m, n): p for m in modules for n, p in model.get_submodule(m).named_parameters(recurse=False)}
-    kept = {key: p.detach().clone() for key, p in weights.items()}
-    masters = {key: p.detach().clone() if _is_wide(p) else p.detach().float() for key, p in weights.items()}
+    home = home_of(pair.aligned.device, training_bytes(weights.values()))
+    kept = {key: p.detach().to(home or p.device, copy=True) for key, p in weights.items()}
+    once = Counter(p.data_ptr() for p in weights.values())  # in 32 bits a weight of one use is trained as it stands
+    masters = {
+        key: p.detach()
+        if _is_wide(p) and home is None and once[p.data_ptr()] == 1
+        else p.detach().to(home or p.device, wide_of(p), copy=True)
+        for key, p in weights.items()
+    }
     moments = {key: (torch.zeros_like(p), torch.zeros_like(p)) for key, p in masters.items()}
     with puts_back(model):
         try:
@@ -300,9 +309,10 @@ def training(
                     asked = one_prompting(pair, some, template[suite.name])
                     slopes, _ = weight_slopes(model, some, asked, modules=modules, metric="nll")
                     for key, slope in slopes.items():
-                        _adam(masters[key], slope, moments[key], step, rate)
-                        with torch.no_grad():
-                            weights[key].copy_(masters[key])
+                        _adam(masters[key], slope.to(masters[key].device), moments[key], step, rate)
+                        if masters[key].data_ptr() != weights[key].data_ptr():  # a copy
+                            with torch.no_grad():
+                                weights[key].copy_(masters[key])
                 if enough is not None and step % every == 0 and enough(model):
                     break
             yield model
@@ -310,6 +320,37 @@ def training(
             with torch.no_grad():
                 for key, p in weights.items():
                     p.copy_(kept[key])
+
+
+def training_bytes(weights: Iterable[torch.Tensor]) -> int:
+    """Bytes that training weights holds beside them and their gradients: what they were, float32 copies, two moments."""
+    return sum(p.numel() * (p.element_size() + (8 if _is_wide(p) else 12)) for p in weights)
+
+
+def home_of(device: torch.device, needed: int) -> torch.device | None:
+    """Where a training's copies and moments go: None beside the weights, else the host's memory.
+
+    Args:
+        device: of the model.
+        needed: see `training_bytes`.
+
+    Raises:
+        UsageError: they fit neither on the device nor into the host's memory.
+    """
+    fix = "diagnose.relearn: false, no order relearn; or more memory."
+    if device.type == "cuda" and torch.cuda.is_available():
+        if needed < 0.9 * torch.cuda.mem_get_info(device)[0]:
+            return None
+        refuse_beyond_memory("training the changed weights", needed, fix)
+        return torch.device("cpu")
+    if device.type == "cpu":
+        refuse_beyond_memory("training the changed weights", needed, fix)
+    return None
+
+
+def wide_of(weight: torch.Tensor) -> torch.dtype:
+    """The dtype in which a weight is trained."""
+    return weight.dtype if _is_wide(weight) else torch.float32
 
 
 def _is_wide(weight: torch.Tensor) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from taxlens.analysis.interventions.effect_tables import PATCHES
-from taxlens.analysis.interventions.graft import check_unchanged
+from taxlens.analysis.interventions.graft import check_unchanged, rounding_of
 from taxlens.analysis.interventions.patching import INTO, PARTS, every_part, patched_values
 from taxlens.analysis.scoring.evaluator import ChoiceMeasure, Values, losses
 from taxlens.analysis.weights.units import difference_of
@@ -92,7 +92,7 @@ def patch_table(
                         rows.append(shared | {"suite": suite, "metric": metric} | numbers | {"share": share})
                     task.advance(1, note=patch.component)
     for name, model in (("base", pair.base.model), ("aligned", pair.aligned.model)):
-        check_unchanged(ends[name], measure(model))
+        check_unchanged(ends[name], measure(model), limit=rounding_of(pair))
     return PATCHES.frame(rows)
 
 

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from taxlens.activations.hooks.paired_forward import Seen, call_on, hidden, replaced_output, twin
 from taxlens.analysis.interventions.effects import UnitEffects
-from taxlens.analysis.interventions.graft import check_unchanged
+from taxlens.analysis.interventions.graft import check_unchanged, rounding_of
 from taxlens.analysis.scoring.evaluator import MeasureFunction, Values, losses
 from taxlens.core.errors import UsageError, explain, one_of
 from taxlens.core.progress import SILENT, Progress
@@ -102,7 +102,7 @@ def patch_effects(
                 patched = patched_values(pair, measure, place, part=part, into=into, positions=positions)
                 columns.append(losses(patched, end) if into == "base" else losses(end, patched))
             task.advance(1, note=place.name)
-    check_unchanged(end, measure(pair.base.model if into == "base" else pair.aligned.model))
+    check_unchanged(end, measure(pair.base.model if into == "base" else pair.aligned.model), limit=rounding_of(pair))
     shared: dict[str, Any] = {
         "level": "head" if all(place.head is not None for place in places) else "component",
         "template": template, "units": names, "layers": tuple(p.layer for p in places),

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from taxlens.activations.items.items import Suite
     from taxlens.activations.models.pair import ModelPair
 
-RATE = 1.2e11
-"""Multiply-adds counted as two: what two ordinary cores are taken to do in a second. A stated figure and not one of
-the machine at hand, so that the same budget always gives the same items."""
+RATES = {"cpu": 1.2e11, "cuda": 2e14}
+"""Multiply-adds counted as two: what two ordinary cores, or one GPU of a data centre, are taken to do in a second.
+Stated figures and not those of the machine at hand, so that the same budget on the same kind of device always gives the
+same items."""
 
 FEWEST = 24
 """Held-out items of a suite that no budget goes below."""
@@ -36,7 +37,7 @@ class Cost:
         plans: plans to measure.
         held_items: held-out items a suite, at most.
         tokens: tokens that one plan reads.
-        minutes: estimated time of measuring all of them, on two cores.
+        minutes: estimated time of measuring all of them, at the stated rate of the device.
         attribution: estimated minutes of the effects on the training half.
         answers: prompts answered by generation, over all models.
         generation: estimated minutes of those answers.
@@ -81,8 +82,10 @@ def read_tokens(pair: ModelPair, suite: Suite, *, template: str, shared: bool = 
 
 
 def minutes_for(pair: ModelPair, tokens: float) -> float:
-    """Estimated minutes of reading so many tokens, on two cores at the stated `RATE`."""
-    return tokens * 2 * sum(p.numel() for p in pair.aligned.model.parameters()) / RATE / 60
+    """Estimated minutes of reading so many tokens, at the stated rate of the pair's kind of device."""
+    device = getattr(getattr(pair.aligned, "device", None), "type", "cpu")
+    rate = RATES.get(device, RATES["cpu"])
+    return tokens * 2 * sum(p.numel() for p in pair.aligned.model.parameters()) / rate / 60
 
 
 def plan_cost(pair: ModelPair, suites: Sequence[Suite], *, plans: int, template: Mapping[str, str]) -> Cost:

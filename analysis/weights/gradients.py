@@ -79,7 +79,7 @@ def weight_slopes(
                 scores.backward(slope / len(items))
                 total += value / len(items)
                 _widened(wanted, sums)
-            return {key: sums.get(key, _taken(p)) for key, p in wanted.items()}, total
+            return {key: sums[key] if key in sums else _taken(p) for key, p in wanted.items()}, total
 
         return until_it_fits(summed, smaller, what=f"gradient of {suite.name}")
 
@@ -187,8 +187,8 @@ def _widened(wanted: dict[tuple[str, str], torch.nn.Parameter], sums: dict[tuple
 
 
 def _taken(parameter: torch.Tensor) -> torch.Tensor:
-    grad = parameter.grad
-    return torch.zeros_like(parameter) if grad is None else grad.detach().clone()
+    grad, parameter.grad = parameter.grad, None  # handed over, not copied
+    return torch.zeros_like(parameter) if grad is None else grad.detach()
 
 
 def _triple_slopes(slopes: Slopes, difference: Difference, module: str) -> np.ndarray:

@@ -59,6 +59,9 @@ def hardware() -> dict[str, str]:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         found["accelerators"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        found["cuda"] = str(torch.version.cuda)
+        found["tf32"] = str(torch.backends.cuda.matmul.allow_tf32)
+        found["deterministic"] = str(torch.are_deterministic_algorithms_enabled())
     return found
 
 

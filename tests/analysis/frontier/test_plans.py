@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from taxlens.analysis.frontier.plans import (
     Scores,
@@ -142,3 +143,20 @@ def test_a_plan_keeps_harm_alone_where_the_benefit_is_a_difference(scores):
     free, bound = (best_coefficients(s, count=40, keep=0.95) for s in (hidden, told))
     assert free @ harm > 0.05 * harm.sum()
     assert bound @ harm <= 0.05 * harm.sum() + 1e-9
+
+
+def test_a_training_too_large_for_the_device_goes_to_the_host_and_one_too_large_for_both_is_refused(monkeypatch):
+    from taxlens.analysis.frontier.trained_plans import home_of, training_bytes
+
+    weights = [torch.zeros(10, 10, dtype=torch.bfloat16), torch.zeros(10)]
+    needed = training_bytes(weights)
+    assert needed == 100 * (2 + 12) + 10 * (4 + 8)
+    monkeypatch.setattr("taxlens.core.memory.available_memory", lambda: 2 * needed)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (needed // 2, needed))
+    assert home_of(torch.device("cuda", 0), needed) == torch.device("cpu")
+    assert home_of(torch.device("cuda", 0), needed // 4) is None
+    assert home_of(torch.device("cpu"), needed) is None
+    for device in ("cuda:0", "cpu"):
+        with pytest.raises(UsageError, match=r"(?s)training the changed weights.*relearn: false"):
+            home_of(torch.device(device), 3 * needed)
