@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from pathlib import Path
 
 from taxlens.core.errors import UsageError, explain
@@ -38,6 +40,13 @@ def refuse_beyond_memory(what: str, needed: float, fix: str, *, available: int |
     if there is not None and needed > there:
         rows = [("needs", f"{needed / 1e9:.1f} GB"), ("available", f"{there / 1e9:.1f} GB")]
         raise UsageError(explain(f"{what} does not fit into memory.", rows, fix))
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what this process has freed; where the C library keeps it, peaks of one step add to the next's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _meminfo() -> int | None:

@@ -18,6 +18,7 @@ from torch import nn
 from taxlens.analysis.path.beyond.inner_weights import carried, carrier_rule
 from taxlens.analysis.path.module_rules import Layout, ModuleRule, Reducer, rule_for
 from taxlens.analysis.weights.units import Difference, Unit
+from taxlens.core.memory import return_freed_memory
 
 Tensor = torch.Tensor
 
@@ -115,6 +116,7 @@ class Contraction:
     batch: Batch | None = None
     _handles: list[Any] = field(default_factory=list)
     busy: bool = False
+    _kept: list[Any] = field(default_factory=list)
     _shape: tuple[int, int] = (0, 0)
     _held: dict[torch.device, _Held] = field(default_factory=dict)
 
@@ -155,6 +157,12 @@ class Contraction:
         """Start a new node: an empty tally for `n_rows` rows of `n_tokens` tokens in all, on every device in use."""
         self._shape = (n_rows, n_tokens)
         self._held.clear()
+        return_freed_memory()
+
+    def forget(self) -> None:
+        """Let go of what was kept of a forward pass, once all its backward passes are done: its graph may live on."""
+        self.batch = None
+        self._kept.clear()
 
     def scored(self, rows: Tensor, values: Tensor) -> None:
         """Add to the rows' scores what a batch's asked positions gave.
@@ -236,13 +244,15 @@ class Contraction:
                     kept = rule.keep_call(module, inputs, named)
             finally:
                 self.busy = False
+            place = len(self._kept)
+            self._kept.append(kept)
             if not several:
-                output.register_hook(lambda gradient: self._meet(rule, kept, gradient))
+                output.register_hook(lambda gradient: self._meet(rule, self._kept[place], gradient))
                 return None
             # one output may be made of another: what follows reads views, whose gradients hold no other output's
             seen = {n: one.view_as(one) for n, one in live}
             for n, one in seen.items():
-                one.register_hook(lambda gradient, own=kept[n]: self._meet(rule, own, gradient))
+                one.register_hook(lambda gradient, n=n: self._meet(rule, self._kept[place][n], gradient))
             return tuple(seen.get(n, one) for n, one in enumerate(output))
 
         return keep

@@ -188,6 +188,7 @@ def differentiate(
         score: what is differentiated at each asked position; a row's score is their sum.
         advance: called with the number of rows done.
     """
+    contraction.forget()  # what a pass that ran out of memory has left
     contraction.begin(len(shard.rows), shard.n_tokens)
     for bundle in shard.bundles:
         with torch.enable_grad():
@@ -202,7 +203,8 @@ def differentiate(
                 torch.autograd.backward(values.sum(), retain_graph=lane < last)
                 contraction.scored(row, values.detach())
                 advance(len(torch.unique(row_target[0])))
-            contraction.batch = None
+            del logits, values  # and with them the graph
+            contraction.forget()
     tally, scores = contraction.finish()
     return tally, _finite(scores, shard)
 

@@ -176,11 +176,11 @@ class MatrixRule(ModuleRule):
                 back = part @ delta
                 inward = back if inward is None else inward.add_(back)
             if "rows" in kinds or "columns" not in kinds:
-                product = g[:, outputs] * (x.to(delta.dtype) @ delta.T)
+                product = (x.to(delta.dtype) @ delta.T).to(g.dtype).mul_(g[:, outputs])
                 tokens = product.sum(1) if tokens is None else tokens.add_(product.sum(1))
                 rows += [reduce(product)] if "rows" in kinds else []
         if inward is not None:
-            product = _wide(x) * inward
+            product = inward.to(g.dtype).mul_(_wide(x))
             forms["columns"], tokens = reduce(product), product.sum(1) if tokens is None else tokens
         if rows:
             forms["rows"] = torch.cat(rows, dim=1)

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from taxlens.analysis.weights.leading_triples import BLOCK, HELD
+from taxlens.analysis.weights.leading_triples import HELD
 from taxlens.analysis.weights.units import common_rows
 
 if TYPE_CHECKING:
     from taxlens.analysis.weights.units import Difference
 
 Tensor = torch.Tensor
+
+BLOCK = 1 << 20
+"""Numbers of a change that are formed at once on a CPU (4 MB in float32)."""
 
 
 Blocks = Callable[[], Iterator[tuple[slice, Tensor]]]
@@ -26,6 +29,7 @@ def dense_change(module: nn.Module, name: str, difference: Difference) -> Blocks
 
     A vocabulary's change is half of a small model: it is never held whole. Of a weight that the checkpoint stores as
     [in, out], and on a GPU, where one product is faster than several, all outputs come at once up to `HELD` numbers.
+    On a CPU every block of every weight is formed in the same place: it holds until the next is asked for.
     """
     device, transposed = next(module.parameters()).device, difference.transposed(name)
     ends = [m.model.get_submodule(name).weight.detach() for m in (difference.pair.base, difference.pair.aligned)]
@@ -43,7 +47,7 @@ def dense_change(module: nn.Module, name: str, difference: Difference) -> Blocks
             rows = slice(start, min(start + step, outputs))
             mine = [one if transposed else one[rows] for one in common]
             end, before = (one.to(device) if narrow else wide(one).to(device) for one in (mine[1], mine[0]))
-            delta = end - before
+            delta = torch.sub(end, before, out=_place(end)) if device.type == "cpu" else end - before
             if transposed:
                 yield rows, delta.T
             else:  # rows that only the walked model has
@@ -51,6 +55,17 @@ def dense_change(module: nn.Module, name: str, difference: Difference) -> Blocks
                 yield rows, torch.cat([delta, delta.new_zeros((lacking, delta.shape[1]))]) if lacking else delta
 
     return change
+
+
+def _place(like: Tensor) -> Tensor:
+    """Memory of a tensor's size and dtype that is used again and again: what is taken anew each time piles up."""
+    held = _PLACES.get(like.dtype)
+    if held is None or held.numel() < like.numel():
+        held = _PLACES[like.dtype] = like.new_empty(max(like.numel(), BLOCK))
+    return held[: like.numel()].view(like.shape)
+
+
+_PLACES: dict[torch.dtype, Tensor] = {}
 
 
 def filled(change: Tensor, module: nn.Module) -> Tensor:

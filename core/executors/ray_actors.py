@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ class RayExecutor:
         self._ray = ray
         if ray.is_initialized():
             return
+        os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that starts here: it does the run's own work
         here = {} if self.address else {"num_cpus": self.workers * self.cpus, "include_dashboard": False}
         try:
             ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, **here)
