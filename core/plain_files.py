@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _TREE, _OWN = "tree", "taxlens."
-_SUM = "taxlens_sha256"
+_OURS = "taxlens"
 _AGAIN = "delete it: it will be made again."
 _DENSEST = 20
 """How many times larger than its file an archive may unpack."""
@@ -121,9 +121,12 @@ def read_tensors(
         with safe_open(str(path), framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
             metadata = dict(stored.metadata() or {})
-        if (digest := metadata.pop(_SUM, None)) is not None and digest != _digest(tensors, metadata):
+        if _OURS not in metadata:
+            return tensors, metadata
+        ours = json.loads(metadata[_OURS])
+        if ours["sha256"] != _digest(tensors, ours["metadata"]):
             raise ValueError("changed since it was written")
-        return tensors, metadata
+        return tensors, dict(ours["metadata"])
     except (SafetensorError, *_DAMAGES) as reason:
         raise error(explain(title, [("file", path), ("reason", _first(reason))], fix)) from reason
 
@@ -143,8 +146,9 @@ def write_tensors(
 
     held = {name: torch.as_tensor(value).detach().cpu().contiguous().clone() for name, value in tensors.items()}
     told = dict(metadata or {})
+    ours = json.dumps({"metadata": told, "sha256": _digest(held, told)}, sort_keys=True)
     with atomic_path(path) as temporary:
-        save_file(held, temporary, metadata=told | {_SUM: _digest(held, told)})
+        save_file(held, temporary, metadata={_OURS: ours})  # one entry: the library writes several in any order
     return Path(path)
 
 

@@ -70,9 +70,10 @@ def every_run_is_asked_whether_it_closes():
 
 
 @pytest.fixture(autouse=True)
-def attributions_close_on_the_measured_tax(every_run_is_asked_whether_it_closes):
+def attributions_close_on_the_measured_tax(request, every_run_is_asked_whether_it_closes):
     """Fail a test that made a run, itself or by a fixture, whose closure.csv speaks of another tax than tax.csv."""
     yield
     told = list(_open_ends)
     _open_ends.clear()
-    assert told == [], "\n".join(told)
+    if not request.node.get_closest_marker("made_up_tables"):
+        assert told == [], "\n".join(told)

@@ -3,19 +3,17 @@
 Run: python -m benchmarks.house.kills --kills 85 --workers 15
 Each round starts the command line on an embedded pair, sends SIGKILL, SIGTERM or SIGINT after a random time of the
 processor, and goes on with `--resume`, to be killed again, until the run ends by itself. Two configs take turns: one of
-every stage that computes, one that ends in figures and report, so that kills fall into every stage. The folder
+every stage that computes, one that ends in figures and report, so that kills fall into every stage. A third has two workers:
+one of these is killed, or the process that they work for. The folder
 must then hold the bytes of the reference (the report and what says how long something took apart) and pass `taxlens verify`.
 After every kill, no file of a finished stage may be half-written. A killed process is a fork of one that has imported
-everything, so that kills fall into the work. `--workers` kills attributions in pieces that two processes do: one of the
-workers, or the process that they work for.
+everything, so that kills fall into the work.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
-import hashlib
 import importlib
 import io
 import json
@@ -33,8 +31,6 @@ from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-
-import numpy as np
 
 from taxlens.core.artifacts import sha256_text
 from taxlens.demo import catalogue
@@ -57,7 +53,7 @@ stages: [tax, capture, probe, similarity, lens, attribute, diagnose, features, f
 capture: {layers: [1, 2], shard_bytes: 100000}
 probes: {labels: [correct], permutations: 19}
 similarity: {measures: [cka, drift], map: [], test_layers: 0}
-attribution: {levels: [component, singular], tolerance: 0.05, neurons: 4}
+attribution: {levels: [component, singular], tolerance: 0.05}
 diagnose: {layers: [2]}
 features:
   train: {corpus: [words.txt], layers: [1], width: 64, k: 4, tokens: 2000, passes: 2, batch: 128, context: 16}
@@ -71,9 +67,18 @@ frontier: {shares: [0.05, 0.2], draws: 1, orders: [path, magnitude], leave_out: 
 edit: {harmless: harmless, suites: [facts], editors: [interpolation], tries: 1}
 """,
     "shows": PAIR + "stages: [tax, figures, report]\n",
+    "workers": PAIR
+    + """
+  - {name: harm, file: harm.jsonl, kind: benefit, attribute: false}
+stages: [tax, capture, attribute, diagnose]
+capture: {layers: [1, 2], shard_bytes: 100000}
+attribution: {levels: [component], tolerance: 0.05}
+diagnose: {layers: [2]}
+executor: {kind: local, workers: 2}
+""",
 }
-"""Configs by name."""
-LONGEST = {"computes": 0.4, "shows": 0.9}
+"""Configs by name; the one with workers is compared with a run of one process."""
+LONGEST = {"computes": 0.4, "shows": 0.9, "workers": 1.2}
 """Share of a run after which it is killed at the latest: its longest stage must have an end."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDED = {"cancelled", "started", "success"}
@@ -86,7 +91,7 @@ def prepared(folder: Path) -> dict[str, Path]:
     """The configs by name, with small suites and a small corpus in a folder."""
     for name in ("facts", "harmless", "harm"):
         lines = catalogue.resolve_suite(f"demo:{name}").read_text(encoding="utf-8").splitlines()
-        kept = lines[:: max(1, len(lines) // 16)][:16]
+        kept = lines[:: max(1, len(lines) // 12)][:12]
         (folder / f"{name}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
     facts = catalogue.resolve_suite("demo:facts").read_text(encoding="utf-8").splitlines()
     prompts = [json.loads(line)["prompt"] for line in facts]
@@ -122,17 +127,24 @@ def command(config: Path, out: Path) -> int:
     return run_app(["run", str(config), "--out", str(out), *(["--resume"] if out.exists() else [])])
 
 
-def killed_after(process: int, seconds: float, chosen: signal.Signals) -> tuple[bool, int]:
-    """Send a signal after some seconds of the processor; returns whether it was sent, and the exit code (-n: signal n)."""
-    sent: float | None = None
+def killed_after(process: int, seconds: float, chosen: signal.Signals, dice: random.Random) -> tuple[int, int]:
+    """Send a signal after some seconds of the processor, to the process or one of its workers.
+
+    Returns:
+        Who was sent it (0: nobody, it ended before), and the exit code of the process (-n: signal n).
+    """
+    sent, victim, workers = 0.0, 0, set[int]()
     while True:
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
-            return sent is not None, os.waitstatus_to_exitcode(status)
-        if sent is None and spent(process) > seconds:
-            os.kill(process, chosen)
+            return victim, os.waitstatus_to_exitcode(status)
+        alive = children(process)
+        workers |= set(alive)
+        if not victim and spent(process) + sum(map(spent, workers)) > seconds:
+            victim = dice.choice([process, *alive])
+            os.kill(victim, chosen if victim == process else signal.SIGKILL)
             sent = time.monotonic()
-        elif sent is not None and time.monotonic() - sent > 120:  # the signal came before anybody listened for it
+        elif victim == process and time.monotonic() - sent > 120:  # the signal came before anybody listened for it
             os.kill(process, signal.SIGKILL)
         time.sleep(0.02)
 
@@ -168,12 +180,15 @@ def round_of(config: Path, out: Path, longest: float, dice: random.Random) -> tu
     errors = out.with_suffix(".err")
     while True:
         chosen = dice.choice(SIGNALS)
-        sent, code = killed_after(forked(lambda: command(config, out), errors), dice.uniform(0, longest), chosen)
-        if not sent and code:
+        process = forked(lambda: command(config, out), errors)
+        victim, code = killed_after(process, dice.uniform(0, longest), chosen, dice)
+        if victim != process and code:
             raise SystemExit(f"the resumed run failed with {code}: {errors.read_text(encoding='utf-8')}")
-        if not sent:
+        found["kills"] += victim > 0
+        found["of a worker"] += victim not in (0, process)
+        if victim != process:
+            where["worker"] += victim > 0
             return found, where
-        found["kills"] += 1
         found["half"] += len(half_written(out))
         where[under_way(out)] += 1
         tidy = code == -signal.SIGKILL if chosen == signal.SIGKILL else code in (0, 130, -chosen, -signal.SIGKILL)
@@ -205,83 +220,17 @@ def _timeless(value: object) -> object:
     return [_timeless(inside) for inside in value] if isinstance(value, list) else value
 
 
-def pieces(folder: Path, out: Path, scratch: Path) -> int:
-    """Attribute a suite in pieces that two processes do, and write a hash of what was found."""
-    import taxlens
-    from taxlens.analysis.pieces.pair_pieces import effects_in_pieces
-    from taxlens.core.executor import executor_of
-
-    load = {"base": str(catalogue.resolve("demo:base")), "aligned": str(catalogue.resolve("demo:planted"))}
-    pair = taxlens.load_pair(load["base"], load["aligned"])
-    suite = taxlens.suite(str(folder / "facts.jsonl"))
-    executor = executor_of(workers=2, scratch=scratch)
-    found = effects_in_pieces(pair.models, [suite], load, executor, tolerance=0.05, batch_tokens=128, memory=1)
-    digest = hashlib.sha256()
-    _digest(found, digest)
-    out.write_text(digest.hexdigest(), encoding="ascii")
-    return 0
-
-
-def _digest(value: object, digest: hashlib._Hash) -> None:
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        for key, inside in value.items():
-            digest.update(str(key).encode())
-            if key != "seconds":
-                _digest(inside, digest)
-    elif isinstance(value, np.ndarray):
-        digest.update(str(value.dtype).encode() + str(value.shape).encode() + value.tobytes())
-    else:
-        digest.update(repr(value).encode())
-
-
-def pieces_round(folder: Path, number: int, wanted: str, longest: float, dice: random.Random) -> Counter[str]:
-    """Kill one of the workers or their process, and begin again with what was kept, until it ends; returns counts."""
-    found, scratch = Counter[str](runs=1), folder / f"scratch-{number}"
-    out, errors = folder / f"pieces-{number}", folder / f"pieces-{number}.err"
-    while not out.exists():
-        process = forked(lambda: pieces(folder, out, scratch), errors)
-        workers: list[int] = []
-        after, one, sent = dice.uniform(0, longest), dice.random() < 0.5, False
-        while not (ended := os.waitpid(process, os.WNOHANG))[0]:
-            workers = sorted({*workers, *children(process)})
-            if not sent and spent(process) + sum(map(spent, workers)) > after:
-                alive = children(process)
-                victim = dice.choice(alive) if alive and one else process
-                os.kill(victim, signal.SIGKILL)
-                found["workers" if victim != process else "owners"] += 1
-                found["kills"] += 1
-                sent = True
-            time.sleep(0.05)
-        code = os.waitstatus_to_exitcode(ended[1])
-        if code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"pieces failed with {code}: {errors.read_text(encoding='utf-8')}")
-        time.sleep(2.0)
-        found["orphans"] += sum(running(worker) for worker in workers)
-    found["equal"] += out.read_text(encoding="ascii") == wanted
-    return found
-
-
 def children(process: int) -> list[int]:
-    """The processes that a process started and that run (its workers, not what watches over shared memory)."""
+    """The worker processes of a process."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-            if int(words[1]) == process and b"spawn_main" in (path / "cmdline").read_bytes():
+            if int(words[1]) == process and b"worker_call" in (path / "cmdline").read_bytes():
                 found.append(int(path.name))
         except OSError:
             continue
     return found
-
-
-def running(process: int) -> bool:
-    """Whether a process is there and works."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2][1] != "Z"
-    except OSError:
-        return False
 
 
 def imported() -> None:
@@ -306,44 +255,45 @@ def finished(process: int, errors: Path) -> float:
 def main() -> None:
     """Run the rounds, print what was met, and exit with 1 if any byte differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=85, help="of a run of every stage")
-    parser.add_argument("--workers", type=int, default=15, help="kills of attributions in pieces")
+    parser.add_argument("--kills", type=int, default=85, help="of runs of one process")
+    parser.add_argument("--workers", type=int, default=15, help="kills of runs of two workers")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     imported()
-    dice, wrong = random.Random(chosen.seed), 0
+    dice, total, where = random.Random(chosen.seed), Counter[str](), Counter[str]()
+    seconds, wanted = {}, {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         configs, errors = prepared(folder), folder / "whole.err"
-        total, where, seconds, wanted = Counter[str](), Counter[str](), {}, {}
-        for name in configs if chosen.kills else ():
-            out = folder / f"whole-{name}"
-            seconds[name] = finished(forked(partial(command, configs[name], out), errors), errors)
-            wanted[name] = told(out)
-            print(f"{name}: the reference took {seconds[name]:.1f} s of the processor", flush=True)
-        for name in cycle(("computes", "computes", "shows")):
-            if total["kills"] >= chosen.kills:
-                break
-            out = folder / f"killed-{total['runs']}"
-            met, places = round_of(configs[name], out, LONGEST[name] * seconds[name], dice)
-            hashes, problems = told(out), Run.open(out).verify()
-            differ = {n for n in wanted[name].keys() | hashes.keys() if wanted[name].get(n) != hashes.get(n)}
-            where += places
-            total += met + Counter(runs=1, equal=not differ and not problems)
-            print(json.dumps(total), json.dumps(where), sorted(differ)[:8], problems[:5], flush=True)
-            if differ or problems:
-                shutil.copytree(out, Path(f"{tempfile.gettempdir()}/differs-{os.getpid()}-{total['runs']}"))
-            shutil.rmtree(out)
-        wrong += total["runs"] - total["equal"] + total["half"] + total["odd"]
-        if chosen.workers:
-            whole = finished(forked(lambda: pieces(folder, folder / "pieces", folder / "scratch"), errors), errors)
-            print(f"the pieces took {whole:.1f} s of the processor", flush=True)
-            wanted_pieces, total = (folder / "pieces").read_text(encoding="ascii"), Counter[str]()
-            while total["kills"] < chosen.workers:
-                total += pieces_round(folder, total["runs"], wanted_pieces, 1.2 * whole, dice)
-                print(json.dumps(total), flush=True)
-            wrong += total["runs"] - total["equal"] + total["orphans"]
-    sys.exit(wrong > 0)
+        parts = [(("computes", "computes", "shows"), chosen.kills), (("workers",), chosen.kills + chosen.workers)]
+        for names, most in parts:
+            for name in cycle(names):
+                if total["kills"] >= most:
+                    break
+                if name not in wanted:
+                    out = folder / f"whole-{name}"
+                    seconds[name] = finished(forked(partial(command, _alone(configs[name]), out), errors), errors)
+                    wanted[name] = told(out)
+                    print(f"{name}: the reference took {seconds[name]:.1f} s of the processor", flush=True)
+                out = folder / f"killed-{total['runs']}"
+                met, places = round_of(configs[name], out, LONGEST[name] * seconds[name], dice)
+                hashes, problems = told(out), Run.open(out).verify()
+                differ = {n for n in wanted[name].keys() | hashes.keys() if wanted[name].get(n) != hashes.get(n)}
+                where += places
+                total += met + Counter(runs=1, equal=not differ and not problems)
+                print(json.dumps(total), json.dumps(where), sorted(differ)[:8], problems[:5], flush=True)
+                if differ or problems:
+                    shutil.copytree(out, Path(f"{tempfile.gettempdir()}/differs-{os.getpid()}-{total['runs']}"))
+                shutil.rmtree(out)
+    sys.exit(total["runs"] > total["equal"] or total["half"] + total["odd"] > 0)
+
+
+def _alone(config: Path) -> Path:
+    """The config without workers."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    alone = config.with_name(f"alone-{config.name}")
+    alone.write_text("\n".join(line for line in lines if not line.startswith("executor:")) + "\n", encoding="utf-8")
+    return alone
 
 
 if __name__ == "__main__":

@@ -49,8 +49,10 @@ class StageRecord:
     def adopt(self) -> None:
         """Take in what was written beside `watch`: by other processes, or by an earlier, stopped pass of the stage.
 
-        What an earlier pass wrote keeps the hash that it had then: a file that was damaged since stays damaged.
+        What an earlier pass wrote keeps the hash that it had then: a file that was damaged since stays damaged. What the
+        stage itself took away again is none of its outputs.
         """
+        self.outputs = {name: digest for name, digest in self.outputs.items() if (self.folder / name).is_file()}
         for name in files_of(self.folder):
             own = name.startswith(RESUMABLE) or name not in self.before
             if own and name not in self.listed and name not in self.outputs:

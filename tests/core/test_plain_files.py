@@ -129,6 +129,15 @@ def test_flipped_bits_and_cuts_of_our_tensors_are_refused_or_harmless(tmp_path):
             read_tensors(path, title="t")
 
 
+def test_equal_tensors_and_facts_are_equal_bytes(tmp_path):
+    held = {name: torch.full((3,), float(n)) for n, name in enumerate("abcdefgh")}
+    written = write_tensors(tmp_path / "t.safetensors", held, {"one": "1", "two": "2", "three": "3"}).read_bytes()
+    header = json.loads(written[8 : 8 + int.from_bytes(written[:8], "little")])
+    assert len(header["__metadata__"]) == 1  # more would stand in another order in every process
+    again = write_tensors(tmp_path / "u.safetensors", held, {"three": "3", "two": "2", "one": "1"}).read_bytes()
+    assert written == again
+
+
 def test_tensors_of_others_are_read_without_a_hash(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "t.safetensors", metadata={"format": "pt"})
     assert read_tensors(tmp_path / "t.safetensors", title="t")[1] == {"format": "pt"}

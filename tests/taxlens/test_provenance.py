@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from taxlens.cli.app import run_app
+from taxlens.core.artifacts import atomic_path
 from taxlens.core.errors import CheckError, UsageError
 from taxlens.demo import catalogue
 from taxlens.runs import manifest as manifests
@@ -18,6 +19,7 @@ from taxlens.runs.recording import WRITING
 from taxlens.runs.running import run
 from taxlens.stages import STAGES, TABLES
 
+pytestmark = pytest.mark.made_up_tables
 CONFIG = """name: small
 pair: {base: base, aligned: aligned}
 suites:
@@ -322,6 +324,22 @@ def test_a_stage_removes_what_it_wrote_before_and_nothing_else(place, small):
     again = run(place / "r", stages=["tax"])
     assert {path.name for path in (place / "r" / "tables").iterdir()} == {"mine.csv", "power.csv"}
     assert again.verify() == ["not in the manifest: tables/mine.csv"]
+
+
+def test_what_a_stage_writes_and_takes_away_again_is_no_output(place, small, done):
+    plain = small.compute["tax"]
+
+    def stage(job, section):
+        plain(job, section)
+        with atomic_path(job.run.folder / "kept" / "half-way.npz") as path:
+            path.write_bytes(b"x")
+        (job.run.folder / "kept" / "half-way.npz").unlink()
+
+    small.compute["tax"] = stage
+    assert run(place / "c.yaml", out=place / "r").verify() == []
+    done.clear()
+    assert run(place / "c.yaml", out=place / "r", resume=True).verify() == []
+    assert done == []
 
 
 def test_what_a_killed_stage_had_begun_is_removed_by_the_next_pass_and_never_read(place, small):

@@ -13,6 +13,7 @@ from taxlens.runs.folder import Run
 from taxlens.runs.running import run, summary
 from taxlens.stages import STAGES
 
+pytestmark = pytest.mark.made_up_tables
 CONFIG = """name: small
 pair: {base: a, aligned: b}
 suites:
