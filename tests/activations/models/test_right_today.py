@@ -153,7 +153,7 @@ def test_adapters_of_all_ages_score_as_peft_computes(replicas, kind):
 
 
 CHATS = {
-    "today's date": "{{ strftime_now('%d %b %Y') }} " + "{chat}",
+    "today's date": "{{ bos_token }}{{ strftime_now('%d %b %Y') }} {turns}",
     "thinking": "{chat}{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}",
     "no generation prompt": "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} {% endfor %}",
     "ends in a space": "{{ bos_token }}Q: {{ messages[-1]['content'] }}\nA: ",
@@ -163,7 +163,9 @@ CHATS = {
 
 @pytest.mark.parametrize("kind", CHATS)
 def test_chat_templates_of_every_make_score_as_a_plain_loop(replicas, kind):
-    chat = CHATS[kind].replace("{chat}", replicas.chat)
+    chat = (
+        CHATS[kind].replace("{chat}", replicas.chat).replace("{turns}", replicas.chat.removeprefix("{{ bos_token }}"))
+    )
     tokenizer = replicas.tokenizer(chat=chat)
     base, aligned = both(replicas)
     folders = [replicas.save(m, n, tokenizer=tokenizer) for m, n in ((base, "base"), (aligned, "aligned"))]
