@@ -120,6 +120,8 @@ def anatomy(model: nn.Module) -> Anatomy:
     outer = _outside(model, place)
     modules = [role for role in (*outer[0], *roles, *outer[1]) if _own(named[role.name])]
     bare = [role for role in roles if not _own(named[role.name]) and role.kind == "norm"]
+    if not any(role.role == "final_norm" for role in modules):
+        bare += _last_norm_without_weights(model, place)
     _check_named(model, modules)
     sizes = _sizes(config, named, modules, family)
     return Anatomy(
@@ -234,6 +236,13 @@ def _outside(model: nn.Module, place: str) -> tuple[list[ModuleRole], list[Modul
             last.append(ModuleRole(name, None, "norm", "final_norm"))
     order = ("norm", "unembed")
     return first, sorted(last, key=lambda role: order.index(role.kind))
+
+
+def _last_norm_without_weights(model: nn.Module, place: str) -> list[ModuleRole]:
+    """The norm before the output head, where it has no weights (OLMo)."""
+    around = model.get_submodule(place.rpartition(".")[0])
+    names = [name for name, _ in around.named_children() if "norm" in name or name == "ln_f"]
+    return [ModuleRole(f"{place.rpartition('.')[0]}.{names[-1]}", None, "norm", "final_norm")] if names else []
 
 
 def _own(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 
 from taxlens.activations.models.loading import LoadedModel
 from taxlens.core.direction import Direction
@@ -117,14 +118,31 @@ def output_matrix(loaded: LoadedModel) -> tuple[np.ndarray, np.ndarray]:
     """Return a model's output matrix [tokens, d] and the gain [d] of the norm before it, both float32.
 
     A step v in the residual stream moves the logits on the direct path by matrix @ (gain * v), up to the norm's scale.
-    Gemma's norms store gain - 1: the 1 is added. Rows beyond the tokenizer's last token are padding and left out.
+    Rows beyond the tokenizer's last token are padding and left out.
     """
     weight = loaded.model.get_output_embeddings().weight
-    norm = next(role.name for role in loaded.anatomy.modules if role.role == "final_norm")
-    gain = loaded.model.get_submodule(norm).weight.detach().float().cpu().numpy()
-    if loaded.model.config.model_type.startswith("gemma"):
-        gain = gain + 1
-    return weight[: len(loaded.tokenizer)].detach().float().cpu().numpy(), gain
+    norm = loaded.anatomy.role("final_norm")
+    gain = np.ones(1, dtype=np.float32) if norm is None else norm_gain(loaded.model.get_submodule(norm.name))
+    return weight[: len(loaded.tokenizer)].detach().float().cpu().numpy(), np.broadcast_to(
+        gain, weight.shape[1:]
+    ).copy()
+
+
+def norm_gain(norm: torch.nn.Module) -> np.ndarray:
+    """Return what a norm multiplies its normalised input by, float32 [d].
+
+    Some store the gain, some the gain less 1 (Gemma, Qwen3-Next, Nemotron), some none (OLMo): the norm is asked. Entries of one
+    size and either sign, half of each, are normalised to +1 and -1 by every kind of norm.
+    """
+    weight = getattr(norm, "weight", None)
+    if weight is None:
+        return np.ones(1, dtype=np.float32)
+    stored, d = weight.detach().float().cpu().numpy(), len(weight)
+    signs = torch.ones(d, dtype=weight.dtype, device=weight.device)
+    signs[1::2] = -1
+    with torch.no_grad():
+        told = ((norm(64 * signs) - norm(-64 * signs)) / 2 * signs).float().cpu().numpy()
+    return min((stored, stored + 1), key=lambda gain: float(np.abs(gain - told).max())).astype(np.float32)
 
 
 def promoted_tokens(direction: Direction, vocabulary: Vocabulary, *, top: int = TOP) -> DirectionNames:
