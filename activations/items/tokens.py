@@ -217,7 +217,15 @@ def _context(
 
 
 def _encode(tokenizer: Tokenizer, text: str, *, special: bool) -> list[int]:
-    ids: list[int] = [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]  # type: ignore[arg-type]
+    try:
+        ids: list[int] = [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError) as error:
+        place = next((n for n, character in enumerate(text) if "\ud800" <= character <= "\udfff"), None)
+        if place is None:
+            raise
+        rows = [("text", ascii(text[max(0, place - 40) : place + 10])), ("character", place)]
+        title = "a text holds half a character (a lone surrogate)."
+        raise ItemError(explain(title, rows, "repair the text.")) from error
     if special and ids and ids[-1] == tokenizer.eos_token_id and not _ends_in_eos(tokenizer, text):
         ids = ids[:-1]  # a tokenizer that closes every text with EOS: nothing could continue it
     return ids

@@ -16,7 +16,7 @@ from taxlens.activations.items.items import Suite
 from taxlens.core.errors import ItemError, explain
 from taxlens.suites.building import Rows, build_suite
 from taxlens.suites.choices import LETTERS, choices_of
-from taxlens.suites.fields import answer_index, field
+from taxlens.suites.fields import answer_index, field, gap_of
 
 Filled = dict[str, Any]
 Fill = Callable[[Mapping[str, Any], str], Filled]
@@ -118,7 +118,7 @@ def hellaswag_item(row: Mapping[str, Any], where: str) -> Filled:
 
 def _winogrande(row: Mapping[str, Any], where: str) -> Filled:
     sentence = _said(row, "sentence", where)
-    before, gap, rest = sentence.partition("_")
+    before, gap, rest = gap_of(sentence)
     answer = str(field(row, "answer", where)).strip()
     if not gap or not rest.strip() or answer not in ("1", "2"):
         rows = [("at", where), ("sentence", repr(sentence)), ("answer", repr(answer))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,6 +74,12 @@ def renamed(rows: Sequence[Mapping[str, Any]], fields: Mapping[str, str], source
     hidden = {name for usual in fields for name in NAMES[usual]} - set(fields.values())
     kept = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
     return [row | {firsts[usual]: row[theirs] for usual, theirs in fields.items()} for row in kept]
+
+
+def gap_of(sentence: str) -> tuple[str, str, str]:
+    """(what stands before the gap, the gap, what stands after it) of a sentence with ``_``, ``__``, ... in it; blank gap: none."""
+    found = re.search("_+", sentence)
+    return (sentence, "", "") if found is None else (sentence[: found.start()], found[0], sentence[found.end() :])
 
 
 def truth_of(row: Mapping[str, Any], where: str) -> int:

@@ -14,7 +14,7 @@ from taxlens.activations.items.item_files import file_rows
 from taxlens.activations.items.items import Suite
 from taxlens.core.errors import ConfigError, ItemError, UsageError, explain, one_of
 from taxlens.suites.building import Rows, build_suite
-from taxlens.suites.fields import field, truth_of
+from taxlens.suites.fields import field, gap_of, truth_of
 from taxlens.suites.questions import questions
 
 ASK_TRUTH = "Statement: {statement}\nTrue or false? Answer:"
@@ -162,7 +162,7 @@ def gaps(
     """
 
     def fill(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        before, gap, rest = str(field(row, "sentence", where)).partition("_")
+        before, gap, rest = gap_of(str(field(row, "sentence", where)))
         if not gap or not rest.strip():
             rows_ = [("at", where), ("sentence", repr(before + gap + rest))]
             raise ItemError(explain("a sentence has no gap '_' with words after it.", rows_, "mark the gap by _."))

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from taxlens.activations.items.items import Item, Suite, read_suite
 from taxlens.activations.items.tokens import encode_prompts, encode_suite, prompt_ids
-from taxlens.core.errors import TaxlensError
-from taxlens.suites.formats import questions
+from taxlens.core.errors import ItemError, TaxlensError
+from taxlens.suites.formats import gaps, questions
 
 
 class Files:
@@ -29,6 +29,30 @@ class Files:
 PLAIN_TURNS = "{% for m in messages %}user {{ m['content'] }} {% endfor %}"
 ROW = {"id": "1", "group": "g", "prompt": "Q:", "choices": [" a", " b"], "gold": 0}
 TABLE = "id;group;prompt;choice_0;choice_1;gold\n1;g;Q:; a; b;0\n"
+
+
+def half_a_character(**fields):
+    """A text that no tokenizer takes is refused in one sentence."""
+
+    def holds(_files):
+        item = Item("1", "g", **{"prompt": "Hi", "choices": (" A", " B"), "gold": 0} | fields)
+        with pytest.raises(ItemError, match="half a character"):
+            encode_suite(Suite("s", (item,)), tokenizer("<s>"))
+
+    return holds
+
+
+def one_gap(mark):
+    """A gap of any width is one gap."""
+
+    def holds(_files):
+        row = {"sentence": f"The cup fell as the {mark} shook.", "option1": "box", "option2": "cup", "answer": "1"}
+        item = gaps([row]).items[0]
+        assert (item.contexts[0], item.choices[0]) == ("The cup fell as the box", " shook.")
+
+    return holds
+
+
 Q = {"question": "W?"}
 
 
@@ -123,6 +147,12 @@ def shape(row, right=1):
 
 
 KINDS = {
+    "X half a character": {
+        "prompt": half_a_character(prompt="Hi \ud800"),
+        "choice": half_a_character(choices=(" A\udc00", " B")),
+        "context": half_a_character(prompt=None, contexts=("Hi\ud800", "Hi"), choices=(" A", " A")),
+    },
+    "6 gaps": {mark: one_gap(mark) for mark in ("_", "__", "_____")},
     "1a a second BOS": {bos: lambda _logs, bos=bos: one_bos(bos) for bos in ("<s>", "<bos>", "<|begin_of_text|>")},
     "1d BOS in chat": {
         "template without": lambda _logs: chat_bos(PLAIN_TURNS, 1),
