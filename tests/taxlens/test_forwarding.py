@@ -64,7 +64,7 @@ VALUES = {
         "unaligned": ("demo:rlhf",),
     },
     "edit": {
-        "harm": "harm", "harmless": "harmless", "suites": ("facts",), "editors": ("repair",), "tries": 2, "keep": {"harm": 0.77},
+        "harm": "harm", "harmless": "harmless", "suites": ("facts",), "editors": ("repair",), "tries": 2, "search": 66, "keep": {"harm": 0.77},
         "returned": 0.66, "kl": 0.55, "certified": True, "unit": "head", "items": 33, "train_items": 44, "generate": 128,
     },
 }  # fmt: skip
