@@ -177,7 +177,8 @@ class Pair:
             suites: one suite or several.
             dictionaries: a folder, a dictionary, or several by name.
             template: "plain" or "chat".
-            options: of the config's section `features`, and of `analysis.features.feature_report.report_features`.
+            options: of the config's section `features`, and of `analysis.features.feature_report.report_features`;
+                `unaligned` holds loaded models by name.
         """
         from taxlens.analysis.features.account_run import account_dictionaries
         from taxlens.analysis.features.dictionaries.dictionary_files import read_dictionary
@@ -190,7 +191,9 @@ class Pair:
 
         named = dictionaries if isinstance(dictionaries, Mapping) else {_name(dictionaries): dictionaries}
         found = {name: read(one) for name, one in named.items()}
+        models = {name: options.pop(name) for name in ("unaligned",) if name in options}
         chosen = _chosen(FeaturesSection, options, report_features, account_dictionaries, attribute)
+        chosen = {name: value for name, value in chosen.items() if name != "unaligned"} | models
         return report_features(
             self.models, _many(suites), found, template=template, **({"progress": self._progress} | chosen)
         )

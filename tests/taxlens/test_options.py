@@ -44,6 +44,7 @@ OTHERWISE = {
     ("max_gradients", Options),
     ("metrics", measure_tax),
     ("samples", measure_other_taxes),
+    ("unaligned", report_features),
 }
 """Defaults that another section has, or that an engine keeps for itself: all metrics where none is named."""
 
