@@ -55,21 +55,33 @@ def bounded(*, seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]
 
 
 class _Watchdog:
-    """Raises an error in the thread that made it, when the time is over."""
+    """Raises an error in the thread that made it, when that thread has computed for too long.
+
+    Processor seconds count where the system tells them: a process that waits for its turn is not a slow template.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._thread, self._lock = threading.get_ident(), threading.Lock()
         self._over = self._fired = False
+        self._seconds, self._start = seconds, _computed(self._thread)
+        self._wait(seconds)
+
+    def _wait(self, seconds: float) -> None:
         self._timer = threading.Timer(seconds, self._fire)
         self._timer.daemon = True
         self._timer.start()
 
     def _fire(self) -> None:
         with self._lock:
-            if not self._over:
-                self._fired = True
-                thread, kind = ctypes.c_ulong(self._thread), ctypes.py_object(TemplateLimitError)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, kind)
+            if self._over:
+                return
+            left = self._seconds - (_computed(self._thread) - self._start)
+            if left > 0:
+                self._wait(max(left, 0.01))
+                return
+            self._fired = True
+            thread, kind = ctypes.c_ulong(self._thread), ctypes.py_object(TemplateLimitError)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, kind)
 
     def end(self) -> None:
         """Stop watching; an error that is on its way arrives before this returns."""
@@ -80,6 +92,14 @@ class _Watchdog:
         if self._fired and not fired:
             for _ in range(100):
                 time.sleep(0.001)
+
+
+def _computed(thread: int) -> float:
+    """Processor seconds of a thread of this process; seconds of the clock where the system does not tell."""
+    try:
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    except (AttributeError, OSError):
+        return time.monotonic()
 
 
 def _less_memory(memory: int) -> tuple[int, int] | None:
