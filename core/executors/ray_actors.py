@@ -65,15 +65,21 @@ class RayExecutor:
         self._ray = ray
         if ray.is_initialized():
             return
-        os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster that starts here: it does the run's own work
+        # of a cluster that starts here: its workers do the run's own work, and nothing is told to anybody
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         here = {} if self.address else {"num_cpus": self.workers * self.cpus, "include_dashboard": False}
-        try:
-            ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, **here)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            rows = [("address", self.address or "a cluster on this machine"), ("Ray says", str(error).splitlines()[0])]
-            raise UsageError(
-                explain("the Ray cluster cannot be reached.", rows, "start it, or leave address out.")
-            ) from error
+        for last in (False, False, True):  # on a busy machine Ray's own limit of 30 s is short
+            try:
+                ray.init(address=self.address or "local", log_to_driver=False, configure_logging=False, **here)
+                break
+            except Exception as error:  # Ray raises bare ones
+                ray.shutdown()
+                if last:
+                    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+                    rows = [("address", self.address or "a cluster on this machine"), ("Ray says", said)]
+                    fix = "start it, leave address out, or executor: {kind: local}"
+                    raise UsageError(explain("the Ray cluster cannot be had.", rows, fix)) from error
         self._own = True
 
     def start(self, call: WorkerCall, rank: int) -> RayWorker:

@@ -167,6 +167,7 @@ class Killer(threading.Thread):
 
 
 @pytest.mark.slow
+@pytest.mark.guard_trips  # Ray looks for the metadata service of a cloud
 @pytest.mark.parametrize("seed", range(10))
 def test_two_workers_of_ray_of_which_one_is_killed_write_the_tables_of_one_process(config, tmp_path, seed):
     pytest.importorskip("ray")
