@@ -151,9 +151,10 @@ def gated_frame(
     )
     rows = [found.row(name) for name in names]
     gate = fit_gate(task)
+    decisions = {"fitted": decided(task, gate), "oracle": oracle(task)}
     lines = []
     for row in rows:
-        for kind, through in (("fitted", decided(task, gate)), ("oracle", oracle(task))):
+        for kind, through in decisions.items():
             known = gate if kind == "fitted" else None
             line: dict[str, object] = {
                 "editor": row.editor.name, "gate": kind, "layer": known.layer if known else np.nan,

@@ -26,9 +26,8 @@ KEEP = Constraints(keep={"harm": 0.95})
 def write_results(found: EditorComparison, name: str, out: Path, *, error: JudgeError | None = None) -> None:
     """Tables of one pair, its skipped editors, ties of its best one, and what is recommended at 95 % of harm alone."""
     out.mkdir(parents=True, exist_ok=True)
-    inside = [row.editor.name for row in found.rows if row.editor.family == "activations"]
-    gated = gated_frame(found, inside or [row.editor.name for row in found.rows], error=error)
-    write_table(gated, out / f"{name}-gated.csv")
+    if any(row.editor.family == "activations" for row in found.rows):
+        write_table(gated_frame(found, error=error), out / f"{name}-gated.csv")
     write_table(found.to_frame(), out / f"{name}.csv")
     write_table(found.fronts_frame(), out / f"{name}-fronts.csv")
     best = recommend(found, KEEP)

@@ -1,6 +1,6 @@
 """What plans were predicted to do against what they did, and what `joint` costs: `python -m benchmarks.editors.predicted`.
 
-    python -m benchmarks.editors.predicted                     # the embedded pairs; about four minutes of processor
+    python -m benchmarks.editors.predicted                     # the embedded pairs; about three minutes of processor a pair
     python -m benchmarks.editors.predicted refusal
 
 Plans are fitted on the training items of the comparison's own task and measured on its held-out items. `account`: the path

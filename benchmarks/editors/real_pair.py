@@ -37,6 +37,8 @@ BESIDE = 48
 
 JOINT = Schedule(stages=((22, 5.0), (16, 2.5), (14, 1.2)), every=8)
 """Fewer steps than on the embedded pairs: a step is a hundred times dearer."""
+PATH = {"items": 24, "steps": 2}
+"""Items a suite that effects are read on, and looks anew for a candidate: fewer, for the same reason."""
 
 
 def real_pair(seed: int) -> ModelPair:
@@ -89,6 +91,7 @@ def kept_editor(name: str, folder: Path = CACHE) -> Editor:
             return
         spent, begun, small = [], time.process_time(), True
         more = options | ({"schedule": JOINT} if name == "joint" and tries == len(JOINT.stages) else {})
+        more |= PATH if name == "path" else {}
         for number, edit in enumerate(editor.propose(task, tries=tries, **more)):
             spent.append(time.process_time() - begun)
             small = small and edit.form in ("units", "adapter", "steering")

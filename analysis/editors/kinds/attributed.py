@@ -154,7 +154,7 @@ def local_effects(task: EditTask, units: Units, undone: np.ndarray, items: int, 
 
 
 def unit_effects(
-    task: EditTask, units: Units, method: Any, metric: str, items: int, *, progress: Progress, **options: Any
+    task: EditTask, units: Units, method: Any, metric: str, items: int, *, progress: Progress = SILENT, **options: Any
 ) -> TradeOffs:
     """Effects of the units on the training items: `metric` for the taxed suites, margins for harm and harmless."""
     by_template: dict[str, list[Suite]] = {}

@@ -223,8 +223,9 @@ def _transposed(model: Any, names: Sequence[str] | Mapping[str, Any]) -> dict[st
 
 
 def _modules(loaded: Any, frozen: float) -> list[str]:
-    """Names of the linear modules of all blocks but the lowest share of them."""
-    first = int(frozen * loaded.anatomy.n_layers + 1e-9)
+    """Names of the linear modules of all blocks but the lowest share of them: at least one is left out, and one left."""
+    blocks = loaded.anatomy.n_layers
+    first = min(max(1, int(frozen * blocks + 1e-9)), blocks - 1) if frozen else 0
     found = []
     for role in loaded.anatomy.modules:
         inside = role.layer is not None and role.layer >= first and role.kind in ("attn", "mlp")
