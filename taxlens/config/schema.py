@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from taxlens.config.yaml_file import line_of, parse_yaml, read_yaml
 from taxlens.core.errors import ConfigError, explain
@@ -113,6 +113,8 @@ class SplitSection(Section):
 
 class AskingSection(Section):
     """How both models are asked in chat, beyond their templates."""
+
+    model_config = ConfigDict(str_strip_whitespace=False)  # a space at the end of an answer's beginning is part of it
 
     system: str = Field(default="", description="system text before each question that has none of its own")
     thinking: bool | None = Field(

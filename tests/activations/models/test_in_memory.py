@@ -18,7 +18,11 @@ def tables(pair, suite):
     """Everything that a pair's tables hold of a suite."""
     tax = pair.tax(suite, templates=("plain", "chat"), bootstrap=100).to_frame()
     found = pair.attribute(suite, metrics=("probability", "nll"), levels=("component", "head"), bootstrap=100)
-    return tax, found.to_frame(), found.closure_frame().drop(columns="seconds", errors="ignore")
+    lens, cut = pair.logit_lens(suite, bootstrap=100), pair.restoration(suite)
+    return (
+        tax, found.to_frame(), found.closure_frame().drop(columns="seconds", errors="ignore"), found.items_frame(),
+        found.tokens_frame(), found.path_frame(), lens.to_frame(), cut.to_frame(),
+    )  # fmt: skip
 
 
 def same(one, two):
