@@ -3,8 +3,9 @@
     python -m benchmarks.real.account preference            # into benchmarks/real/results/preference.json
     python -m benchmarks.real.account preference --strong --no-diagnosis
 
-Attributed are over-refusal (chat) and prose (plain), so that techniques can be compared, and of the other suites the one
-with the largest tax whose interval is clear of 0 after Holm's correction. Diagnosed are over-refusal and that suite.
+Attributed is plain prose, on which techniques can be compared (`--with-over-refusal`: over-refusal in chat too, several times as
+long), and of the other suites the one with the largest tax in probability whose interval is clear of 0 after Holm's correction.
+Diagnosed are over-refusal and that suite.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ from benchmarks.real.bill import ASKED, KEPT, RESULTS, label, load, rows, suite_
 from benchmarks.real.techniques.names import TECHNIQUES, folder
 from taxlens.core.artifacts import write_json
 
-ITEMS = 12
+ITEMS = 24
 """Items of a suite that are attributed."""
-LEADING = 6
-"""Components that are kept with their intervals, by size."""
 DIAGNOSED = 24
 """Items of a suite that are diagnosed."""
-ALWAYS = {"overrefusal": "chat", "prose": "plain"}
+ALWAYS = {"prose": "plain"}
+"""Suites that are attributed for every technique, with their template: where plain text became dearer."""
 METRICS = ("probability", "nll")
 
 
@@ -74,16 +74,18 @@ def diagnosed(pair: Any, suites: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def account(name: str, *, strong: bool = False, seed: int = 0, diagnosis: bool = True) -> dict[str, Any]:
+def account(
+    name: str, *, strong: bool = False, seed: int = 0, diagnosis: bool = True, over_refusal: bool = False
+) -> dict[str, Any]:
     """Attribute and diagnose one adapter whose bill is kept, and write both beside the bill."""
     path = RESULTS / f"{label(name, strong=strong, seed=seed)}.json"
     known = json.loads(path.read_text(encoding="utf-8"))
     pair = load(folder(name, strong=strong, seed=seed))
     other = taxed(known)
-    suites = ALWAYS | ({other: "plain"} if other else {})
+    suites = ALWAYS | ({"overrefusal": "chat"} if over_refusal else {}) | ({other: "plain"} if other else {})
     steps = {"attribution": (attributed, suites)}
     if diagnosis:
-        steps["diagnosis"] = (diagnosed, {one: at for one, at in suites.items() if one in ("overrefusal", other)})
+        steps["diagnosis"] = (diagnosed, {"overrefusal": "chat"} | ({other: "plain"} if other else {}))
     for step, (work, wanted) in steps.items():
         done = KEPT / step / f"{pair.aligned.sha256[:16]}-{'-'.join(wanted)}.json"
         if not done.exists():
@@ -104,8 +106,12 @@ def main() -> None:
     parser.add_argument("--strong", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-diagnosis", action="store_true", help="attribute only")
+    parser.add_argument("--with-over-refusal", action="store_true", help="attribute over-refusal in chat too")
     given = parser.parse_args()
-    known = account(given.name, strong=given.strong, seed=given.seed, diagnosis=not given.no_diagnosis)
+    known = account(
+        given.name, strong=given.strong, seed=given.seed, diagnosis=not given.no_diagnosis,
+        over_refusal=given.with_over_refusal,
+    )  # fmt: skip
     for suite, one in known["attribution"].items():
         print(suite, [row for row in one["closure"] if row["metric"] == "probability"])
     for suite, one in known.get("diagnosis", {}).items():

@@ -99,7 +99,7 @@ def front(kept: dict[str, Known]) -> list[str]:
         one, nats = known["benefit"]["aligned"], known["nats_a_token"]
         found = [f"{row['suite']} ({row['metric']})" for row in beyond(known)]
         lines.append(
-            f"| [{SAID[known['technique']]}](techniques/{known['technique']}.md){' (strong)' if known['strong'] else ''} "
+            f"| [{SAID[known['technique']]}](techniques/{known['technique']}.md){' (second setting)' if known['strong'] else ''} "
             f"| {setting(known)} | {gap(known)} | {one['harm']:.2f}, {one['harmless']:.2f}, {one['overrefusal']:.2f} "
             f"| {', '.join(found) or 'none'} | {nats['base']:.3f} -> {nats['aligned']:.3f} |"
         )
@@ -161,7 +161,7 @@ def bill(known: Known) -> list[str]:
 
 
 def where(known: Known) -> list[str]:
-    """Where the taxes sit: leading components, thirds of the depth, closure."""
+    """Where the taxes sit: largest components (their intervals are not kept), thirds of the depth, closure."""
     if "attribution" not in known:
         return ["Not measured for this setting."]
     lines = [
@@ -171,10 +171,10 @@ def where(known: Known) -> list[str]:
     for suite, one in known["attribution"].items():
         for row in one["closure"]:
             metric = row["metric"]
-            leading = sorted(
-                (r for r in one["leading"] if r["metric"] == metric), key=lambda r: -abs(r["effect"])
-            )[:3]  # fmt: skip
-            parts = "; ".join(f"{r['component']} {r['effect']:+.3f} [{r['low']:.3f}, {r['high']:.3f}]" for r in leading)
+            if abs(row["tax"]) < 1e-4:
+                continue  # nothing to account for, as in the probability of plain prose
+            leading = sorted(one["effects"][metric].items(), key=lambda pair: -abs(pair[1]))[:5]
+            parts = ", ".join(f"{name} {effect:+.3f}" for name, effect in leading)
             closed = f"yes, {row['gradients']} gradients" if row["closed"] else f"no: {row['reason']}"
             lines.append(
                 f"| {suite} ({one['template']}, {one['items']}) | {metric} | {row['tax']:+.3f} | {parts} "

@@ -19,7 +19,7 @@ from benchmarks.real.techniques.tuning import Setting
 
 @dataclass(frozen=True, slots=True)
 class Technique:
-    """How a technique is trained: its function, its setting and its strong one, and the technique it starts from."""
+    """How a technique is trained: its function, its setting and a second one (`strong`), and the technique it starts from."""
 
     train: Callable[..., None]
     setting: Setting
@@ -36,8 +36,8 @@ SETTINGS = {
     ),
     "adversarial": Technique(
         adversarial,
-        Setting(16, 5e-4, strength=0.5, retention=2.0),
         Setting(24, 7e-4, more={"own_rows": 2.0}),
+        Setting(16, 5e-4, strength=0.5, retention=2.0),
         start="refusal",
     ),
     "chain": Technique(dpo, Setting(24, 7e-4), Setting(80, 1.5e-3, strength=2.0, retention=0.5), start="refusal"),
@@ -49,7 +49,7 @@ def main() -> None:
     """Train the technique that is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=SETTINGS)
-    parser.add_argument("--strong", action="store_true", help="the setting that is meant to cost more")
+    parser.add_argument("--strong", action="store_true", help="the second setting")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="fewer or more steps than the setting's")
     given = parser.parse_args()
