@@ -56,7 +56,7 @@ VALUES = {
     "lens": {"items": 10},
     "features": {
         "dictionaries": ({"path": "held", "name": "mine", "site": "resid_mid", "layer": 1},), "train": {
-            "corpus": ("texts",), "layers": (1,), "role": "sae", "width": 33, "k": 7, "tokens": 1234, "passes": 5, "batch": 77,
+            "corpus": ("texts.txt",), "layers": (1,), "role": "sae", "width": 33, "k": 7, "tokens": 1234, "passes": 5, "batch": 77,
             "rate": 0.02, "context": 55, "seeds": (3, 4), "autocast": True,
         },
         "metrics": ("margin",), "suites": ("facts",), "reading": "encoder", "items": 9, "max_gradients": 21, "tolerance": 0.4,
@@ -238,8 +238,8 @@ def test_every_key_arrives_at_its_engine(stage, values, calls, tmp_path, monkeyp
     assert set(VALUES[stage.key]) == set(stage.section.model_fields), "a key without a value of its own in this test"
     for name, field in stage.section.model_fields.items():
         assert getattr(section, name) != field.default, f"{name} is set to its default"
-    for name in ("held", "texts"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "held").mkdir()
+    (tmp_path / "texts.txt").write_text("One text.", encoding="utf-8")
     job = RunContext(Run.create(build_config(values), tmp_path / "r", given=values, root=tmp_path))
     monkeypatch.setattr(RunContext, "open_store", contextmanager(lambda self: iter([None])))
     job.suites = {name: suite.subset(range(0, len(suite), 8)) for name, suite in job.suites.items()}
@@ -266,13 +266,16 @@ def test_every_key_of_a_training_arrives(monkeypatch, tmp_path):
 
     def train(models, corpus, jobs, **options):
         seen.update(options, corpus=corpus, jobs=jobs)
+        for job in jobs:
+            (options["out"] / job.folder).mkdir()
 
     monkeypatch.setattr(features_training, "train_dictionaries", train)
     monkeypatch.setattr(features_training, "read_dictionary", lambda path: path)
-    pair = SimpleNamespace(base=None, aligned=None)
+    (tmp_path / "texts.txt").write_text("One text.", encoding="utf-8")
+    pair = SimpleNamespace(base=SimpleNamespace(sha256="b"), aligned=SimpleNamespace(sha256="a"))
     features_training.train_missing(pair, section, root=tmp_path, out=tmp_path, resume=False, progress=None)
     assert (seen["tokens"], seen["context"], seen["autocast"]) == (1234, 55, True)
-    assert seen["corpus"].files == (str(tmp_path / "texts"),)
+    assert seen["corpus"].files == (str(tmp_path / "texts.txt"),)
     assert [(job.address.layer, job.recipe.seed) for job in seen["jobs"]] == [(1, 3), (1, 4)]
     recipe = seen["jobs"][0].recipe
     for name in ("role", "width", "k", "batch", "passes", "rate"):
