@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import struct
 import tokenize
 import zipfile
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taxlens.core.artifacts import atomic_path
+from taxlens.core.artifacts import atomic_path, sha256_file
 from taxlens.core.errors import StoreError, TaxlensError, UsageError, explain
 from taxlens.core.lazy import Lazy
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _TREE, _OWN = "tree", "taxlens."
 _OURS = "taxlens"
+_SEAL = b"taxlens sha256 "
 _AGAIN = "delete it: it will be made again."
 _DENSEST = 20
 """How many times larger than its file an archive may unpack."""
@@ -52,9 +54,30 @@ def write_plain(path: Path, value: Any) -> None:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Write arrays by name as one .npz file, whole or not at all, and return its path."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+        seal = _SEAL + sha256_file(temporary).encode("ascii")
+        with open(temporary, "r+b") as stream:  # as the archive's comment: its length, then itself
+            stream.seek(-2, os.SEEK_END)
+            stream.write(len(seal).to_bytes(2, "little") + seal)
     return path
+
+
+def _check_seal(path: Path, *, needed: bool) -> None:
+    """Compare an archive's bytes with the hash in its comment, where it has one.
+
+    Raises:
+        ValueError: they differ, or there is none and it is needed.
+    """
+    content = path.read_bytes()
+    body, mark = content[: -len(_SEAL) - 64], content[-len(_SEAL) - 64 :]
+    if not mark.startswith(_SEAL):
+        if needed:
+            raise ValueError("it bears no hash, or is not whole")
+        return
+    if hashlib.sha256(body[:-2] + b"\0\0").hexdigest().encode("ascii") != mark[len(_SEAL) :]:
+        raise ValueError("changed since it was written")
 
 
 def read_plain(path: Path) -> Any:
@@ -63,7 +86,7 @@ def read_plain(path: Path) -> Any:
     Raises:
         StoreError: the file is damaged or none of these.
     """
-    arrays = read_arrays(path, title="a kept result cannot be read.")
+    arrays = read_arrays(path, title="a kept result cannot be read.", ours=True)
     try:
         return _made(json.loads(arrays[_TREE].tobytes().decode("utf-8")), arrays)
     except _DAMAGES as error:
@@ -72,20 +95,22 @@ def read_plain(path: Path) -> Any:
 
 
 def read_arrays(
-    path: Path | str, *, title: str, error: type[TaxlensError] = StoreError, fix: str = _AGAIN
+    path: Path | str, *, title: str, error: type[TaxlensError] = StoreError, fix: str = _AGAIN, ours: bool = False
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file by name; each is compared with the checksum that the file holds of it.
+    """Return the arrays of an .npz file by name; compared with the archive's checksums and the hash of `write_arrays`.
 
     Args:
         path: the file.
         title: the error's first line.
         error: class to raise.
         fix: what to try.
+        ours: refuse a file without the hash that `write_arrays` puts in.
 
     Raises:
         TaxlensError: of class `error`: no such file, damaged, an array of Python objects, or far larger than its file.
     """
     try:
+        _check_seal(Path(path), needed=ours)
         with zipfile.ZipFile(path) as archive:
             unpacked, packed = sum(one.file_size for one in archive.infolist()), Path(path).stat().st_size
         if unpacked > _DENSEST * packed + 1_000_000:

@@ -172,7 +172,7 @@ def load_values(path: Path | str) -> HeldValues:
     choices: dict[str, dict[str, np.ndarray]] = {}
     others: dict[str, dict[str, np.ndarray]] = {"distance": {}, "answered": {}}
     title = "kept answers of an editor cannot be read."
-    arrays = read_arrays(path, title=title)
+    arrays = read_arrays(path, title=title, ours=True)
     with understood(title, file=path, fix="delete it: it will be made again.", error=StoreError):
         for name, held in arrays.items():
             kind, *rest = name.split("\t")

@@ -70,7 +70,7 @@ def kept_or_new(
 
 def _read(path: Path, level: str) -> KeptEffects:
     title = "kept effects cannot be read."
-    arrays = read_arrays(path, title=title)
+    arrays = read_arrays(path, title=title, ours=True)
     with understood(title, file=path, fix="delete it: it will be made again.", error=StoreError):
         return KeptEffects(_suites(arrays, level))
 

@@ -127,7 +127,7 @@ class PlanRuns:
 
 def _unflat(path: Path) -> Values:
     values: dict[str, dict[str, np.ndarray]] = {}
-    for name, kept in read_arrays(path, title="a plan's kept answers cannot be read.").items():
+    for name, kept in read_arrays(path, title="a plan's kept answers cannot be read.", ours=True).items():
         suite, _, metric = name.partition("\t")
         values.setdefault(suite, {})[metric] = kept
     return values

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.house.kills import CONFIGS, prepared
-from taxlens.core.errors import TaxlensError
+from taxlens.core.errors import CheckError, TaxlensError
+from taxlens.demo import catalogue
 from taxlens.runs.folder import Run
 
 EVERY = (
@@ -46,7 +47,7 @@ def read_of(kind: str, run: Path, name: str) -> Callable[[], object]:
     path = run / name
     match kind:
         case "log":
-            return lambda: Run.open(run).verify()
+            return partial(_verified_run, run)
         case "table":
             return lambda: Run.open(run).table(path.stem)
         case "manifest":
@@ -64,11 +65,11 @@ def read_of(kind: str, run: Path, name: str) -> Callable[[], object]:
         case "plans":
             from taxlens.analysis.frontier.plan_files import read_plan
 
-            return lambda: read_plan(Run.open(run).checked("plans.json"), "recommended")
+            return lambda: read_plan(Run.open(run).checked("plans.json"), "path-20%")
         case "kept effects and plans":
             from taxlens.core.plain_files import read_arrays
 
-            return lambda: read_arrays(path, title="kept")
+            return lambda: read_arrays(path, title="kept", ours=True)
         case "editor: edit":
             from taxlens.core.plain_files import read_tensors
 
@@ -102,13 +103,18 @@ def damaged(whole: bytes, dice: random.Random) -> bytes:
     return whole[:at] + bytes([whole[at] ^ (1 << dice.randrange(8))]) + whole[at + 1 :]
 
 
-def found(work: Callable[[], object]) -> bool:
+def refused(work: Callable[[], object]) -> bool:
     """Whether a read or check refuses in taxlens's own words; any other error is a fault of its own and passes."""
     try:
-        problems = work()
+        work()
     except TaxlensError:
         return True
-    return bool(problems) and isinstance(problems, list)
+    return False
+
+
+def _verified_run(run: Path) -> None:
+    if problems := Run.open(run).verify():
+        raise CheckError("\n".join(problems))
 
 
 def made(folder: Path) -> dict[str, list[tuple[Path, Callable[[], object], Callable[[], object]]]]:
@@ -130,7 +136,7 @@ def made(folder: Path) -> dict[str, list[tuple[Path, Callable[[], object], Calla
         if code := run_app(typed):
             raise SystemExit(f"{' '.join(typed)} ended with {code}")
     files = defaultdict(list)
-    verify = lambda: Run.open(run).verify()  # noqa: E731
+    verify = partial(_verified_run, run)
     seen = set()
     for kind, pattern in KINDS:
         for path in sorted(run.glob(pattern)):
@@ -156,19 +162,14 @@ def _add_restored(
     from taxlens.analysis.frontier.restore import verify_restored
 
     for path in sorted(p for p in whole.iterdir() if p.suffix != ".md"):
-        files["restored checkpoint"].append(
-            (path, partial(_refused, verify_restored, whole), partial(load_model, whole))
-        )
+        files["restored checkpoint"].append((path, partial(verify_restored, whole), partial(load_model, whole)))
+    aligned = load_model(catalogue.resolve("demo:planted")).model
     for path in sorted(p for p in low_rank.iterdir() if p.suffix != ".md"):
-        read = partial(read_adapter, low_rank, None, "base")
-        files["adapter"].append((path, partial(_refused, verify_restored, low_rank), read))
+        read = partial(read_adapter, low_rank, aligned, "aligned")
+        files["adapter"].append((path, partial(verify_restored, low_rank), read))
     own = folder / "own" / "activations.h5"
     for path in sorted((own.parent / "activations.shards").iterdir()):
         files["store of its own"].append((path, partial(_verified_store, own), partial(_read_store, own)))
-
-
-def _refused(verify: Callable[[Path], int], folder: Path) -> None:
-    verify(folder)
 
 
 def _verified_store(path: Path) -> None:
@@ -189,7 +190,7 @@ def main() -> None:
         kinds = list(files)
         for kind in kinds:
             for path, verify, read in files[kind][:3]:
-                if found(verify) or found(read):
+                if refused(verify) or refused(read):
                     raise SystemExit(f"{kind} {path.name} is refused as it was written")
         by_verify, by_read = Counter[str](), Counter[str]()
         for number in range(chosen.most):
@@ -198,13 +199,13 @@ def main() -> None:
             bytes_before = path.read_bytes()
             path.write_bytes(damaged(bytes_before, dice))
             tried[kind] += 1
-            seen, refused = found(verify), found(read)
+            seen, read_too = refused(verify), refused(read)
             path.write_bytes(bytes_before)
             by_verify[kind] += seen
-            by_read[kind] += refused
-            if not (seen and refused):
+            by_read[kind] += read_too
+            if not (seen and read_too):
                 missed += 1
-                print(f"missed: {kind} {path.name}, verify {seen}, read {refused}", flush=True)
+                print(f"missed: {kind} {path.name}, verify {seen}, read {read_too}", flush=True)
     for kind in kinds:
         print(
             f"{kind:<24} {len(files[kind]):>4} files, {tried[kind]:>3} damaged, {by_verify[kind]:>3} by verify, {by_read[kind]:>3} by the read"

@@ -9,7 +9,7 @@ from taxlens.core.errors import ItemError, StoreError, TaxlensError, UsageError
 from taxlens.core.executors.local_processes import LocalExecutor
 from taxlens.core.executors.supervisor import Supervisor
 from taxlens.core.executors.worker_call import WorkerCall
-from taxlens.core.plain_files import read_plain, write_plain
+from taxlens.core.plain_files import read_plain, write_arrays, write_plain
 from taxlens.core.shared_work import MissingResultError, SharedFolder, shared, sharing, writable
 from taxlens.core.stats.intervals import Interval
 
@@ -130,7 +130,6 @@ def test_what_is_not_plain_is_refused_and_a_damaged_file_is_named(tmp_path):
 def test_a_file_cannot_name_anything_but_a_result_of_taxlens(tmp_path):
     for place in ("os:system", "taxlens.core.artifacts:sha256_text"):
         tree = f'{{"made": ["{place}", {{"dict": []}}]}}'.encode()
-        with open(tmp_path / "x.npz", "wb") as stream:
-            np.savez(stream, tree=np.frombuffer(tree, dtype=np.uint8))
+        write_arrays(tmp_path / "x.npz", {"tree": np.frombuffer(tree, dtype=np.uint8)})
         with pytest.raises(StoreError, match="is no result of taxlens"):
             read_plain(tmp_path / "x.npz")
