@@ -211,7 +211,8 @@ class ExpertSelection:
         def forward(*args: Any, **kwargs: Any) -> Any:
             t = float(self.path.t)
             ends = [self.ends.get((end, self.key, router.layer)) for end in (0.0, 1.0)]
-            counted = torch.is_grad_enabled() and self.contraction.batch is not None
+            # a module's derivative is taken inside the pass that is counted, without gradients: it reads the same mixture
+            counted = self.contraction.batch is not None and (torch.is_grad_enabled() or self.contraction.busy)
             inside = (counted or t not in (0.0, 1.0)) and all(end is not None for end in ends)
             if self.active and inside and router.plan.seen:
                 return self._mixed(router, ends, t, args, kwargs, counted=counted)

@@ -63,7 +63,7 @@ FAST = (
     "olmo",
     "glm4",
 )
-ALL_STAGES = ("lfm2", "mamba", "cohere")
+ALL_STAGES = ("lfm2", "mamba", "mixtral")
 OPEN = ("opt", "qwen3_5_text", "qwen3_next")
 """Families whose effects still move between the last two rules, though they sum to the tax (docs/models.md)."""
 LEVELS = ("component", "head", "neuron", "singular")
