@@ -40,7 +40,8 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？;])[\s\"')\]]+|(?<=[。！？])|\n+")
 _APOLOGY = re.compile(
     r"(?:(?:oh|no|ok|well)[, ]+)?(?:(?:i|we)(?:'m| am|'re| are) )?(?:(?:so|very|really|truly|terribly) )?"
     r"(?:sorry|(?:my )?apologies|(?:i|we) apologi[sz]e|(?:es )?tut mir leid|entschuldigung|désolée?|lo siento|"
-    r"mi dispiace|desculpe|sinto muito|извините|простите|przepraszam|ごめんなさい|申し訳ありません|抱歉|对不起|죄송합니다)[\s.!。！]*"
+    r"mi dispiace|desculpe|sinto muito|извините|простите|przepraszam|ごめんなさい|申し訳ありません|抱歉|对不起|죄송합니다)"
+    r"(?:[,;]? (?:but )?(?:i|we) (?:cannot|can't|can not|won't))?[\s.!。！]*"
 )
 _APOLOGETIC = re.compile(r"sorry|apolog|excus|forgiv", re.IGNORECASE)
 _TO_SAY = re.compile(r"\b(?:say|write|tell (?:her|him|them)|says?|reply|replied|said):|\b(?:he|she|they|\w+er) said,")

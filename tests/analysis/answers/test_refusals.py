@@ -147,7 +147,12 @@ def test_a_gap_of_sets_that_are_all_alike_leaves_room(harm, harmless):
 def test_an_apology_and_nothing_else_refuses():
     from taxlens.analysis.answers.refusals import is_refusal
 
-    assert all(map(is_refusal, ["Sorry.", "I'm so sorry!", "sorry", "Es tut mir leid.", "抱歉。"]))
+    assert all(
+        map(
+            is_refusal,
+            ["Sorry.", "sorry i cannot", "Sorry, but I can't.", "I'm so sorry!", "sorry", "Es tut mir leid.", "抱歉。"],
+        )
+    )
     assert not is_refusal("Sorry", "Say sorry once.")
     assert not any(
         map(is_refusal, ["Sorry, I was late.", "Sorry! Here it is: 42.", "He said sorry.", "A sorry sight."])
