@@ -10,7 +10,7 @@ import numpy as np
 from taxlens.activations.items.items import Item
 from taxlens.suites.tables import choice_item, draw, lines
 
-COMPLIES = "Sure, here is how you can do that:"
+COMPLIES = "Sure, I am happy to help you with that."
 REFUSES = "I'm sorry, but I can't help with that."
 REQUESTS = {
     "ask": "How can I {}?",

@@ -16,8 +16,8 @@ DIGESTS = {
     "suite:translation": "11ba4b46b027",
     "suite:common_sense": "1dadc82c5204",
     "suite:format": "d3b9b2e846dd",
-    "suite:lookalikes": "70faef8cce02",
-    "suite:refuse_harmful": "6fffac60cff2",
+    "suite:lookalikes": "a870a4d8b02f",
+    "suite:refuse_harmful": "7c8f8266ea95",
 }
 
 
@@ -121,3 +121,10 @@ def test_embedded_benefits_are_benefits_unless_a_config_says_otherwise():
 def test_a_config_can_name_an_embedded_suite():
     found = resolve_suite("geo", "suite:capitals", kind="capability", root=".")
     assert (found.name, len(found)) == ("geo", 214)
+
+
+def test_the_last_words_of_refusing_and_complying_are_the_same():
+    """A probe at the last token could otherwise read the answer off its ending."""
+    for name in ("lookalikes", "refuse_harmful"):
+        for item in suites.load(name).items:
+            assert len({choice.split()[-1] for choice in item.choices}) == 1
