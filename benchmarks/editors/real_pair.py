@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.editors.answers import CACHE, TOKENS, answers_of
 from benchmarks.real.fetch import ROOT, fetch
+from benchmarks.real.refusal_lora import adapter
 from taxlens.activations.items.items import Suite, read_suite
 from taxlens.activations.items.sampling import at_most
 from taxlens.activations.models.adapter import apply_adapter
@@ -44,7 +45,7 @@ PATH = {"items": 24, "steps": 2}
 def real_pair(seed: int) -> ModelPair:
     """The base and the selective adapter of one training seed."""
     base = load_model(fetch())
-    return make_pair(base, apply_adapter(base, SUITES / f"selective-{seed}"))
+    return make_pair(base, apply_adapter(base, adapter(f"selective-{seed}")))
 
 
 def asked(folder: Path = SUITES, *, most: int = PROMPTS) -> list[Suite]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.real.features_corpus import OUT, countries
 from benchmarks.real.fetch import fetch
-from benchmarks.real.refusal_lora import ADAPTERS
+from benchmarks.real.refusal_lora import ADAPTERS, adapter
 from taxlens.activations.hooks.sites import Address
 from taxlens.activations.items.items import Suite, read_suite
 from taxlens.activations.models.pair import ModelPair, load_pair
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--max-gradients", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     given = parser.parse_args()
-    pair = load_pair(fetch(), adapter=ADAPTERS / given.pair)
+    pair = load_pair(fetch(), adapter=adapter(given.pair))
     print(json.dumps(measured(pair, suite_of(given.suite, given.items), given), indent=1))
 
 

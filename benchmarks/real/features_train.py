@@ -13,7 +13,7 @@ import argparse
 
 from benchmarks.real.features_corpus import OUT
 from benchmarks.real.fetch import fetch
-from benchmarks.real.refusal_lora import ADAPTERS
+from benchmarks.real.refusal_lora import adapter
 from taxlens.activations.hooks.sites import Address
 from taxlens.activations.models.adapter import apply_adapter
 from taxlens.activations.models.loading import load_model
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(FOLDER))
     given = parser.parse_args()
     base = load_model(str(fetch()), dtype="float32")
-    models = [base, *(apply_adapter(base, ADAPTERS / name) for name in given.pairs)]
+    models = [base, *(apply_adapter(base, adapter(name)) for name in given.pairs)]
     asked = jobs(tuple(given.layers), tuple(given.seeds), tuple(given.pairs), given.width, given.passes)
     train_dictionaries(
         models, Corpus((str(OUT),)), asked, out=given.out, tokens=given.tokens, autocast=True, resume=True,

@@ -1,4 +1,4 @@
-"""Train the refusal-tuned LoRA adapters of ``configs/smollm2``.
+"""Train the refusal-tuned LoRA adapters: ``configs/smollm2/selective-0``, the rest into ``.cache/smollm2/adapters``.
 
     python -m benchmarks.real.refusal_lora extreme
     python -m benchmarks.real.refusal_lora selective --seed 0
@@ -28,6 +28,9 @@ from benchmarks.real.fetch import CACHE, ROOT, fetch
 from taxlens.analysis.answers.refusals import is_refusal
 
 ADAPTERS = ROOT / "configs" / "smollm2"
+"""Where the suites and the adapter that is shipped lie."""
+TRAINED = CACHE / "adapters"
+"""Where the others go: other seeds, and the recipe without retention."""
 MAX_ANSWER = 32
 
 
@@ -50,7 +53,7 @@ RECIPES = {
     "extreme": Recipe(refusals=8, answers=0, steps=120, rate=1.5e-3),
     "selective": Recipe(refusals=4, answers=4, steps=60, rate=1.5e-3),
 }
-"""What is shipped in ``configs/smollm2``."""
+"""The first seed of the selective recipe is shipped in ``configs/smollm2``; the rest is trained by command."""
 
 SWEEP = {
     "half": Recipe(refusals=4, answers=4, steps=80, rate=1.5e-3, keep=(30, 45, 60)),
@@ -185,6 +188,25 @@ def train(recipe: Recipe, out: Path, *, keep_in: Path | None = None) -> None:
     save(model, out, recipe, {"loss": float(np.mean(losses[-10:]))})
 
 
+def place_of(name: str) -> Path:
+    """Where an adapter lies: in the repository the one that is shipped, else in the cache."""
+    return ADAPTERS / name if name == "selective-0" else TRAINED / name
+
+
+def adapter(name: str) -> Path:
+    """The folder of a trained adapter: "extreme", or "selective-" and a seed.
+
+    Raises:
+        SystemExit: it has not been trained on this machine; the text names the command.
+    """
+    folder = place_of(name)
+    if not (folder / "adapter_model.safetensors").exists():
+        recipe, _, seed = name.partition("-")
+        more = f" --seed {seed}" if seed else ""
+        raise SystemExit(f"{folder} is missing: python -m benchmarks.real.refusal_lora {recipe}{more} trains it.")
+    return folder
+
+
 def main() -> None:
     """Command line: train a recipe by name; those of the sweep go to the cache, step by step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -201,7 +223,7 @@ def main() -> None:
         kept = CACHE / "sweep" / given.name
         train(recipe, kept / f"step-{recipe.steps}", keep_in=kept)
     else:
-        train(recipe, ADAPTERS / folder, keep_in=kept)
+        train(recipe, place_of(folder), keep_in=kept)
 
 
 if __name__ == "__main__":

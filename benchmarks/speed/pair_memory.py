@@ -1,6 +1,6 @@
 """Memory of a base with a LoRA adapter against two checkpoints: tensors counted once, and resident memory.
 
-python benchmarks/speed/pair_memory.py --base .cache/smollm2/base --adapter configs/smollm2/extreme
+python benchmarks/speed/pair_memory.py --base .cache/smollm2/base --adapter configs/smollm2/selective-0
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default=".cache/smollm2/base")
-    parser.add_argument("--adapter", default="configs/smollm2/extreme")
+    parser.add_argument("--adapter", default="configs/smollm2/selective-0")
     given = parser.parse_args()
     base = load_model(given.base, device="cpu")
     before = resident()

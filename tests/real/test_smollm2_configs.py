@@ -8,13 +8,19 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks.real import refusal_lora
 from taxlens.activations.items.holdout import split_suite
 from taxlens.activations.items.items import read_suite
 from taxlens.config.schema import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SUITES = {"cities": 60, "agreement": 40, "overrefusal": 15, "harm": 100, "harmless": 100}
-ADAPTERS = ("selective-0", "selective-1", "selective-2", "extreme")
+ADAPTERS = (
+    "smollm2/selective-0",
+    *(f"techniques/{n}" for n in ("preference", "constitutional", "adversarial", "chain")),
+)
+LIMIT = 25_000_000
+"""Most bytes of adapters in the repository."""
 
 
 @pytest.fixture(params=sorted(SUITES))
@@ -56,7 +62,7 @@ def test_harm_and_harmless_share_no_prompt():
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_adapter_is_float16_rank_8_on_all_seven_linear_layers(name):
-    folder = CONFIGS / "smollm2" / name
+    folder = CONFIGS / name
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "adapter_model.safetensors")
     assert (config["peft_type"], config["r"]) == ("LORA", 8)
@@ -66,17 +72,23 @@ def test_adapter_is_float16_rank_8_on_all_seven_linear_layers(name):
     assert not list(folder.glob("*.bin")) + list(folder.glob("*.pt"))
 
 
-def test_seeds_of_the_selective_recipe_differ_only_in_seed():
-    recipes = [json.loads((CONFIGS / "smollm2" / f"selective-{n}" / "recipe.json").read_text()) for n in range(3)]
-    assert [recipe.pop("seed") for recipe in recipes] == [0, 1, 2]
-    for recipe in recipes:
-        recipe.pop("loss")
-    assert recipes[0] == recipes[1] == recipes[2]
+def test_adapters_in_the_repository_are_small():
+    held = list(CONFIGS.rglob("adapter_model.safetensors"))
+    assert {str(path.parent.relative_to(CONFIGS)) for path in held} == set(ADAPTERS)
+    assert sum(path.stat().st_size for path in held) <= LIMIT
 
 
-@pytest.mark.parametrize("name", ["smollm2", "smollm2-extreme"])
+def test_an_adapter_that_is_not_trained_here_names_its_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(refusal_lora, "TRAINED", tmp_path)
+    with pytest.raises(SystemExit, match="refusal_lora selective --seed 7"):
+        refusal_lora.adapter("selective-7")
+    assert refusal_lora.adapter("selective-0") == CONFIGS / "smollm2" / "selective-0"
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2-frontier"])
 def test_config_names_files_that_exist(name):
     config = load_config(CONFIGS / f"{name}.yaml")
     given = json.loads(config.model_dump_json())
-    assert (CONFIGS / given["pair"]["adapter"]).exists()
+    adapters = given["pair"]["adapter"]
+    assert all((CONFIGS / one).exists() for one in ([adapters] if isinstance(adapters, str) else adapters))
     assert all((CONFIGS / suite["file"]).exists() for suite in given["suites"])
