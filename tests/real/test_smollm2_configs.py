@@ -92,3 +92,8 @@ def test_config_names_files_that_exist(name):
     adapters = given["pair"]["adapter"]
     assert all((CONFIGS / one).exists() for one in ([adapters] if isinstance(adapters, str) else adapters))
     assert all((CONFIGS / suite["file"]).exists() for suite in given["suites"])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid(path):
+    assert load_config(path).suites

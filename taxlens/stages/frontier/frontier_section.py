@@ -48,8 +48,9 @@ class FrontierSection(Section):
     generate: int = Field(
         default=0, ge=0, description="prompts of each kind for the benefit by generation; 0: log-odds only"
     )
-    keeps: tuple[Share, ...] = Field(
-        default=(), description="further shares of the benefit that path, one_gradient and per_layer plans must keep"
+    keeps: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        default=(),
+        description="further shares of the benefit that path, one_gradient and per_layer plans must keep; above 1: more than it is",
     )
     generate_plans: tuple[str, ...] | None = Field(
         default=None, description="plans answered by generation; null: those of path and one_gradient"
