@@ -74,7 +74,7 @@ FAULTS = {
         "taxlens/test_interrupts.py::test_a_process_that_is_terminated_says_so",
     ),
     "signals": (
-        "taxlens/test_interrupts.py::test_a_signal_cancels_the_run_and_is_told_so",
+        "taxlens/test_interrupts.py::test_a_signal_cancels_the_run_and_is_told_with_how_to_go_on",
         "taxlens/test_interrupts.py::test_a_process_that_is_terminated_says_so",
         "taxlens/test_runs.py::test_an_interrupted_run_is_cancelled",
     ),
@@ -129,6 +129,9 @@ HOMES = {
     "taxlens/demo/catalogue.py": "truth of the embedded pairs, a part of the package",
     "activations/models/adapter_files.py": "names and shapes of an adapter",
     "activations/models/quantised/dequantised_state.py": "tensors of a quantised checkpoint, whose files were looked at",
+    "activations/models/token_ids.py": "what a loaded tokenizer says of itself",
+    "analysis/answers/kept/answer_store.py": "JSON that this process has just written",
+    "analysis/answers/following/instructions.py": "whether an answer is JSON; deep nesting is caught and nothing is kept",
     "core/executors/worker_call.py": "what this process tells its own worker",
     "activations/models/contents.py": "names and shapes of a checkpoint",
     "analysis/features/dictionaries/dictionary_files.py": "a pickle of tensors, by torch's weights_only",

@@ -19,9 +19,12 @@ from taxlens.runs.folder import Run
 from taxlens.stages import STAGES
 from taxlens.stages.probe.probe_tables import PROBE_DROP, PROBES
 from taxlens.stages.similarity.similarity_tables import (
+    ACTIVATION_PLANE,
     DIRECTION_EFFECTS,
     DIRECTIONS,
     DRIFT_POSITIONS,
+    REFUSAL_DIRECTION,
+    REFUSAL_PROJECTIONS,
     SIMILARITY,
     SPECTRA,
 )
@@ -127,6 +130,8 @@ ENGINES = {
     "probe": {"taxlens.stages.probe.probe_run:probe_store": PROBED},
     "similarity": {
         "taxlens.stages.similarity.store_similarity:similarity_store": ALIKE,
+        "taxlens.stages.similarity.planes:refusal_tables": (REFUSAL_PROJECTIONS.frame([]), REFUSAL_DIRECTION.frame([])),
+        "taxlens.stages.similarity.planes:activation_plane": ACTIVATION_PLANE.frame([]),
         "taxlens.stages.similarity.direction_tests:direction_test": DIRECTION_EFFECTS.frame([]),
     },
     "attribute": {

@@ -256,7 +256,7 @@ def test_run_json_is_sealed_and_every_edit_is_found(place, done):
     good = json.loads(path.read_text(encoding="utf-8"))
     edits = {
         "seed": 7, "status": "started", "finished": "x", "error": "x", "versions": {}, "hardware": {}, "planned": [],
-        "stages": {}, "suites": {}, "pair": {}, "config": good["config"] | {"root": "/"}, "log": [], "self_check": 1,
+        "stages": {}, "suites": {"facts": {}}, "pair": {}, "config": good["config"] | {"root": "/"}, "log": [], "self_check": 1,
         "started": "x",
     }  # fmt: skip
     for key, value in edits.items():

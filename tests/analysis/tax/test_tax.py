@@ -11,7 +11,7 @@ from taxlens.analysis.scoring.metrics import Metric
 from taxlens.analysis.tax.ledger import Paired, tax_frame
 from taxlens.analysis.tax.tax import measure_tax
 from taxlens.analysis.tax.two_by_two import EFFECTS
-from taxlens.core.errors import ItemError, ModelLoadError, UsageError
+from taxlens.core.errors import ItemError, UsageError
 from taxlens.core.stats.intervals import mcnemar_exact
 
 CONTRACT = ["suite", "kind", "metric", "template", "base", "aligned", "tax", "low", "high", "p"]
@@ -116,13 +116,17 @@ class SimpleNamespaceTokenizer:
     def __call__(self, *args, **options):
         return self._tokenizer(*args, **options)
 
+    def __len__(self):
+        return len(self._tokenizer)
 
-def test_chat_without_any_template_names_plain(fake_pair, word_suite, word_tokenizer):
+
+def test_without_any_chat_template_plain_is_measured_with_a_note(fake_pair, word_suite, word_tokenizer):
     bare = SimpleNamespace(
         model=fake_pair.base.model, tokenizer=SimpleNamespaceTokenizer(word_tokenizer), chat_template=None
     )
-    with pytest.raises(ModelLoadError, match=r"templates: \[plain\]"):
-        measure_tax(SimpleNamespace(base=bare, aligned=bare), word_suite)
+    found = measure_tax(SimpleNamespace(base=bare, aligned=bare), word_suite)
+    assert set(found.to_frame()["template"]) == {"plain"}
+    assert any("chat template" in note and "plain" in note for note in found.notes)
 
 
 def test_suite_without_choices_is_noted_and_alone_refused(fake_pair, word_suite):
