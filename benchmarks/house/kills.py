@@ -84,7 +84,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ENDED = {"cancelled", "started", "success"}
 NOT_COMPARED = {"report.html"}
 TIMES = re.compile(r"seconds|minutes|_s$|_ms$|^seal$")
-"""Names of columns and keys that say how long something took, or that are a hash of these."""
+"""Names of columns, keys and measures that say how long something took, or that are a hash of these."""
 
 
 def prepared(folder: Path) -> dict[str, Path]:
@@ -209,7 +209,11 @@ def told(folder: Path) -> dict[str, str]:
         elif path.suffix == ".csv":
             rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
             kept = [n for n, column in enumerate(rows[0]) if not TIMES.search(column)] if rows else []
+            rows = [row for row in rows if not any("seconds" in cell for cell in row)]
             digest = sha256_text(json.dumps([[row[n] for n in kept] for row in rows]))
+        elif path.suffix == ".jsonl":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            digest = sha256_text(json.dumps([_timeless(json.loads(line)) for line in lines], sort_keys=True))
         found[name] = digest
     return {name: digest for name, digest in found.items() if name not in NOT_COMPARED}
 
