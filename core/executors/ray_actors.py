@@ -58,7 +58,7 @@ class RayExecutor:
 
     def __post_init__(self) -> None:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             fix = "pip install 'taxlens[ray]', or executor: {kind: local}"
             raise UsageError(explain("Ray is not installed.", [("executor", "ray")], fix)) from error

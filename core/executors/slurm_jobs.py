@@ -58,7 +58,7 @@ class SlurmExecutor:
 
     def __post_init__(self) -> None:
         try:
-            import submitit
+            import submitit  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             fix = "pip install 'taxlens[slurm]', or executor: {kind: local}"
             raise UsageError(explain("submitit is not installed.", [("executor", "slurm")], fix)) from error

@@ -102,7 +102,7 @@ class VllmBackend:
         return scores_by_item(suite, prompting.template, rows, (scored.logp, scored.greedy), shared=False)
 
     def _parameters(self, **options: Any) -> Any:
-        from vllm import SamplingParams
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
 
         return SamplingParams(**options)
 
@@ -132,7 +132,7 @@ def open_vllm(
         CheckError: its numbers are not the model's.
     """
     try:
-        from vllm import LLM
+        from vllm import LLM  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise TaxlensError(explain("this engine needs vllm.", (), "pip install 'taxlens[vllm]'")) from error
     made = VllmBackend(LLM(model=loaded.source, dtype=loaded.dtype, **engine), loaded.tokenizer)
