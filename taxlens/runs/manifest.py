@@ -20,6 +20,11 @@ from taxlens.core.json_text import read_json
 SCHEMA = 2
 READ = (1, SCHEMA)
 """Schemas that are read; 1 is of taxlens 0.1, and is not gone on with."""
+_CONFIG = {"given": dict, "resolved": dict, "root": str}
+_TOP = {"status": str, "stages": dict, "planned": list, "log": list, "suites": dict, "versions": dict, "seed": int}
+_STAGE = {"status": str, "inputs": dict, "outputs": dict, "section": dict, "suites": dict, "seconds": (int, float)}
+_LOG = {"start": int, "bytes": int, "sha256": str}
+"""The parts of run.json that are read, and their types."""
 PACKAGES = (
     "taxlens",
     "torch",
@@ -114,9 +119,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if schema == SCHEMA and manifest.get("seal") != seal(manifest):
         rows = [("manifest", path), ("found", "its own checksum does not hold")]
         raise CheckError(explain("run.json was changed since it was written.", rows, "copy the folder again"))
-    if not isinstance(manifest.get("config"), dict) or not isinstance(manifest.get("stages"), dict):
-        raise UsageError(explain("not a run folder.", [("manifest", path), ("lacks", "config or stages")], fix))
+    if wrong := _misshapen(manifest):
+        raise UsageError(explain("not a run folder.", [("manifest", path), ("lacks", wrong)], fix))
     return manifest
+
+
+def _misshapen(manifest: Mapping[str, Any]) -> str:
+    """What a manifest lacks, or holds as another type than it is written with; empty if nothing."""
+    config, needed = manifest.get("config"), set(_TOP) if manifest["schema"] == SCHEMA else {"status", "stages"}
+    if not isinstance(config, dict):
+        return "config"
+    found = [f"config.{key}" for key, kind in _CONFIG.items() if not isinstance(config.get(key), kind)]
+    found += [
+        key
+        for key, kind in _TOP.items()
+        if (key in needed or key in manifest) and not isinstance(manifest.get(key), kind)
+    ]
+    if found:
+        return found[0]
+    for group, shape, required in (("stages", _STAGE, {"status"}), ("suites", {}, set()), ("log", _LOG, set(_LOG))):
+        held = manifest.get(group, {})
+        for name, entry in held.items() if isinstance(held, dict) else enumerate(held):
+            if not isinstance(entry, dict):
+                return f"{group}.{name}"
+            for key, kind in shape.items():
+                if (key in required or entry.get(key) is not None) and not isinstance(entry.get(key), kind):
+                    return f"{group}.{name}.{key}"
+    return ""
 
 
 def new_manifest(*, given: Mapping[str, Any], resolved: Mapping[str, Any], root: str) -> dict[str, Any]:
